@@ -1,0 +1,182 @@
+"""The command line: ``sff-teach doctor | train | compare | data``."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from . import __version__
+from .recipes import RECIPES, Recipe, get_recipe
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "matplotlib",
+    "tqdm",
+    "tyro",
+    "ipywidgets",
+    "jupyterlab",
+    "nbval",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Print versions, devices and data: what a bug report should contain."""
+
+    def __call__(self) -> None:
+        import torch
+
+        from .data import catalog, data_home
+
+        print(
+            f"sff_teach {__version__}   Python {platform.python_version()}   {platform.platform()}"
+        )
+        for package in PACKAGES:
+            try:
+                print(f"  {package:14s} {importlib.metadata.version(package)}")
+            except importlib.metadata.PackageNotFoundError:
+                print(f"  {package:14s} not installed")
+        free = shutil.disk_usage(Path.cwd()).free / 2**30
+        print(f"cores    {os.cpu_count()}, torch threads {torch.get_num_threads()}")
+        print(f"disk     {free:.0f} GiB free here")
+        print(f"CUDA     {_cuda(torch)}")
+        print(f"MPS      {'yes' if torch.backends.mps.is_available() else 'no'}")
+        print(f"data     downloads would go to {data_home()}")
+        for row in catalog():
+            if row["present"] is not None:
+                print(f"  {row['name']:22s} {'here' if row['present'] else 'not here'}")
+
+
+def _cuda(torch) -> str:
+    if not torch.cuda.is_available():
+        return "no"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{torch.version.cuda}: {', '.join(names)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be changed about a recipe; None keeps the recipe's own value."""
+
+    data: str | None = None
+    fraction: float | None = None
+    network: str | None = None
+    cut: int | str | None = None
+    kernel_size: int | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    device: str | None = None
+
+    def apply(self, recipe: Recipe, **more) -> Recipe:
+        """The recipe with the given values in place of its own."""
+        from dataclasses import asdict, replace
+
+        changed = {name: value for name, value in asdict(self).items() if value is not None}
+        more = {name: value for name, value in more.items() if value is not None}
+        return replace(recipe, **changed, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one recipe and print its accuracy on the test set, block by block."""
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    """One of the names that ``sff-teach train list`` prints."""
+    rule: str | None = None
+    seed: int | None = None
+    out: Path | None = None
+    """Append the run, as one JSON line, to this file."""
+    change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
+
+    def __call__(self) -> None:
+        if self.recipe == "list":
+            for name, function in RECIPES.items():
+                print(f"{name:24s} {function.__doc__.strip().splitlines()[0]}")
+            return
+        from .study import append_run, measure_run
+
+        recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
+        record = measure_run(recipe)
+        for row in record["epochs"]:
+            valid = row.get("valid_accuracy")
+            shown = f"   validation {valid:6.1%}" if valid is not None else ""
+            losses = " ".join(f"{loss:.3f}" for loss in row["train_loss"])
+            print(f"epoch {row['epoch']:3d}   loss {losses}{shown}   {row['seconds']:.1f} s")
+        blocks = " ".join(f"{100 * a:.1f}" for a in record["block_accuracy"])
+        print(
+            f"{recipe.rule} on {recipe.data}, {record['images']:,} images: test accuracy "
+            f"{record['accuracy']:.1%}\n  by block {blocks} %, mean of blocks "
+            f"{record['accuracy_mean']:.1%}, last block {record['accuracy_last']:.1%}"
+        )
+        print(f"  {record['parameters']:,} parameters, {record['seconds']:.1f} s of training")
+        if self.out:
+            append_run(self.out, record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train several rules on the same data, seeds and budget: a table, an interval, a picture."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = "fashion-sff"
+    rules: tuple[str, ...] = ("bp", "bp-goodness", "deepsup", "sff", "ff")
+    fractions: tuple[float, ...] = (1.0,)
+    seeds: int = 5
+    out: Path | None = None
+    """A JSON-lines file for the runs; those it already holds are not run again."""
+    picture: Path | None = None
+    """Save the figure here, for example compare.png."""
+    change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
+
+    def __call__(self) -> None:
+        from .plots import draw_compare
+        from .rules import get_rule
+        from .study import compare, summarise, table
+
+        for rule in self.rules:
+            get_rule(rule)  # a misspelt rule is found now, not after the first hour
+        base = self.change.apply(get_recipe(self.recipe))
+        runs = compare(base, self.rules, fractions=self.fractions, seeds=self.seeds, path=self.out)
+        print(table(summarise(runs)))
+        if self.picture and runs:
+            draw_compare(runs).savefig(self.picture)
+            print(f"Picture in {self.picture}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """List the data sets: what is here, what could be."""
+
+    what: Annotated[str, tyro.conf.Positional] = "list"
+
+    def __call__(self) -> None:
+        from ._checks import check_known
+        from .data import catalog
+
+        check_known(self.what, ["list"], "data command")
+        for row in catalog():
+            count = f"{row['train']:,} + {row['test']:,}" if row["train"] else ""
+            here = {True: "here", False: "not here", None: ""}[row["present"]]
+            print(f"{row['name']:22s} {count:16s} {row['shape']:10s} {here:10s} {row['licence']}")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
+    commands = {"doctor": Doctor, "train": Train, "compare": Compare, "data": Data}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
+    except (ValueError, TypeError, OSError) as error:
+        print(f"sff-teach: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,196 @@
+"""The idea of Scalable Forward-Forward: blocks that learn from their own class goodness.
+
+A block turns x into h. Its head turns h into one goodness per class. The block learns from that
+goodness; what it hands on is normalised and cut off from the gradient. The learning rule itself is
+``rules.sff_step``.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .goodness import class_goodness, head_activation
+
+NORMALISATIONS = ("all", "channels", "length", "none")
+VOTES = ("mean", "last")
+
+
+def hand_over(
+    h: Tensor, normalise: str = "all", local: bool = True, channel_dim: int = 1
+) -> Tensor:
+    """Make a block's output the next block's input: cut the gradient, then normalise.
+
+    ``"all"``: ``(h - mean) / std`` over channels and positions of each sample; ``"channels"``: the
+    same over the channels of each position; ``"length"``: ``h / sqrt(mean h²)``, Hinton's;
+    ``"none"``: h itself.
+
+    Args:
+        h: (B, C, ...) block output.
+        normalise: one of the four above.
+        local: False keeps the gradient, for deep supervision.
+        channel_dim: which dimension holds the channels.
+
+    Returns:
+        A tensor of the shape of ``h``.
+
+    Source: Krutsylo 2025 says "layer-normalised" but not over which axes; both readings are here.
+    """
+    if local:
+        h = h.detach()  # the only place in this package where the gradient is cut
+    if normalise == "all":
+        return F.layer_norm(h, h.shape[1:])
+    if normalise == "channels":
+        h = h.movedim(channel_dim, -1)
+        return F.layer_norm(h, h.shape[-1:]).movedim(-1, channel_dim)
+    if normalise == "length":
+        return F.rms_norm(h, h.shape[1:], eps=1e-8)
+    return h
+
+
+class GoodnessHead(nn.Module):
+    """An auxiliary convolution whose mean squared output is one goodness per class.
+
+    ``g_k = mean z_k²`` with ``z = weight * h + bias``; see ``goodness.class_goodness``. It serves
+    the block's own loss and vote; z is never passed on.
+
+    Args:
+        channels: C of the block output. num_classes: K.
+        kernel_size: odd; 1 in the paper, "or slightly larger".
+        filters: head channels per class.
+        form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
+        channel_dim: which dimension of h holds the channels (-1 for tokens).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        kernel_size: int = 1,
+        filters: int = 1,
+        form: str = "auto",
+        channel_dim: int = 1,
+    ):
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}; use an odd number such as 1, 3 or 5.")
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}; a head needs at least two classes.")
+        self.channels, self.num_classes, self.filters = channels, num_classes, filters
+        self.form, self.channel_dim = form, channel_dim
+        conv = nn.Conv2d(channels, num_classes * filters, kernel_size)  # for its initial values
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def activation(self, h: Tensor) -> Tensor:
+        """z, (B, K·filters, H, W): where in the image each class finds evidence."""
+        return head_activation(h, self.weight, self.bias, self.channel_dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K) class goodness."""
+        return class_goodness(
+            h,
+            self.weight,
+            self.bias,
+            filters=self.filters,
+            form=self.form,
+            channel_dim=self.channel_dim,
+        )
+
+
+class LinearHead(nn.Module):
+    """What an ordinary CNN ends with, for the backprop baseline: average over positions, linear.
+
+    ``logits = W · mean_hw h + b``.
+    """
+
+    def __init__(self, channels: int, num_classes: int, channel_dim: int = 1):
+        super().__init__()
+        self.channels, self.num_classes, self.channel_dim = channels, num_classes, channel_dim
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K) logits."""
+        return self.linear(h.movedim(self.channel_dim, 1).flatten(2).mean(2))
+
+
+class LocalBlock(nn.Module):
+    """A body that makes features and a head that judges them: the unit that learns by itself."""
+
+    def __init__(self, body: nn.Module, head: nn.Module):
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) → h (B, C', H', W') and g (B, K)."""
+        h = self.body(x)
+        return h, self.head(h)
+
+
+class SFF(nn.Module):
+    """A chain of local blocks that vote.
+
+    Args:
+        blocks: LocalBlocks in order.
+        normalise: what happens between blocks, see ``hand_over``.
+        vote: ``"mean"`` of all blocks' goodness (the paper's rule) or the ``"last"`` block's.
+        original: the model the blocks were cut from, if any; its weights are the blocks' weights.
+
+    Raises:
+        ValueError: no blocks, or an unknown ``normalise`` or ``vote``.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[LocalBlock],
+        *,
+        normalise: str = "all",
+        vote: str = "mean",
+        original: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        if not self.blocks:
+            raise ValueError("blocks is empty; give at least one LocalBlock.")
+        if normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise is {normalise!r}; choose one of {NORMALISATIONS}.")
+        if vote not in VOTES:
+            raise ValueError(f"vote is {vote!r}; choose one of {VOTES}.")
+        self.normalise, self.vote = normalise, vote
+        self._original = [original]  # in a list: its parameters are the blocks', not more
+
+    @property
+    def original(self) -> nn.Module | None:
+        """The user's own model object, trained in place; None if the blocks were built directly."""
+        return self._original[0]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.blocks[-1].head.num_classes
+
+    def hand_over(self, block: LocalBlock, h: Tensor, local: bool = True) -> Tensor:
+        """``hand_over`` with this model's normalisation."""
+        return hand_over(h, self.normalise, local, block.head.channel_dim)
+
+    def block_goodness(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, blocks, K): every block's class goodness."""
+        goodness = []
+        for block in self.blocks:
+            h, g = block(x)
+            goodness.append(g)
+            x = self.hand_over(block, h)
+        return torch.stack(goodness, dim=1)
+
+    def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
+        """(B, blocks, K) → (B, K): the vote, this model's own or the one named."""
+        return goodness.mean(1) if (vote or self.vote) == "mean" else goodness[:, -1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K): the voted class goodness."""
+        return self.combine(self.block_goodness(x))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B,): the class with the highest voted goodness. Call ``eval()`` first."""
+        with torch.no_grad():
+            return self(x).argmax(1)

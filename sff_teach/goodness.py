@@ -1,0 +1,161 @@
+"""Goodness: how strongly a layer responds, as one number per image or one per class."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FORMS = ("auto", "direct", "moments")
+
+
+def sum_squares(h: Tensor) -> Tensor:
+    """Hinton's goodness: the sum of squared activations of each sample.
+
+    ``g = Σ_i h_i²`` over every dimension but the first. Pair it with a threshold of about the
+    number of activations D.
+
+    Args:
+        h: (B, ...) activations.
+
+    Returns:
+        (B,) goodness, ≥ 0.
+
+    Source: Hinton, "The Forward-Forward Algorithm", 2022, section 2.
+    """
+    return h.flatten(1).square().sum(1)
+
+
+def mean_squares(h: Tensor) -> Tensor:
+    """The mean of squared activations of each sample, so that width does not change its scale.
+
+    ``g = (1/D) Σ_i h_i²`` over every dimension but the first: ``sum_squares(h) / D``. Pair it with
+    a threshold of about 1 or 2, whatever the width.
+
+    Args:
+        h: (B, ...) activations.
+
+    Returns:
+        (B,) goodness, ≥ 0.
+    """
+    return h.flatten(1).square().mean(1)
+
+
+def head_activation(
+    h: Tensor, weight: Tensor, bias: Tensor | None = None, channel_dim: int = 1
+) -> Tensor:
+    """The activation z of an auxiliary convolution with "same" padding.
+
+    ``z = weight * h + bias``.
+
+    Args:
+        h: (B, C, H, W) block output; for a 1×1 kernel any rank ≥ 2, e.g. tokens (B, N, C).
+        weight: (F, C, k, k) with k odd.
+        bias: (F,) or None.
+        channel_dim: which dimension of ``h`` holds the C channels.
+
+    Returns:
+        (B, F, H, W), or (B, F, ...) with the positions of ``h``.
+
+    Raises:
+        ValueError: channels of ``h`` and ``weight`` differ, or a kernel wider than 1×1 meets
+            an ``h`` that is not an image.
+    """
+    h = _channels_second(h, weight.shape[1], channel_dim)
+    if weight.shape[-1] > 1:
+        if h.dim() != 4:
+            raise ValueError(
+                f"h has rank {h.dim()}, and a head with kernel_size={weight.shape[-1]} needs "
+                "(B, C, H, W); use kernel_size=1 for tokens and vectors."
+            )
+        return F.conv2d(h, weight, bias, padding="same")
+    z = F.conv2d(h.reshape(*h.shape[:2], -1, 1), weight, bias)  # (B, F, N, 1)
+    return z.reshape(z.shape[0], z.shape[1], *h.shape[2:])
+
+
+def _channels_second(h: Tensor, channels: int, channel_dim: int) -> Tensor:
+    """(B, C, ...), checked."""
+    h = h.movedim(channel_dim, 1)
+    if h.shape[1] != channels:
+        raise ValueError(
+            f"h has {h.shape[1]} channels in dimension {channel_dim} but weight expects "
+            f"{channels}; build the head with channels={h.shape[1]} or set channel_dim."
+        )
+    return h
+
+
+def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
+    """Name the form of a 1×1 class goodness that needs fewer multiply-adds.
+
+    Per image, direct: ``C·F·N``; by second moments: ``C²·N + F·C²``. So moments win when
+    ``C·(N + F) < N·F``: many classes, few channels, a large image.
+
+    Args:
+        channels: C. num_filters: F, classes × filters per class. positions: N = H·W.
+
+    Returns:
+        ``"direct"`` or ``"moments"``.
+    """
+    return "moments" if channels * (positions + num_filters) < positions * num_filters else "direct"
+
+
+def class_goodness(
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    filters: int = 1,
+    form: str = "auto",
+    channel_dim: int = 1,
+) -> Tensor:
+    """One goodness per class: the mean squared activation of that class's head channels.
+
+    ``g_k = mean over positions (and the class's filters) of z_k²`` with ``z = weight * h + bias``.
+    For a 1×1 kernel the same number is ``w̃_kᵀ M w̃_k`` with ``h̃ = [h; 1]``, ``w̃ = [w; b]`` and
+    the second moment ``M = mean over positions of h̃ h̃ᵀ``: exact, and z is never stored.
+
+    Args:
+        h: (B, C, H, W) block output; for a 1×1 kernel any rank ≥ 2.
+        weight: (K·filters, C, k, k); the filters of one class are neighbours.
+        bias: (K·filters,) or None.
+        filters: head channels per class.
+        form: ``"direct"``, ``"moments"`` (1×1 only) or ``"auto"``, the cheaper of the two.
+        channel_dim: which dimension of ``h`` holds the C channels.
+
+    Returns:
+        (B, K) goodness, ≥ 0.
+
+    Raises:
+        ValueError: unknown form, moments with a kernel wider than 1×1, or mismatched shapes.
+
+    Source: Krutsylo, "Scalable Forward-Forward Algorithm", 2025. The second-moment form and
+    ``filters > 1`` are ours; the paper describes one channel per class.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, FORMS))}.")
+    num_filters, channels, kernel = weight.shape[0], weight.shape[1], weight.shape[-1]
+    if num_filters % filters:
+        raise ValueError(
+            f"weight has {num_filters} channels, which filters={filters} does not divide; "
+            "give it (classes × filters) channels."
+        )
+    if form == "moments" and kernel > 1:
+        raise ValueError(
+            f'form="moments" needs a 1×1 kernel, not {kernel}×{kernel}; use form="direct".'
+        )
+    if form == "auto":
+        positions = h[0].numel() // h.shape[channel_dim]
+        form = cheaper_form(channels, num_filters, positions) if kernel == 1 else "direct"
+    if form == "direct":
+        z = head_activation(h, weight, bias, channel_dim)  # (B, K·filters, ...)
+        return z.reshape(z.shape[0], num_filters // filters, -1).square().mean(2)
+    h = _channels_second(h, channels, channel_dim)
+    g = _second_moment_goodness(h.reshape(*h.shape[:2], -1), weight.flatten(1), bias)
+    return g.reshape(g.shape[0], -1, filters).mean(2)
+
+
+def _second_moment_goodness(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, C, N) and (F, C) → (B, F): w̃ᵀ M w̃ without forming h̃."""
+    moment = h @ h.transpose(1, 2) / h.shape[2]  # (B, C, C)
+    g = ((weight @ moment) * weight).sum(2)  # (B, F)
+    if bias is not None:
+        g = g + 2 * bias * (h.mean(2) @ weight.T) + bias.square()
+    return g

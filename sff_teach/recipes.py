@@ -1,0 +1,85 @@
+"""Recipes: one frozen record per run, and the named runs of the course."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ._checks import check_known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run, apart from the machine.
+
+    Attributes:
+        data, fraction, validation: see ``data.load``; the fraction is drawn with ``seed``.
+        network: a name from ``models.NETWORKS`` or of a torchvision classifier.
+        rule: see ``rules.RULES``. cut, kernel_size, filters, normalise, vote: see ``localize``;
+            ``bp`` uses none of them, ``ff`` treats every layer of the network as its own.
+        epochs, batch_size, lr, weight_decay, schedule, label_smoothing, augment: see ``fit``.
+        seed: initial weights, subset, order. device: where.
+    """
+
+    data: str = "fashion-mnist-sample"
+    fraction: float = 1.0
+    validation: float = 0.1
+    network: str = "cnn4"
+    rule: str = "sff"
+    cut: int | str = "layer"
+    kernel_size: int = 1
+    filters: int = 1
+    normalise: str = "all"
+    vote: str = "mean"
+    epochs: int = 4
+    batch_size: int = 64
+    lr: float = 5e-3
+    weight_decay: float = 0.01
+    schedule: str = "one-cycle"
+    label_smoothing: float = 0.0
+    augment: str | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {}
+
+
+def recipe(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
+    """Register a function that returns a Recipe under its name, with dashes for underscores."""
+    RECIPES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+@recipe
+def digits_sff() -> Recipe:
+    """8×8 digits, three layers, each its own block: a few seconds."""
+    return Recipe(data="digits", network="cnn3", epochs=20)
+
+
+@recipe
+def fashion_sff() -> Recipe:
+    """Fashion-MNIST sample, four layers, each its own block, the paper's plain 1×1 head."""
+    return Recipe()
+
+
+@recipe
+def fashion_sff_2_blocks() -> Recipe:
+    """The same network in two blocks with 3×3 heads."""
+    return Recipe(cut=2, kernel_size=3)
+
+
+@recipe
+def fashion_bp() -> Recipe:
+    """The same network by backprop, average pooling and a linear layer."""
+    return Recipe(rule="bp")
+
+
+@recipe
+def fashion_ff_mlp() -> Recipe:
+    """Hinton's Forward-Forward on a multilayer perceptron."""
+    return Recipe(rule="ff", network="mlp", epochs=20, lr=1e-3)
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name; ``ValueError`` names the nearest one if it is unknown."""
+    check_known(name, RECIPES, "recipe")
+    return RECIPES[name]()

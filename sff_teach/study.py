@@ -1,0 +1,339 @@
+"""Studies: the same comparison over rules, data sizes and seeds, kept run by run."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from scipy import stats
+from torch import nn
+from tqdm.auto import tqdm
+
+from . import __version__
+from ._checks import check_known
+from .data import ImageSet, Splits, load
+from .forward_forward import FFNetwork
+from .models import NETWORKS
+from .recipes import Recipe
+from .split import localize
+from .train import History, evaluate, fit
+
+CONTROLS = ("bp", "bp-goodness", "deepsup", "sff")
+FIT_OPTIONS = (
+    "rule",
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "label_smoothing",
+    "augment",
+    "seed",
+    "device",
+)
+
+
+def build(recipe: Recipe, data: ImageSet) -> nn.Module:
+    """The untrained network of a recipe, for images like ``data``; initial weights by its seed."""
+    torch.manual_seed(recipe.seed)
+    if recipe.network in NETWORKS:
+        network = NETWORKS[recipe.network](data.channels, data.size)
+    else:
+        network = torchvision.models.get_model(recipe.network, num_classes=data.num_classes)
+    if recipe.rule.startswith("ff"):
+        return FFNetwork(network.children(), data.num_classes)
+    return localize(
+        network,
+        data.num_classes,
+        cut=recipe.cut,
+        kernel_size=recipe.kernel_size,
+        filters=recipe.filters,
+        normalise=recipe.normalise,
+        vote=recipe.vote,
+        input_shape=(data.channels, *data.size),
+    )
+
+
+def run(recipe: Recipe, splits: Splits | None = None, **fit_options) -> tuple[nn.Module, History]:
+    """Load, build, train: the trained network and its history.
+
+    Args:
+        recipe: what to do. splits: the data, if it is loaded already.
+        fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
+    """
+    if splits is None:
+        splits = load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
+    model = build(recipe, splits.train)
+    options = {name: getattr(recipe, name) for name in FIT_OPTIONS}
+    return model, fit(model, splits.train, splits.valid, **options, **fit_options)
+
+
+def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
+    """One run as one flat record: recipe, accuracies, history, machine.
+
+    Args:
+        recipe: what to run.
+        on: ``"test"``, or ``"valid"`` when the record will be used to choose something.
+        fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
+
+    Returns:
+        A dict ready for JSON. ``accuracy`` is by the recipe's own vote, ``accuracy_mean`` and
+        ``accuracy_last`` by both.
+    """
+    check_known(on, ("test", "valid"), "part of the data")
+    splits = load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
+    model, history = run(recipe, splits, **fit_options)
+    votes = {vote: evaluate(model, getattr(splits, on), vote=vote) for vote in ("mean", "last")}
+    return {
+        "rule": recipe.rule,
+        "images": len(splits.train),
+        "seed": recipe.seed,
+        "on": on,
+        "accuracy": votes[recipe.vote].accuracy,
+        "accuracy_mean": votes["mean"].accuracy,
+        "accuracy_last": votes["last"].accuracy,
+        "block_accuracy": votes["mean"].block_accuracy,
+        "parameters": history.parameters,
+        "seconds": history.seconds,
+        "stopped": history.stopped,
+        "recipe": asdict(recipe),
+        "epochs": history.rows,
+        "machine": machine(),
+    }
+
+
+def machine() -> dict:
+    """Versions, processor and revision that a result was measured with."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        revision = done.stdout.strip() or "unknown"
+    except (OSError, subprocess.SubprocessError):
+        revision = "unknown"
+    device = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (found := re.search(r"model name\s*: (.+)", cpuinfo.read_text())):
+        device = found[1]
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return {
+        "sff_teach": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "revision": revision,
+    }
+
+
+def read_runs(path: str | Path) -> list[dict]:
+    """The records of a JSON-lines file, oldest first; none if there is no such file.
+
+    A last line that a killed study left half-written is passed over.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise ValueError(
+                    f"{path.name} line {number} is not JSON; delete that line to go on."
+                ) from None
+    return records
+
+
+def append_run(path: str | Path, record: dict) -> None:
+    """Add one record to a JSON-lines file, on disk before this returns."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell() and not path.read_bytes().endswith(b"\n"):
+            half = len(path.read_bytes().rsplit(b"\n", 1)[-1])
+            file.truncate(file.tell() - half)
+        file.write(json.dumps(record).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def study(
+    recipes: Iterable[Recipe],
+    path: str | Path | None = None,
+    *,
+    on: str = "test",
+    progress: bool = True,
+) -> list[dict]:
+    """Run recipes one after another and keep every record.
+
+    Args:
+        recipes: what to run.
+        path: a JSON-lines file; recipes already in it are not run again, so that a study that was
+            killed goes on where it was.
+        on: ``"test"`` or ``"valid"``, see ``measure_run``.
+        progress: show a bar over the runs.
+
+    Returns:
+        The records of these recipes. Ctrl-C returns those measured so far.
+    """
+    recipes = list(recipes)
+    known = {_key(r["recipe"], r["on"]): r for r in (read_runs(path) if path else [])}
+    records = []
+    try:
+        for recipe in tqdm(recipes, desc="runs", unit="run", disable=not progress):
+            key = _key(asdict(recipe), on)
+            if key not in known:
+                known[key] = measure_run(recipe, on, progress=False)
+                if known[key]["stopped"] == "interrupted":
+                    raise KeyboardInterrupt
+                if path:
+                    append_run(path, known[key])
+            records.append(known[key])
+    except KeyboardInterrupt:
+        print(f"Stopped: {len(records)} of {len(recipes)} runs are measured.")
+    return records
+
+
+def _key(recipe: dict, on: str) -> str:
+    """What makes two runs the same run; where it ran does not count."""
+    return json.dumps([on, {k: v for k, v in recipe.items() if k != "device"}], sort_keys=True)
+
+
+def compare(
+    base: Recipe,
+    rules: Sequence[str] = CONTROLS,
+    *,
+    fractions: Sequence[float] = (1.0,),
+    seeds: int = 5,
+    path: str | Path | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train every rule on the same data, seeds and budget; see ``study`` and ``summarise``."""
+    return study(
+        [
+            replace(base, rule=rule, fraction=fraction, seed=seed)
+            for fraction in fractions
+            for seed in range(seeds)
+            for rule in rules
+        ],
+        path,
+        progress,
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A rule at one data size: mean of ``accuracy``, its 95 % interval, and against ``bp``.
+
+    ``difference`` is rule minus bp, paired by seed, with its own 95 % interval; None without bp.
+    """
+
+    rule: str
+    images: int
+    n: int
+    mean: float
+    low: float
+    high: float
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    parameters: int
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the interval of the difference allows to say."""
+        if self.difference is None:
+            return "–"
+        if self.difference_low > 0:
+            return "better than bp"
+        if self.difference_high < 0:
+            return "worse than bp"
+        return "no difference shown"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % confidence interval by Student's t; NaN bounds for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    error = stats.sem(values)
+    if error == 0:
+        return mean, mean, mean
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return mean, float(low), float(high)
+
+
+def summarise(
+    records: Iterable[dict],
+    figure: str = "accuracy",
+    name: Callable[[dict], str] = itemgetter("rule"),
+) -> list[Summary]:
+    """Group records by data size and rule, in the order met.
+
+    Args:
+        records: of ``study``, each rule with the same seeds.
+        figure: which number to average.
+        name: what to call a record's group, where a rule comes in several variants; the baseline
+            of the differences is the group called "bp".
+    """
+    groups: dict[tuple[int, str], dict[int, dict]] = {}
+    for record in records:
+        groups.setdefault((record["images"], name(record)), {})[record["seed"]] = record
+    summaries = []
+    for (images, rule), by_seed in groups.items():
+        baseline = groups.get((images, "bp"), {})
+        paired = [s for s in by_seed if s in baseline] if rule != "bp" else []
+        differences = [by_seed[s][figure] - baseline[s][figure] for s in paired]
+        summaries.append(
+            Summary(
+                rule,
+                images,
+                len(by_seed),
+                *interval([r[figure] for r in by_seed.values()]),
+                *(interval(differences) if differences else (None, None, None)),
+                parameters=next(iter(by_seed.values()))["parameters"],
+                seconds=float(np.median([r["seconds"] for r in by_seed.values()])),
+            )
+        )
+    return summaries
+
+
+def table(summaries: Iterable[Summary]) -> str:
+    """The summaries as a Markdown table, accuracies in percent."""
+    columns = (
+        "images", "rule", "n", "accuracy %", "95 % interval", "minus bp", "95 % interval",
+        "parameters", "seconds", "verdict",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for s in summaries:
+        minus = (
+            f"{100 * s.difference:+.1f} | {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
+            if s.difference is not None
+            else "– | –"
+        )
+        lines.append(
+            f"| {s.images:,} | {s.rule} | {s.n} | {100 * s.mean:.1f} "
+            f"| {100 * s.low:.1f} … {100 * s.high:.1f} | {minus} | {s.parameters:,} "
+            f"| {s.seconds:.1f} | {s.verdict} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,371 @@
+"""Training and evaluation: one loop for every rule."""
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ._checks import (
+    check_count,
+    check_fits,
+    check_images,
+    check_known,
+    check_labels,
+    check_positive,
+    check_seed,
+)
+from .core import SFF
+from .data import ImageSet, augment_flip_crop, batches, from_arrays
+from .forward_forward import FFNetwork
+from .rules import Rule, StepResult, get_rule, whole
+
+SCHEDULES = ("one-cycle", "constant")
+AUGMENTATIONS = {"flip-crop": augment_flip_crop}
+BAR_AFTER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network does on a data set.
+
+    ``accuracy`` of the vote, ``block_accuracy`` of each block alone, both shares in [0, 1];
+    ``loss`` the mean cross-entropy of the vote; ``n`` images.
+    """
+
+    accuracy: float
+    block_accuracy: list[float]
+    loss: float
+    n: int
+
+
+@dataclass
+class History:
+    """What ``fit`` measured: one row per epoch, and why it ended.
+
+    Attributes:
+        rule: name. settings: what fit was called with. parameters: how many were trained.
+        rows: dicts with epoch (from 1), seconds (training only), train_loss and train_accuracy
+            (lists, one number per block), and with validation data valid_accuracy, valid_loss,
+            valid_block_accuracy; ``complete`` is False for an epoch that was cut short.
+        stopped: None when all epochs ran, else "interrupted", "stopped" or "diverged".
+    """
+
+    rule: str
+    settings: dict
+    parameters: int
+    rows: list[dict] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all epochs, without validation."""
+        return sum(row["seconds"] for row in self.rows)
+
+    @property
+    def last(self) -> dict:
+        """The last epoch's row; never a "best" one."""
+        if not self.rows:
+            raise ValueError("history has no rows; fit stopped before its first step.")
+        return self.rows[-1]
+
+    def column(self, name: str) -> list:
+        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
+        return [row[name] for row in self.rows]
+
+    def to_dict(self) -> dict:
+        """Plain numbers, lists and strings, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return f"{self.rule}: no epoch ran"
+        row = self.last
+        valid = row.get("valid_accuracy")
+        shown = (
+            f"validation {valid:.1%}" if valid is not None else f"loss {row['train_loss'][-1]:.3f}"
+        )
+        ended = f", {self.stopped}" if self.stopped else ""
+        return f"{self.rule}: {shown} after {row['epoch']} epochs, {self.seconds:.1f} s{ended}"
+
+
+def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
+    """The learning rate, as a share of its peak, when ``done`` of all steps are over.
+
+    Cosine up from ``start`` to 1 over the first ``warm_up`` of the steps, cosine down to 0 over
+    the rest (Smith & Topin's one-cycle in the form of ``torch.optim.lr_scheduler.OneCycleLR``; a
+    plain function of the step has no state to save).
+    """
+    if done < warm_up:
+        return start + (1 - start) * _half_cosine(done / warm_up)
+    return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
+
+
+def _half_cosine(t: float) -> float:
+    return (1 - torch.cos(torch.tensor(t * torch.pi)).item()) / 2
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``"auto"``: CUDA, else Apple's MPS, else the CPU; any other name if it works here.
+
+    Raises ValueError for a device that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f'device="{name}" is not usable here; use "auto" or "cpu", and see `sff-teach doctor`.'
+        ) from None
+
+
+def fit(
+    model: nn.Module,
+    train: ImageSet | tuple[Tensor, Tensor],
+    valid: ImageSet | tuple[Tensor, Tensor] | None = None,
+    *,
+    rule: str = "sff",
+    epochs: int = 5,
+    batch_size: int = 64,
+    lr: float = 5e-3,
+    weight_decay: float = 0.01,
+    schedule: str = "one-cycle",
+    label_smoothing: float = 0.0,
+    augment: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+    on_epoch: Callable[[History], None] | None = None,
+    stop: threading.Event | None = None,
+) -> History:
+    """Train a network by a rule, with AdamW.
+
+    Args:
+        model: from ``localize`` for ``sff``, ``deepsup``, ``bp-goodness`` and ``bp``; an
+            ``FFNetwork`` for ``ff`` and ``ff-greedy``; any classifier for ``bp``. It is trained in
+            place, moved to the device, and left in evaluation mode. ``bp`` and ``bp-goodness``
+            join its blocks into one.
+        train: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        valid: measured after every epoch; nothing is chosen by it.
+        rule: see ``rules.RULES``.
+        epochs, batch_size: how long and how. A last batch of a single image is left out, because
+            BatchNorm can't normalise it.
+        lr: peak learning rate. weight_decay: AdamW's.
+        schedule: ``"one-cycle"`` or ``"constant"``.
+        label_smoothing: for the class losses. augment: None or ``"flip-crop"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        seed: order of the images, augmentation, negatives, dropout. Initial weights are the
+            caller's: call ``torch.manual_seed`` before building the model.
+        progress: show a bar when training takes longer than two seconds.
+        on_epoch: called with the history after every epoch.
+        stop: an event; once set, training ends after the current step.
+
+    Returns:
+        The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
+        return what was measured so far; ``history.stopped`` says which.
+
+    Raises:
+        ValueError, TypeError: bad arguments, before anything is trained.
+    """
+    settings = dict(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        label_smoothing=label_smoothing,
+        augment=augment,
+        seed=seed,
+    )
+    check_count(epochs, "epochs")
+    check_count(batch_size, "batch_size")
+    check_positive(lr=lr)
+    check_seed(seed)
+    check_known(schedule, SCHEDULES, "schedule")
+    check_known(augment, (None, *AUGMENTATIONS), "augment")
+    rule_class = get_rule(rule)
+    train = as_image_set(train, "train")
+    if isinstance(valid, ImageSet) and not len(valid):
+        valid = None  # load(..., validation=0)
+    valid = None if valid is None else as_image_set(valid, "valid")
+    device = pick_device(device)
+    model = _as_network(model, train, device)
+    if len(train) == 1:
+        raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
+
+    generator = torch.Generator().manual_seed(seed)
+    learner = rule_class(
+        model,
+        lambda parameters: torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay),
+        label_smoothing=label_smoothing,
+        generator=generator,
+    )
+    parameters = sum(p.numel() for group in learner.groups() for p in group)
+    history = History(rule=rule, settings=settings, parameters=parameters)
+    steps = len(train) // batch_size + (len(train) % batch_size > 1)
+    devices = [device] if device.type == "cuda" else []
+    bar = tqdm(
+        total=epochs * steps,
+        unit="step",
+        delay=BAR_AFTER_SECONDS,
+        leave=False,
+        disable=not progress,
+    )
+    with bar, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for epoch in range(epochs):
+            bar.set_description(f"{rule} epoch {epoch + 1}/{epochs}")
+            meter = _Meter()
+            try:
+                model.train()
+                for x, y in batches(
+                    train,
+                    batch_size,
+                    shuffle=True,
+                    generator=generator,
+                    drop_last=len(train) % batch_size == 1,
+                ):
+                    if stop is not None and stop.is_set():
+                        history.stopped = "stopped"
+                        break
+                    if augment is not None:
+                        x = AUGMENTATIONS[augment](x, generator)
+                    done = (epoch * steps + meter.steps) / (epochs * steps)
+                    _set_learning_rates(learner, done, lr, schedule)
+                    result = learner.step(x.to(device), y.to(device), done)
+                    if not torch.isfinite(result.losses).all():
+                        history.stopped = "diverged"
+                        warnings.warn(_divergence(result.losses, epoch, lr), stacklevel=2)
+                        break
+                    meter.add(result, len(y))
+                    bar.update()
+                row = {"epoch": epoch + 1, "complete": history.stopped is None} | meter.row()
+                if valid is not None and history.stopped is None:
+                    row |= _validation(evaluate(model, valid))
+            except KeyboardInterrupt:
+                history.stopped = "interrupted"
+                row = {"epoch": epoch + 1, "complete": False} | meter.row()
+            if meter.steps:
+                history.rows.append(row)
+            if on_epoch is not None:
+                on_epoch(history)
+            if history.stopped:
+                break
+    model.eval()
+    return history
+
+
+class _Meter:
+    """Adds up what the steps of one epoch measured."""
+
+    def __init__(self):
+        self.steps, self.images, self.losses, self.correct = 0, 0, 0.0, 0
+        self.start = time.perf_counter()
+
+    def add(self, result: StepResult, images: int) -> None:
+        self.steps += 1
+        self.images += images
+        self.losses = self.losses + result.losses * images
+        self.correct = self.correct + result.correct
+
+    def row(self) -> dict:
+        row = {"seconds": time.perf_counter() - self.start, "steps": self.steps}
+        if self.steps:
+            row["train_loss"] = [loss / self.images for loss in self.losses.tolist()]
+            row["train_accuracy"] = [right / self.images for right in self.correct.tolist()]
+        return row
+
+
+def _validation(result: Evaluation) -> dict:
+    return {
+        "valid_accuracy": result.accuracy,
+        "valid_loss": result.loss,
+        "valid_block_accuracy": result.block_accuracy,
+    }
+
+
+def _set_learning_rates(learner: Rule, done: float, lr: float, schedule: str) -> None:
+    for group, optimizer in enumerate(learner.optimizers):
+        now = lr * one_cycle(learner.progress(group, done)) if schedule == "one-cycle" else lr
+        for parameter_group in optimizer.param_groups:
+            parameter_group["lr"] = now
+
+
+def _divergence(losses: Tensor, epoch: int, lr: float) -> str:
+    block = int((~torch.isfinite(losses)).nonzero()[0]) + 1
+    return (
+        f"the loss of block {block} is no longer finite in epoch {epoch + 1}; training stopped and "
+        f"the history up to here is kept. Try a learning rate below lr={lr:g}."
+    )
+
+
+def as_image_set(data: ImageSet | tuple[Tensor, Tensor], argument: str = "data") -> ImageSet:
+    """An ImageSet as it is; a pair of tensors (x, y) as one, its pixels unchanged.
+
+    Raises ValueError or TypeError for anything else and for images that are empty or not finite.
+    """
+    if not isinstance(data, ImageSet):
+        if not (isinstance(data, tuple) and len(data) == 2):
+            raise TypeError(
+                f"{argument} must be an ImageSet or a pair of tensors (x, y), not "
+                f"{type(data).__name__}; see sff_teach.load."
+            )
+        x, y = data
+        check_images(x, argument=f"{argument} x")
+        channels = x.shape[1]
+        data = from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=argument)
+    check_images(data.x, argument=f"{argument}.x")
+    return data
+
+
+def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF | FFNetwork:
+    """The model on its device, known to take these images and labels; a classifier as one block."""
+    network = model if isinstance(model, SFF | FFNetwork) else whole(model, data.num_classes)
+    check_labels(data.y, network.num_classes, f"{data.name} y")
+    network.to(device)
+    check_fits(network, data.x[:2].to(device), f"{data.name} x")
+    return network
+
+
+def evaluate(
+    model: nn.Module,
+    data: ImageSet | tuple[Tensor, Tensor],
+    *,
+    vote: str | None = None,
+    batch_size: int = 500,
+) -> Evaluation:
+    """Measure a network on a data set, block by block; nothing in the network changes.
+
+    Args:
+        model: as for ``fit``; evaluated in evaluation mode, then put back into the mode it was in.
+        data: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        vote: ``"mean"`` or ``"last"``; None for the model's own.
+        batch_size: images at a time.
+
+    Returns:
+        An Evaluation.
+    """
+    data = as_image_set(data, "data")
+    device = next(model.parameters()).device
+    network = _as_network(model, data, device)
+    was_training = network.training
+    network.eval()
+    correct, right, loss = 0, 0, 0.0
+    with torch.no_grad():
+        for x, y in batches(data, batch_size):
+            y = y.to(device)
+            goodness = network.block_goodness(x.to(device))  # (B, blocks, K)
+            voted = network.combine(goodness, vote)  # (B, K)
+            loss += nn.functional.cross_entropy(voted, y, reduction="sum").item()
+            right += (voted.argmax(1) == y).sum().item()
+            correct = correct + (goodness.argmax(2) == y[:, None]).sum(0)
+    network.train(was_training)
+    n = len(data)
+    return Evaluation(right / n, [c / n for c in correct.tolist()], loss / n, n)

@@ -1,0 +1,141 @@
+"""Goodness and losses against closed forms, and the two exact forms against each other."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from sff_teach.goodness import (
+    cheaper_form,
+    class_goodness,
+    head_activation,
+    mean_squares,
+    sum_squares,
+)
+from sff_teach.losses import class_loss, logistic_loss, symba_loss
+
+
+def test_sum_and_mean_of_squares():
+    h = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, -2.0]]])
+    assert sum_squares(h).tolist() == [30.0, 4.0]
+    assert mean_squares(h).tolist() == [7.5, 1.0]
+
+
+def test_class_goodness_by_hand():
+    h = torch.tensor([[[[1.0, -1.0]]]])  # one image, one channel, 1×2
+    weight = torch.tensor([2.0, 3.0]).reshape(2, 1, 1, 1)
+    bias = torch.tensor([0.0, 1.0])
+    # z_0 = (2, -2), z_1 = (4, -2)
+    assert class_goodness(h, weight, bias, form="direct").tolist() == [[4.0, 10.0]]
+    assert class_goodness(h, weight, bias, form="moments").tolist() == [[4.0, 10.0]]
+
+
+@pytest.mark.parametrize("filters", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape, channel_dim", [((2, 5, 3, 4), 1), ((2, 7, 5), -1), ((2, 5), 1)])
+def test_both_forms_agree_in_value_and_gradient(filters, bias, shape, channel_dim):
+    torch.manual_seed(0)
+    h = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4 * filters, 5, 1, 1, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(4 * filters, dtype=torch.float64, requires_grad=True) if bias else None
+    inputs = [h, weight] + ([b] if bias else [])
+    values, gradients = [], []
+    for form in ("direct", "moments"):
+        g = class_goodness(h, weight, b, filters=filters, form=form, channel_dim=channel_dim)
+        assert g.shape == (2, 4)
+        values.append(g)
+        gradients.append(torch.autograd.grad(g.square().sum(), inputs))
+    # float64, sums of at most 21 terms: agreement to about 1e-14, so 1e-10 leaves a margin
+    torch.testing.assert_close(*values, rtol=1e-10, atol=1e-10)
+    for direct, moments in zip(*gradients, strict=True):
+        torch.testing.assert_close(direct, moments, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["direct", "moments"])
+def test_gradcheck(form):
+    torch.manual_seed(0)
+    h = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda *a: class_goodness(*a, form=form), (h, weight, bias))
+
+
+def test_forms_agree_in_float32_at_a_real_size():
+    torch.manual_seed(0)
+    h, weight, bias = torch.randn(4, 64, 16, 16), torch.randn(100, 64, 1, 1), torch.randn(100)
+    direct = class_goodness(h, weight, bias, form="direct")
+    moments = class_goodness(h, weight, bias, form="moments")
+    # float32 keeps 7 digits and each value is a sum over 64·64·256 products: 1e-4 relative
+    torch.testing.assert_close(direct, moments, rtol=1e-4, atol=1e-4)
+
+
+def test_cheaper_form_counts_multiply_adds():
+    assert cheaper_form(channels=64, num_filters=1000, positions=1024) == "moments"
+    assert cheaper_form(channels=512, num_filters=10, positions=16) == "direct"
+    # equal cost, C(N+F) = NF with C=2, N=4, F=4: the simpler one
+    assert cheaper_form(channels=2, num_filters=4, positions=4) == "direct"
+
+
+def test_wide_kernel_keeps_positions_and_rejects_tokens():
+    weight = torch.randn(10, 3, 5, 5)
+    assert head_activation(torch.randn(2, 3, 7, 6), weight).shape == (2, 10, 7, 6)
+    assert class_goodness(torch.randn(2, 3, 7, 6), weight).shape == (2, 10)
+    with pytest.raises(ValueError, match="use kernel_size=1 for tokens"):
+        class_goodness(torch.randn(2, 3, 7), weight)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"form": "fast"}, "form is 'fast'; choose one of"),
+        ({"filters": 3}, "filters=3 does not divide"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        class_goodness(torch.randn(2, 3, 4, 4), torch.randn(10, 3, 1, 1), **options)
+
+
+def test_moments_refuse_a_wide_kernel_and_channels_must_match():
+    with pytest.raises(ValueError, match="needs a 1×1 kernel, not 3×3"):
+        class_goodness(torch.randn(2, 3, 4, 4), torch.randn(10, 3, 3, 3), form="moments")
+    for form in ("direct", "moments", "auto"):
+        with pytest.raises(ValueError, match="h has 4 channels in dimension 1"):
+            class_goodness(torch.randn(2, 4, 4, 4), torch.randn(10, 3, 1, 1), form=form)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_class_loss_at_equal_goodness_is_log_k(classes):
+    g = torch.full((3, classes), 2.5, dtype=torch.float64)
+    loss = class_loss(g, torch.tensor([0, 1, classes - 1]))
+    # one logarithm of a sum of equal terms in float64
+    assert loss.item() == pytest.approx(math.log(classes), abs=1e-12)
+
+
+def test_class_loss_is_a_smooth_margin_against_the_others():
+    torch.manual_seed(0)
+    g, y = torch.randn(5, 4, dtype=torch.float64).square(), torch.tensor([0, 1, 2, 3, 0])
+    others = g.masked_fill(torch.nn.functional.one_hot(y, 4).bool(), -torch.inf).logsumexp(1)
+    margin = torch.nn.functional.softplus(others - g.gather(1, y[:, None])[:, 0]).mean()
+    assert class_loss(g, y).item() == pytest.approx(margin.item(), abs=1e-12)  # float64 rounding
+
+
+def test_gradient_to_the_head_activation_is_2z_p_minus_onehot():
+    torch.manual_seed(0)
+    z = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    g = z.square().mean((2, 3))
+    class_loss(g, torch.tensor([1])).backward()
+    p = g.softmax(1) - torch.tensor([[0.0, 1.0, 0.0]])
+    torch.testing.assert_close(z.grad, (2 * z * p[:, :, None, None] / 4).detach())
+
+
+def test_losses_are_log_2_at_the_boundary_and_do_not_overflow():
+    at = torch.full((4,), 2.0)
+    assert logistic_loss(at, at, theta=2.0).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert symba_loss(at, at).item() == pytest.approx(math.log(2), abs=1e-6)  # float32
+    huge = torch.tensor([1e30])
+    assert torch.isfinite(logistic_loss(huge, -huge, theta=0.0))
+    assert logistic_loss(huge, -huge, theta=0.0) == 0
+    with pytest.raises(ValueError, match="differ in shape"):
+        symba_loss(torch.ones(3), torch.ones(2))
