@@ -559,7 +559,7 @@ def _read_digits() -> _Raw:
 
 def _sample_path() -> Path | None:
     """The sample in the project, in the installed package, or put into data_home() by hand."""
-    for folder in (lambda: _HERE.parent / "data", lambda: _HERE / "sample", data_home):
+    for folder in (lambda: _HERE.parent / "data", lambda: _HERE / "_data", data_home):
         if (folder() / SAMPLE_FILE).is_file():
             return folder() / SAMPLE_FILE
     return None

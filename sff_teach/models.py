@@ -72,7 +72,7 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
 NETWORKS: dict[str, Callable[[int, tuple[int, int]], nn.Sequential]] = {
     "cnn3": lambda channels, size: cnn(channels, (16, 32, 64), pool_after=(1, 2)),
     "cnn4": lambda channels, size: cnn(channels, (16, 32, 64, 64), pool_after=(1, 2, 4)),
-    "cnn5": lambda channels, size: cnn(channels, (32, 64, 64, 128, 128), pool_after=(1, 3, 5)),
+    "cnn5": lambda channels, size: cnn(channels, (32, 64, 64, 128, 128), pool_after=(1, 2, 4)),
     "mlp": lambda channels, size: mlp(channels * size[0] * size[1], (500, 500)),
 }
 """Networks by name, each a function of the image's channels and size."""

@@ -218,7 +218,7 @@ class ScalableForwardForward(Rule):
 
 
 class ForwardForward(Rule):
-    """``ff``: Hinton's Forward-Forward, all layers learning on every minibatch."""
+    """``ff``: Hinton's Forward-Forward, all layers learning on every minibatch, and the read-out."""
 
     def prepare(self, model: nn.Module) -> FFNetwork:
         if not isinstance(model, FFNetwork):
@@ -229,27 +229,34 @@ class ForwardForward(Rule):
         return model
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """One group per layer."""
-        return [list(layer.parameters()) for layer in self.model.layers]
+        """One group per layer, and the read-out for prediction in one pass."""
+        return [list(part.parameters()) for part in (*self.model.layers, self.model.readout)]
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch: a positive and a negative pass through every layer."""
-        return StepResult(*ff_step(self.model, x, y, self.optimizers, self.generator))
+        return self._step(x, y)
+
+    def _step(self, x: Tensor, y: Tensor, only: int | None = None) -> StepResult:
+        *layers, readout = self.optimizers
+        return StepResult(*ff_step(self.model, x, y, layers, self.generator, readout, only))
 
 
 class GreedyForwardForward(ForwardForward):
     """``ff-greedy``: the same, layer after layer, each trained to the end before the next starts.
 
-    Of all steps, layer k of L gets the k-th share of 1/L, with a whole schedule to itself.
+    Of all steps, layer k of L gets the k-th share of 1/L, with a whole schedule to itself; the
+    read-out learns throughout.
     """
 
     def progress(self, group: int, done: float) -> float:
-        return min(max(done * len(self.optimizers) - group, 0.0), 1.0)
+        """A layer's schedule starts when its turn does and ends with it."""
+        count = len(self.model.layers)
+        return min(max(done * count - group, 0.0), 1.0) if group < count else done
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Update the one layer whose turn it is; the layers before it only pass forward."""
-        turn = min(int(done * len(self.optimizers)), len(self.optimizers) - 1)
-        return StepResult(*ff_step(self.model, x, y, self.optimizers, self.generator, only=turn))
+        count = len(self.model.layers)
+        return self._step(x, y, only=min(int(done * count), count - 1))
 
 
 RULES: dict[str, type[Rule]] = {

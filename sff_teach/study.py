@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -39,6 +40,9 @@ FIT_OPTIONS = (
     "seed",
     "device",
 )
+
+
+_load = lru_cache(maxsize=1)(load)  # runs of a study that follow each other share their images
 
 
 def build(recipe: Recipe, data: ImageSet) -> nn.Module:
@@ -89,7 +93,7 @@ def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
         ``accuracy_last`` by both.
     """
     check_known(on, ("test", "valid"), "part of the data")
-    splits = load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
+    splits = _load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
     model, history = run(recipe, splits, **fit_options)
     votes = {vote: evaluate(model, getattr(splits, on), vote=vote) for vote in ("mean", "last")}
     return {
@@ -222,22 +226,25 @@ def compare(
     base: Recipe,
     rules: Sequence[str] = CONTROLS,
     *,
-    fractions: Sequence[float] = (1.0,),
+    fractions: Sequence[float] | None = None,
     seeds: int = 5,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Train every rule on the same data, seeds and budget; see ``study`` and ``summarise``."""
-    return study(
-        [
-            replace(base, rule=rule, fraction=fraction, seed=seed)
-            for fraction in fractions
-            for seed in range(seeds)
-            for rule in rules
-        ],
-        path,
-        progress,
-    )
+    """Train every rule on the same data, seeds and budget; see ``study`` and ``summarise``.
+
+    Args:
+        base: the recipe; its rule and seed are replaced.
+        rules: names. fractions: of the training images; None for the recipe's own.
+        seeds: how many, from 0. path, progress: see ``study``.
+    """
+    recipes = [
+        replace(base, rule=rule, fraction=fraction, seed=seed)
+        for fraction in fractions or (base.fraction,)
+        for seed in range(seeds)
+        for rule in rules
+    ]
+    return study(recipes, path, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -327,7 +334,8 @@ def table(summaries: Iterable[Summary]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for s in summaries:
         minus = (
-            f"{100 * s.difference:+.1f} | {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
+            f"{100 * s.difference:+.1f} "
+            f"| {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
             if s.difference is not None
             else "– | –"
         )

@@ -3,7 +3,7 @@
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -174,16 +174,16 @@ def fit(
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
     """
-    settings = dict(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        seed=seed,
-    )
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "label_smoothing": label_smoothing,
+        "augment": augment,
+        "seed": seed,
+    }
     check_count(epochs, "epochs")
     check_count(batch_size, "batch_size")
     check_positive(lr=lr)

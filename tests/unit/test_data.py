@@ -303,7 +303,7 @@ def test_the_sample_is_never_unpickled(tmp_path, monkeypatch):
 def test_the_sample_is_also_found_in_the_package_and_in_the_data_home(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "_HERE", tmp_path / "site" / "sff_teach")
     monkeypatch.setenv("SFF_TEACH_DATA", str(tmp_path / "home"))
-    for folder in (tmp_path / "home", tmp_path / "site" / "sff_teach" / "sample"):
+    for folder in (tmp_path / "home", tmp_path / "site" / "sff_teach" / "_data"):
         folder.mkdir(parents=True)
         (folder / data.SAMPLE_FILE).write_bytes(SAMPLE.read_bytes())
         assert data._sample_path() == folder / data.SAMPLE_FILE

@@ -1,0 +1,71 @@
+# The course's commands; `make help` lists them. Everything is installed into .venv and stays there.
+PYTHON   ?= python3
+LAB_ARGS ?=
+NB       ?= $(wildcard notebooks/[0-9][0-9]_*.ipynb)
+LOCK_ARGS ?=
+
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY  := $(BIN)/python
+# One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
+QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
+LINTED := sff_teach tests tools data notebooks
+STARTED := $(shell date +%s)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help lab test install unit guard notebooks-test notebooks lint format lock clean distclean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+
+lab: install  ## open JupyterLab at notebook 00; LAB_ARGS="--no-browser --port 8899" without a screen
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks/00_start_here.ipynb \
+	  --ServerApp.root_dir="$(CURDIR)" --ServerApp.ip=127.0.0.1 \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+
+test: install lint unit guard notebooks-test  ## run every check, every test and every notebook
+	@echo "make test: everything passed, in $$(( $$(date +%s) - $(STARTED) )) s with the installation."
+
+install:  ## make .venv and install the locked packages; once done, do nothing
+	@command -v $(PYTHON) >/dev/null || { echo "The course needs Python 3.10 to 3.14, and there is \
+	no $(PYTHON) here; install one, or name it: make lab PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) tools/install.py
+
+unit: install  ## the package's tests
+	$(QUIET_MACHINE) $(PY) -m pytest tests/unit --durations=10
+
+guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
+	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
+
+notebooks-test: install  ## run every notebook, each cell a test
+ifeq ($(strip $(NB)),)
+	@echo "There are no notebooks to run yet."
+else
+	$(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout 120 --durations=10 $(NB)
+endif
+
+notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
+	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
+
+lint: install  ## ruff and spelling
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/codespell
+
+format: install  ## let ruff rewrite what it can; then run the notebooks it changed again
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer releases
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 \
+	  --extra course --extra test --custom-compile-command "make lock" $(LOCK_ARGS) --quiet \
+	  --output-file requirements.lock
+
+clean:  ## remove caches and build leftovers
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf
+
+distclean: clean  ## and remove .venv
+	rm -rf .venv

@@ -1,0 +1,248 @@
+"""Hinton's Forward-Forward: the label is written into the image, and layers learn right from wrong.
+
+A positive is an image with its own label in its first K pixels, a negative has a wrong one there.
+Every layer learns, by itself, high goodness for positives and low for negatives: ``ff_step``.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from ._checks import check_count, check_known, check_labels, check_positive
+from .core import hand_over
+from .goodness import mean_squares, sum_squares
+from .losses import logistic_loss, symba_loss
+
+GOODNESS = {"mean": mean_squares, "sum": sum_squares}
+SLOPE = {"mean": 10.0, "sum": 1.0}
+HIGH = 3.0
+MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _write(x: Tensor, label: Tensor) -> Tensor:
+    """A copy of x (B, C, H, W) with label (B, K) as the first K pixels of the first channel."""
+    if x.dim() != 4 or x.shape[2] * x.shape[3] < label.shape[1]:
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} can't hold a label of {label.shape[1]} classes; give "
+            f"images (B, C, H, W) of at least {label.shape[1]} pixels."
+        )
+    x = x.clone(memory_format=torch.contiguous_format)
+    x.view(*x.shape[:2], -1)[:, 0, : label.shape[1]] = label
+    return x
+
+
+def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
+    """Write the label into a copy of x: pixel k of the first K is ``high`` if k = y, else 0.
+
+    "First" is row by row in the first channel. Both values are fixed, so a sample's embedding does
+    not depend on its batch. In standardised images 0 is the mean grey, which excites nothing.
+    x is (B, C, H, W) with H·W ≥ K, y (B,) in [0, K); anything else is a ValueError or TypeError.
+
+    Source: Hinton 2022, section 3.3. Differs in ``high``: he writes 1 into MNIST in [0, 1].
+    """
+    check_labels(y, num_classes, length=len(x))
+    return _write(x, F.one_hot(y, num_classes).to(x) * high)
+
+
+def neutral_label(x: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
+    """Write the mean of the K embeddings into a copy of x: "no idea", ``high / K`` in K pixels."""
+    return _write(x, x.new_full((len(x), num_classes), high / num_classes))
+
+
+def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None) -> Tensor:
+    """(B,) labels drawn evenly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one."""
+    check_count(num_classes, "num_classes", minimum=2)
+    check_labels(y, num_classes)
+    device = y.device if generator is None else generator.device
+    shift = torch.randint(1, num_classes, y.shape, generator=generator, device=device)
+    return (y + shift.to(y.device)) % num_classes
+
+
+def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
+    """(B,) wrong labels that the network takes for likely: never the true one.
+
+    Class k ≠ y has probability ``exp g_k / Σ_{j ≠ y} exp g_j``; g is (B, K), goodness or logits.
+    """
+    check_labels(y, g.shape[1], length=len(g))
+    wrong = g.nan_to_num().scatter(1, y[:, None], float("-inf"))  # NaN is for the loss to report
+    p = wrong.softmax(1).to(g.device if generator is None else generator.device)
+    return torch.multinomial(p, 1, generator=generator).squeeze(1).to(y.device)
+
+
+@contextmanager
+def _looking(network: nn.Module):
+    """Evaluation mode without gradients: nothing in the network changes, not even BatchNorm."""
+    training = network.training
+    with torch.no_grad():
+        yield network.eval()
+    network.train(training)
+
+
+class FFNetwork(nn.Module):
+    """A chain of layers that tell images with their own label from images with a wrong one.
+
+    Every layer's input, the image included, is divided by its length, so that a layer can't just
+    pass on the goodness of the one before. The prediction is the label with the most goodness.
+
+    Args:
+        layers: bodies in order, e.g. ``models.mlp(784)`` or ``models.cnn()``. num_classes: K.
+        goodness: ``"mean"`` or ``"sum"`` of squares. loss: ``"logistic"`` or ``"symba"`` (no θ).
+        theta: threshold; None for 1 with ``"mean"`` and the number of activations with ``"sum"``.
+        slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``; SymBa's α. None for 10 with
+            ``"mean"`` and 1 with ``"sum"``: sum, θ = D, slope 1 is mean, θ = 1, slope D.
+        negatives: ``"random"`` wrong labels, or ``"hard"`` ones, for K more passes a step.
+        vote: mean of all layers ``"but-first"`` (Hinton), of all (``"mean"``), or the ``"last"``.
+        high: value of the label's "on" pixel, see ``embed_label``.
+
+    Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; hard negatives by the
+    K-pass goodness, his by the read-out; that sees convolutions averaged over positions.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        num_classes: int,
+        *,
+        goodness: str = "mean",
+        theta: float | None = None,
+        slope: float | None = None,
+        loss: str = "logistic",
+        negatives: str = "random",
+        vote: str = "but-first",
+        high: float = HIGH,
+    ):
+        super().__init__()
+        check_count(num_classes, "num_classes", minimum=2)
+        check_known(goodness, GOODNESS, "goodness")
+        check_known(loss, ("logistic", "symba"), "loss")
+        check_known(negatives, ("random", "hard"), "kind of negatives")
+        check_known(vote, ("but-first", "mean", "last"), "vote")
+        if loss == "symba" and theta is not None:
+            raise ValueError(f'loss="symba" has no threshold; leave out theta={theta}.')
+        self.slope = SLOPE[goodness] if slope is None else slope
+        check_positive(high=high, slope=self.slope, theta=1.0 if theta is None else theta)
+        self.layers = nn.ModuleList(layers)
+        self.num_classes, self.goodness, self.theta, self.loss = num_classes, goodness, theta, loss
+        self.layer_goodness = GOODNESS[goodness]  # (B, ...) → (B,)
+        self.embed = partial(embed_label, num_classes=num_classes, high=high)  # x, y → x
+        self.negatives, self.vote, self.high = negatives, vote, high
+        self._first = min(1, len(self.layers) - 1)  # of those that vote and feed the read-out
+        maps = [[m for m in layer.modules() if isinstance(m, MAPS)] for layer in self.layers]
+        if not maps or not all(maps):
+            raise ValueError("give layers, each with a linear map or convolution to learn in it.")
+        width = sum(m[-1].weight.shape[0] for m in maps[self._first :])  # units or channels
+        self.readout = nn.Linear(width, num_classes)
+
+    def layer_loss(self, positive: Tensor, negative: Tensor, activations: int) -> Tensor:
+        """(B,), (B,) goodness of a layer with so many activations → its loss, a scalar."""
+        if self.loss == "symba":
+            return symba_loss(positive, negative, alpha=self.slope)
+        theta = self.theta or (1.0 if self.goodness == "mean" else activations)
+        return logistic_loss(self.slope * positive, self.slope * negative, self.slope * theta)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Every layer's activations for images that already carry a label."""
+        activations = [x]
+        for layer in self.layers:
+            activations.append(layer(hand_over(activations[-1], "length")))
+        return activations[1:]
+
+    def block_goodness(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, layers, K): K passes, each with another label, B images at a time."""
+        passes = []
+        for y in torch.arange(self.num_classes, device=x.device)[:, None].expand(-1, len(x)):
+            activations = self.features(self.embed(x, y))
+            passes.append(torch.stack([self.layer_goodness(h) for h in activations], dim=1))
+        return torch.stack(passes, dim=2)
+
+    def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
+        """(B, layers, K) → (B, K): the vote, this network's own or the one named."""
+        start = {"but-first": self._first, "mean": 0, "last": -1}[vote or self.vote]
+        return goodness[:, start:].mean(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K): the voted goodness of each label."""
+        return self.combine(self.block_goodness(x))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B,): the label with the highest goodness. Call ``eval()`` first."""
+        with torch.no_grad():
+            return self(x).argmax(1)
+
+    def neutral_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, D): normalised activations of all layers but the first, no label."""
+        activations = self.features(neutral_label(x, self.num_classes, high=self.high))
+        hidden = [hand_over(h, "length") for h in activations[self._first :]]
+        return torch.cat([h.reshape(*h.shape[:2], -1).mean(2) for h in hidden], dim=1)
+
+    def predict_one_pass(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B,) by the softmax read-out, in one pass; ``readout_step`` teaches it."""
+        with torch.no_grad():
+            return self.readout(self.neutral_features(x)).argmax(1)
+
+    def negative_labels(self, x: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
+        """(B,) wrong labels of the network's kind."""
+        if self.negatives == "random":
+            return wrong_labels(y, self.num_classes, generator)
+        with _looking(self):
+            return hard_labels(self.slope * self(x), y, generator)
+
+
+def ff_step(
+    network: FFNetwork,
+    x: Tensor,
+    y: Tensor,
+    optimizers: Sequence[Optimizer],
+    generator: Generator | None = None,
+    readout_optimizer: Optimizer | None = None,
+    only: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One minibatch of Forward-Forward: every layer learns before the next one starts.
+
+    Args:
+        network: in training mode. x: (B, C, H, W) images without labels. y: (B,) labels.
+        optimizers: one per layer. readout_optimizer: the read-out's, if it is to learn as well.
+        generator: for the negatives. only: the one layer that learns, for greedy training.
+
+    Returns:
+        losses (layers,) and correct (layers,): samples with more goodness as positive than as
+        negative; chance gives half.
+    Source: Hinton 2022. Both passes go as one batch of 2B, or BatchNorm would hide the difference.
+    """
+    count = len(network.layers)
+    if len(optimizers) != count or only not in (None, *range(count)):
+        raise ValueError(f"give {count} optimizers, one a layer; only=None or 0 to {count - 1}.")
+    h = torch.cat([network.embed(x, y), network.embed(x, network.negative_labels(x, y, generator))])
+    losses, correct = [], []
+    for k, (layer, optimizer) in enumerate(zip(network.layers, optimizers, strict=True)):
+        learns = only is None or only == k
+        layer.train(learns and network.training)  # a resting BatchNorm keeps its statistics
+        with torch.set_grad_enabled(learns):
+            h = layer(hand_over(h, "length"))  # (2B, ...): cut, normalised, transformed
+            positive, negative = network.layer_goodness(h).chunk(2)  # (B,), (B,)
+            loss = network.layer_loss(positive, negative, activations=h[0].numel())
+        if learns:
+            optimizer.zero_grad()
+            loss.backward()  # reaches this layer only, and frees its graph
+            optimizer.step()
+        losses.append(loss)
+        correct.append((positive > negative).sum())
+    if readout_optimizer is not None:
+        readout_step(network, x, y, readout_optimizer)
+    with torch.no_grad():
+        return torch.stack(losses), torch.stack(correct)
+
+
+def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
+    """Teach the softmax read-out one minibatch of neutral-label activations."""
+    with _looking(network):
+        features = network.neutral_features(x)  # (B, D), no gradient to the layers
+    loss = F.cross_entropy(network.readout(features), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

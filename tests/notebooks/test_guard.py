@@ -1,0 +1,436 @@
+"""Every notebook and page is whole (tools/check_notebooks.py), and the checker sees what is not.
+
+A check that cannot fail is worth nothing, so a small good notebook is broken here in every way that
+the checker knows, one at a time; and tools/run_notebooks.py is run on small notebooks.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY
+from tools.check_notebooks import (
+    MAX_BYTES,
+    ROOT,
+    WIDGET_VIEW,
+    check_markdown,
+    check_notebook,
+    course_files,
+    source_sha256,
+)
+
+NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
+PAGES = [path for path in course_files() if path.suffix == ".md"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_notebook(path):
+    assert check_notebook(path) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_page(path):
+    assert check_markdown(path) == []
+
+
+def test_notebooks_have_their_own_numbers():
+    numbers = [path.name[:2] for path in NOTEBOOKS]
+    assert len(set(numbers)) == len(numbers)
+
+
+# ---------------------------------------------------------------- the checker itself
+
+PICTURE = '<img src="data:image/png;base64,iVBORw0KGgo/tmp/AAAA" alt="two lines that cross">'
+OPENING = f"""# A small notebook
+
+You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing.
+[Open in Colab](https://colab.research.google.com/github/{REPOSITORY.partition(".com/")[2]}\
+/blob/main/notebooks/small.ipynb)"""
+EXERCISES = """## Exercises
+
+### Exercise 1: predict
+
+<details><summary>Hint</summary>
+
+Count.
+</details>
+
+### Exercise 2: change
+
+<details><summary>Solution</summary>
+
+```python
+# Two, not a heading.
+```
+</details>"""
+CLAIM = "**Claim** it is small → **Evidence** a test → **Verdict** yes"
+ONWARD = (
+    "## Summary\n\nThat was it. On to [the next](next.ipynb#More-to-read), or [up](#Exercises)."
+)
+
+
+def good_notebook():
+    code = [
+        new_code_cell(BOOTSTRAP, outputs=[new_output("stream", name="stdout", text="0.1.0\n")]),
+        new_code_cell(
+            "draw()",
+            outputs=[new_output("display_data", {"text/html": PICTURE, "text/plain": "[lines]"})],
+        ),
+        new_code_cell(
+            "1 / 0",
+            metadata={"tags": ["raises-exception"]},
+            outputs=[new_output("error", ename="ZeroDivisionError", evalue="", traceback=["…"])],
+        ),
+    ]
+    for count, cell in enumerate(code, 1):
+        cell.execution_count = count
+    texts = [new_markdown_cell(text) for text in (OPENING, EXERCISES, CLAIM, ONWARD)]
+    notebook = new_notebook(cells=[texts[0], *code, *texts[1:]])
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    record(notebook)
+    return notebook
+
+
+def record(notebook):
+    notebook.metadata["sff_teach"] = {
+        "version": "0.1.0",
+        "seconds": 3.0,
+        "source_sha256": source_sha256(notebook),
+    }
+
+
+def problems_of(notebook, folder: Path) -> list[str]:
+    further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
+    nbformat.write(further, folder / "next.ipynb")
+    path = folder / "small.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")  # as it is, valid or not
+    return check_notebook(path)
+
+
+def test_good_notebook_has_no_problem(tmp_path):
+    assert problems_of(good_notebook(), tmp_path) == []
+
+
+def edit(number: int, old: str, new: str):
+    """Break a cell's source, and the record with it, so that only the one thing is wrong."""
+
+    def change(notebook):
+        cell = notebook.cells[number]
+        assert old in cell.source
+        cell.source = cell.source.replace(old, new)
+        record(notebook)
+
+    return change
+
+
+def output(number: int, kind: str, *data, **fields):
+    """Give a cell another output."""
+
+    def change(notebook):
+        notebook.cells[number].outputs = [new_output(kind, *data, **fields)]
+
+    return change
+
+
+def metadata(key: str, value, number: int | None = None):
+    def change(notebook):
+        (notebook if number is None else notebook.cells[number]).metadata[key] = value
+
+    return change
+
+
+def field(number: int, key: str, value):
+    def change(notebook):
+        notebook.cells[number][key] = value
+
+    return change
+
+
+def forget(key: str):
+    def change(notebook):
+        del notebook.metadata["sff_teach"][key]
+
+    return change
+
+
+def no_outputs(notebook):
+    notebook.cells = [c for c in notebook.cells if "tags" not in c.metadata]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    record(notebook)
+
+
+BROKEN = {
+    "no notebook": (lambda n: n.pop("cells"), "not a valid notebook"),
+    "old format": (lambda n: n.update(nbformat_minor=4), "older than notebook format 4.5"),
+    "unknown field": (field(1, "colour", "red"), "not a valid notebook"),
+    "no id": (lambda n: n.cells[1].pop("id"), "not a valid notebook"),
+    "same ids": (lambda n: n.cells[2].update(id=n.cells[1].id), "two cells have the id"),
+    "other kernel": (metadata("kernelspec", {"name": "ir", "display_name": "R"}), "not python3"),
+    "widget state": (metadata("widgets", {}), "stored metadata nobody needs: widgets"),
+    "timing": (metadata("execution", {}, 1), "stored metadata nobody needs: execution"),
+    "tag": (metadata("tags", ["nbval-skip"], 2), "unknown tag 'nbval-skip'"),
+    "too large": (metadata("tags", ["x" * MAX_BYTES], 2), "bytes; at most"),
+    "empty cell": (edit(5, CLAIM, " "), "cell 6: empty cell"),
+    "long line": (edit(2, "draw()", "d" * 101), "a line of 101 characters"),
+    "not run": (field(2, "execution_count", None), "not run once from top to bottom"),
+    "run twice": (field(2, "execution_count", 7), "not run once from top to bottom"),
+    "no outputs": (no_outputs, "no outputs are kept"),
+    "no version": (forget("version"), "sff_teach.version is missing"),
+    "no seconds": (forget("seconds"), "sff_teach.seconds is missing"),
+    "no hash": (forget("source_sha256"), "sff_teach.source_sha256 is missing"),
+    "slow": (lambda n: n.metadata["sff_teach"].update(seconds=91), "one run took 91 s"),
+    "edited": (field(2, "source", "draw(2)"), "the code was changed after it was run"),
+    "error": (output(2, "error", ename="KeyError", evalue="x", traceback=[]), "error output"),
+    "raised nothing": (output(3, "stream", text="fine"), "nothing was raised"),
+    "unkept mark": (
+        lambda n: n.cells[2].update(metadata={"tags": ["nbval-check-output"]}, outputs=[]),
+        "tagged nbval-check-output, but no output",
+    ),
+    "warning": (output(2, "stream", name="stderr", text="UserWarning: x"), "text on stderr"),
+    "live widget": (
+        output(2, "display_data", {WIDGET_VIEW: {"model_id": "1"}}),
+        "a live widget is stored",
+    ),
+    "bare picture": (output(2, "display_data", {"image/png": "AAAA"}), "image/png without alt"),
+    "empty alt": (
+        output(2, "display_data", {"text/html": '<img src="data:," alt=" ">'}),
+        "<img> without alt text in an output",
+    ),
+    "home path": (output(2, "stream", text="read /home/ada/x"), "machine: /home/ada/x"),
+    "Windows path": (output(2, "stream", text="read C:\\Users\\x"), "machine: C:\\Users\\x"),
+    "path in error": (
+        output(3, "error", ename="E", evalue="", traceback=["File \x1b[32m/root/x.py"]),
+        "machine: /root/x.py",
+    ),
+    "traceback": (
+        output(2, "stream", text="Traceback (most recent call last):\n"),
+        "a traceback was printed",
+    ),
+    "broken link": (edit(6, "next.ipynb#", "gone.ipynb#"), "broken link: gone.ipynb"),
+    "broken anchor": (edit(6, "#More-to-read", "#Less"), "broken anchor: next.ipynb#Less"),
+    "broken own anchor": (edit(6, "(#Exercises)", "(#Tests)"), "broken anchor: #Tests"),
+    "broken picture": (edit(5, "**Claim**", "**Claim** ![a](a.png)"), "broken link: a.png"),
+    "picture without alt": (
+        edit(5, "**Claim**", "**Claim** ![](next.ipynb)"),
+        "cell 6: picture without alt text",
+    ),
+    "<img> without alt": (
+        edit(5, "**Claim**", '**Claim** <img src="next.ipynb">'),
+        "cell 6: picture without alt text",
+    ),
+    "HTML link": (edit(5, "**Claim**", '<a href="no.md">Claim</a>'), "broken link: no.md"),
+    "heading jump": (edit(4, "## Exercises\n", ""), "heading jumps from level 1 to 3"),
+    "two titles": (edit(4, "## Exercises", "# Exercises"), "2 headings of level 1"),
+    "no title": (edit(0, "# A small", "## A small"), "0 headings of level 1"),
+    "no aims": (edit(0, "You will be able to", "You may"), '"You will be able to"'),
+    "no minutes": (edit(0, "5 minutes", "A while"), "the minutes it takes"),
+    "no needs": (edit(0, "Needs:", "Brings:"), "what it needs"),
+    "other bootstrap": (edit(1, "import sys", "import sys  # mine"), "tools/bootstrap_cell.py"),
+    "one exercise": (edit(4, "### Exercise 2", "### Example 2"), "1 headings like"),
+    "no hint": (edit(4, "<summary>Hint</summary>", ""), "an exercise without a hint or solution"),
+    "no solution": (edit(4, "<details><summary>Sol", "<p><summary>Sol"), "an exercise without"),
+    "no verdict": (edit(5, "Verdict", "Result"), "no cell holds a box"),
+    "no summary": (edit(6, "## Summary", "## End"), 'no heading "Summary"'),
+    "no link onward": (edit(6, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
+    "another's Colab": (edit(0, "sff-teach/blob", "other/blob"), "the Colab link leads elsewhere"),
+    "wrong Colab": (edit(0, "small.ipynb", "big.ipynb"), "the Colab link leads elsewhere"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_checker_sees(case, tmp_path):
+    change, words = BROKEN[case]
+    notebook = good_notebook()
+    change(notebook)
+    assert any(words in problem for problem in problems_of(notebook, tmp_path))
+
+
+def test_checker_accepts_what_only_looks_wrong(tmp_path):
+    notebook = good_notebook()
+    notebook.cells[2].outputs.append(
+        new_output("stream", text="https://example.org/home/ada/ and ~/work/ and sff-teach/data\n")
+    )
+    assert problems_of(notebook, tmp_path) == []
+
+
+PAGE = (
+    '# Page\n\n## A part\n\n[here](#a-part) [file](a.txt) ![a cat](a.txt) <img src="a.txt" alt="b">'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("", "", None),
+        ("[file](a.txt)", "[file](b.txt)", "broken link: b.txt"),
+        ("#a-part", "#another", "broken anchor: #another"),
+        ("![a cat]", "![]", "picture without alt text"),
+        (' alt="b"', "", "picture without alt text"),
+        ("## A part", "### A part", "heading jumps"),
+    ],
+)
+def test_checker_sees_in_pages(old, new, words, tmp_path):
+    (tmp_path / "a.txt").touch()
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace(old, new) if old else PAGE, encoding="utf-8")
+    problems = check_markdown(page)
+    assert problems == [] if words is None else any(words in problem for problem in problems)
+
+
+# ---------------------------------------------------------------- running notebooks
+
+
+def run_notebooks(*names):
+    return subprocess.run(
+        [sys.executable, "tools/run_notebooks.py", *map(str, names)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+TO_RUN = """\
+import sys, pathlib, ipywidgets
+from IPython.display import display
+print(pathlib.Path.cwd() / "x")
+print(object())
+sys.stderr.write(" 50%|#####     | 1/2 [00:01<00:01]")
+picture = ipywidgets.HTML('<img src="data:," alt="a dot">')
+display(ipywidgets.VBox([ipywidgets.IntSlider(), picture]))"""
+
+
+def test_running_keeps_ids_and_drops_what_varies(tmp_path):
+    notebook = good_notebook()
+    notebook.cells[1].source = f"{MARK}\nan old bootstrap cell"
+    notebook.cells[2].source = TO_RUN
+    notebook.metadata["widgets"] = {}
+    notebook.cells[2].metadata["execution"] = {"iopub.execute_input": "2020-01-01"}
+    ids = [cell.id for cell in notebook.cells]
+    path = tmp_path / "small.ipynb"
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell("## More to read")]), tmp_path / "next.ipynb"
+    )
+    nbformat.write(notebook, path)
+
+    done = run_notebooks(path)
+    assert done.returncode == 0, done.stdout + done.stderr  # so the checker finds nothing to mend
+    first = nbformat.read(path, as_version=4)
+    assert [cell.id for cell in first.cells] == ids
+    assert first.cells[1].source == BOOTSTRAP
+    printed, widget = first.cells[2].outputs
+    assert printed.text == "temporary/" + printed.text.split("/", 1)[1]
+    assert "<object object at 0x…>" in printed.text
+    assert '<img src="data:," alt="a dot">' in widget.data["text/html"]
+    assert set(first.metadata) == {"kernelspec", "language_info", "sff_teach"}
+
+    assert run_notebooks(path).returncode == 0
+    again = nbformat.read(path, as_version=4)
+    for run in (first, again):
+        del run.metadata["sff_teach"]["seconds"]
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("print(undefined)", "cell 3 failed: NameError"),
+        ("print('x' * 1_600_000)", "at most 1,500,000"),
+    ],
+)
+def test_what_cannot_be_kept_stays_as_it_was(source, words, tmp_path):
+    notebook = good_notebook()
+    notebook.cells[2].source = source
+    path = tmp_path / "small.ipynb"
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    done = run_notebooks(path, tmp_path / "missing.ipynb")
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert "missing.ipynb … NOT KEPT" in done.stdout
+    assert path.read_bytes() == before
+
+
+def test_a_cell_that_should_raise_must_raise(tmp_path):
+    notebook = good_notebook()
+    notebook.cells[3].source = notebook.cells[2].source = "1 + 1"
+    path = tmp_path / "small.ipynb"
+    nbformat.write(notebook, path)
+    done = run_notebooks(path)
+    assert "cell 4 is tagged raises-exception and raised nothing" in done.stdout
+
+
+# ---------------------------------------------------------------- the bootstrap cell
+
+
+def run_bootstrap(cell: str, folder: Path, before: str = "") -> str:
+    """Run the bootstrap cell twice, as a notebook in `folder` would; return what was printed."""
+    script = f"""
+import sys, types
+from IPython.core.interactiveshell import InteractiveShell
+{before}
+shell = InteractiveShell.instance()
+for _ in range(2):
+    shell.run_cell({cell!r}).raise_error()
+print(shell.user_ns["sff_teach"].__file__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def stand_in_course(folder: Path) -> Path:
+    package = folder / "sff_teach"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('__version__ = "9.9"\n')
+    return folder
+
+
+def test_bootstrap_is_short():
+    lines = BOOTSTRAP.splitlines()
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 100
+
+
+def test_bootstrap_finds_the_course_from_any_depth(tmp_path):
+    course = stand_in_course(tmp_path / "course")
+    deep = course / "notebooks" / "assignments"
+    deep.mkdir(parents=True)
+    printed = run_bootstrap(BOOTSTRAP, deep)
+    assert printed.count("sff_teach 9.9 torch ") == 2
+    assert str(course) in printed
+
+
+def test_bootstrap_clones_in_colab(tmp_path):
+    """One folder takes the place of the repository, another that of /content."""
+    source = stand_in_course(tmp_path / "source")
+    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    content = tmp_path / "content" / "sff-teach"
+    cell = BOOTSTRAP.replace(REPOSITORY, source.as_uri())
+    cell = cell.replace("/content/sff-teach", str(content))
+    colab = 'sys.modules["google.colab"] = types.ModuleType("google.colab")'
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    printed = run_bootstrap(cell, elsewhere, before=colab)
+    assert printed.count("sff_teach 9.9 torch ") == 2
+    assert str(content) in printed

@@ -1,0 +1,145 @@
+"""Studies: kept run by run, resumable, and summarised by a library's statistics."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from sff_teach.recipes import RECIPES, Recipe, get_recipe
+from sff_teach.study import (
+    append_run,
+    build,
+    compare,
+    interval,
+    measure_run,
+    read_runs,
+    study,
+    summarise,
+    table,
+)
+from sff_teach.train import fit
+
+TINY = Recipe(data="digits", network="cnn3", fraction=0.1, epochs=1, device="cpu")
+
+
+def test_a_record_holds_all_that_is_needed_to_doubt_it():
+    record = measure_run(TINY, progress=False)
+    assert record["on"] == "test"
+    assert record["images"] == 130  # 10 % of the 1,294 left for training, 13 a class
+    assert len(record["block_accuracy"]) == 3
+    assert record["recipe"]["lr"] == TINY.lr
+    assert len(record["epochs"]) == 1
+    assert {"torch", "python", "device", "threads", "revision"} <= record["machine"].keys()
+    json.dumps(record)  # ready for JSON
+    again = measure_run(TINY, progress=False)
+    assert again["accuracy"] == record["accuracy"]  # same seed, same machine
+    assert measure_run(TINY, on="valid", progress=False)["on"] == "valid"
+
+
+def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "runs.jsonl"
+    recipes = [replace(TINY, seed=seed) for seed in range(3)]
+    first = study(recipes[:2], path, progress=False)
+    import sff_teach.study as module
+
+    ran = []
+    honest = module.measure_run
+    monkeypatch.setattr(
+        module, "measure_run", lambda r, *a, **k: ran.append(r.seed) or honest(r, *a, **k)
+    )
+    records = study(recipes, path, progress=False)
+    assert ran == [2]
+    assert records[:2] == first
+    assert len(read_runs(path)) == 3
+    study([recipes[0]], path, on="valid", progress=False)  # another question, another run
+    assert ran == [2, 0]
+
+
+def test_ctrl_c_keeps_the_finished_runs(tmp_path, monkeypatch, capsys):
+    import sff_teach.study as module
+
+    honest = module.measure_run
+
+    def interrupted(recipe, *args, **options):
+        if recipe.seed == 1:
+            raise KeyboardInterrupt
+        return honest(recipe, *args, **options)
+
+    monkeypatch.setattr(module, "measure_run", interrupted)
+    path = tmp_path / "runs.jsonl"
+    records = study([replace(TINY, seed=s) for s in range(3)], path, progress=False)
+    assert [r["seed"] for r in records] == [0]
+    assert len(read_runs(path)) == 1
+    assert "1 of 3 runs" in capsys.readouterr().out
+
+
+def test_a_half_written_line_is_passed_over_and_mended(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_run(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": 2, "b"')  # killed while writing
+    assert read_runs(path) == [{"a": 1}]
+    append_run(path, {"a": 3})
+    assert read_runs(path) == [{"a": 1}, {"a": 3}]
+    path.write_text('{"a": 1}\nnonsense\n{"a": 3}\n')
+    with pytest.raises(ValueError, match=r"runs.jsonl line 2 is not JSON"):
+        read_runs(path)
+    assert read_runs(tmp_path / "none.jsonl") == []
+
+
+def test_interval_is_students():
+    values = [0.80, 0.82, 0.81, 0.85, 0.79]
+    mean, low, high = interval(values)
+    half = stats.t.ppf(0.975, 4) * stats.sem(values)
+    assert (low, high) == pytest.approx((mean - half, mean + half))
+    assert math.isnan(interval([0.5])[1])
+    assert interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def record(rule, seed, accuracy):
+    return {"rule": rule, "images": 200, "seed": seed, "accuracy": accuracy,
+            "parameters": 7, "seconds": 1.0}  # fmt: skip
+
+
+def test_differences_are_paired_by_seed():
+    # sff is 1 point ahead in every seed: the pairs show it, the overlapping intervals would not
+    runs = [record("bp", s, 0.7 + 0.05 * s) for s in range(5)]
+    runs += [record("sff", s, 0.71 + 0.05 * s + 0.0001 * (s % 2)) for s in range(5)]
+    bp, sff = summarise(runs)
+    assert bp.difference is None and bp.verdict == "–"
+    assert sff.difference == pytest.approx(0.01, abs=1e-4)
+    assert sff.verdict == "better than bp"
+    assert sff.low < bp.high
+    text = table([bp, sff])
+    assert "| 200 | sff | 5 | 81.0 |" in text and "better than bp" in text
+
+
+@pytest.mark.parametrize("shift, verdict", [(-0.02, "worse than bp"), (0.0, "no difference shown")])
+def test_verdicts(shift, verdict):
+    runs = [record("bp", s, 0.7) for s in range(5)]
+    runs += [record("sff", s, 0.7 + shift + 0.001 * (-1) ** s) for s in range(4)]
+    assert summarise(runs)[1].verdict == verdict
+    assert summarise(runs)[1].n == 4
+
+
+def test_compare_runs_every_rule_on_every_seed():
+    runs = compare(TINY, ("bp", "sff"), seeds=2, progress=False)
+    assert [(r["rule"], r["seed"]) for r in runs] == [("bp", 0), ("sff", 0), ("bp", 1), ("sff", 1)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_takes_a_step(name):
+    from sff_teach.data import load
+
+    recipe = get_recipe(name)
+    data = load(recipe.data, 0.02, validation=0)
+    model = build(recipe, data.train)
+    history = fit(model, data.train, rule=recipe.rule, epochs=1, progress=False, device="cpu")
+    assert history.stopped is None
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match='did you mean "fashion-sff"'):
+        get_recipe("fashion-sf")

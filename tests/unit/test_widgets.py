@@ -1,0 +1,387 @@
+"""The explorers: every value of every control, the buttons in their thread, and what they show."""
+
+import base64
+import csv
+import html
+import io
+import re
+import threading
+from itertools import product
+
+import pytest
+import torch
+
+from sff_teach import plots, widgets
+from sff_teach.goodness import mean_squares, sum_squares
+from sff_teach.widgets import (
+    EPOCHS,
+    GOODNESS,
+    IMAGES,
+    JUDGES,
+    KERNELS,
+    LAYERS,
+    RULES,
+    SEEDS,
+    GoodnessExplorer,
+    LayersExplorer,
+    draw_goodness_split,
+    draw_layers,
+    draw_layers_network,
+    goodness_explorer,
+    goodness_split,
+    layers_explorer,
+    plan_layers,
+    results_csv,
+    run_layers,
+    starting_results,
+)
+
+TINY = {"data": "digits", "images": 100, "epochs": 1}
+PNG = b"\x89PNG"
+WAIT = 60  # seconds; a trial on 100 digits takes a tenth of one
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return starting_results(**TINY)
+
+
+@pytest.fixture
+def explorer(trials):
+    made = LayersExplorer(trials, data="digits")
+    made.controls["images"].value, made.controls["epochs"].value = 200, 1
+    return made
+
+
+def values(control):
+    """Every value that a dropdown or a slider can take."""
+    if hasattr(control, "options"):
+        return [value for _, value in control.options]
+    return list(range(control.min, control.max + 1))
+
+
+def is_drawn(image):
+    """Whether an image widget shows a picture."""
+    return bytes(image.value).startswith(PNG) and image.layout.display == "block"
+
+
+def click_and_wait(explorer):
+    explorer.train.click()
+    explorer.thread.join(WAIT)
+    assert not explorer.thread.is_alive()
+
+
+# ---------------------------------------------------------------- layers: the pure functions
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("layers", LAYERS)
+def test_every_number_of_layers_and_blocks_runs_and_draws(rule, layers):
+    joined = rule.startswith("bp")
+    for blocks in (1, layers) if joined else range(1, layers + 1):
+        result = run_layers(layers, blocks, rule=rule, **TINY)
+        assert result.complete
+        assert len(result.shapes) == layers + 1
+        assert result.blocks == len(result.block_accuracy) == (1 if joined else blocks)
+        assert len(result.cuts) == result.blocks - 1
+        assert 0 <= result.accuracy("last") <= 1 and 0 <= result.accuracy("mean") <= 1
+        assert len(draw_layers([result]).axes) == 3
+        assert len(draw_layers_network(result).axes) == 1
+
+
+@pytest.mark.parametrize("name, choices", [("kernel_size", KERNELS), ("seed", SEEDS)])
+def test_every_kernel_and_seed_trains_its_own_network(name, choices):
+    losses = [run_layers(**(TINY | {name: v})).history.last["train_loss"][0] for v in choices]
+    assert len(set(losses)) == len(choices)
+
+
+@pytest.mark.parametrize("epochs", EPOCHS)
+def test_every_number_of_epochs(epochs):
+    result = run_layers(layers=2, blocks=2, **(TINY | {"epochs": epochs}))
+    assert len(result.history.rows) == epochs
+    assert plots.png(draw_layers([result])).startswith(PNG)
+
+
+@pytest.mark.parametrize("images", IMAGES)
+def test_every_number_of_images_is_exact(images):
+    stop = threading.Event()
+    stop.set()  # before the first step: only the data are made ready
+    result = run_layers(images=images, stop=stop)
+    assert result.images == images
+    assert not result.complete
+    assert plots.png(draw_layers([], result.history)).startswith(PNG)
+    assert plots.png(draw_layers_network(result)).startswith(PNG)
+
+
+def test_a_trial_repeats_and_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    for rule in RULES:  # bp makes a new head inside fit
+        first, second = (run_layers(rule=rule, **TINY).history.rows[0] for _ in range(2))
+        assert first["train_loss"] == second["train_loss"]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_blocks_have_equal_length_and_shapes_are_the_networks():
+    assert plan_layers(4, 2)[1] == (2,)
+    assert plan_layers(5, 2)[1] == (3,)
+    assert plan_layers(6, 4)[1] == (2, 4, 5)
+    assert plan_layers(4, 4)[1] == (1, 2, 3)
+    for layers in LAYERS:
+        shapes, cuts = plan_layers(layers, layers)
+        model = widgets._build(shapes, cuts, 1, 10)
+        x = torch.zeros(1, *shapes[0])
+        for block, shape in zip(model.blocks, shapes[1:]):
+            x, _ = block(x)
+            assert tuple(x.shape[1:]) == shape
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"blocks": 5}, "blocks=5"),
+        ({"layers": 7}, "layers=7"),
+        ({"layers": 0}, "layers=0"),
+        ({"rule": "sfff"}, 'did you mean "sff"'),
+        ({"rule": "ff"}, "ff"),
+        ({"images": 5000}, "images=5000"),
+        ({"images": 0}, "images=0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"kernel_size": 2}, "kernel_size"),
+    ],
+)
+def test_bad_settings_are_one_sentence(bad, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        run_layers(**(TINY | bad))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_trials_stay_in_the_figure_and_in_the_csv(trials, judge):
+    fig = draw_layers(trials, judge=judge)
+    panel = fig.axes[2]
+    drawn = sorted(round(y, 6) for line in panel.lines for y in line.get_ydata())
+    assert drawn == sorted(round(100 * one.accuracy(judge), 6) for one in trials)
+    assert [text.get_text() for text in panel.texts] == ["1", "2", "3"]
+    low, high = panel.get_ylim()
+    assert high - low >= 10
+    rows = list(csv.DictReader(io.StringIO(results_csv(trials))))
+    assert [row["rule"] for row in rows] == ["bp", "sff", "sff"]
+    assert float(rows[0][f"{JUDGES[judge]} %"]) == round(100 * trials[0].accuracy(judge), 1)
+    assert len(rows[2]["blocks %"].split()) == 4
+
+
+def test_without_trials_there_is_a_figure_that_says_so():
+    fig = draw_layers([])
+    assert fig.axes[2].texts[0].get_text() == "no trial yet"
+    assert results_csv([]) == "" == widgets.trials_html([])
+    assert plots.png(fig).startswith(PNG)
+    with pytest.raises(ValueError, match="judge"):
+        draw_layers([], judge="first")
+
+
+# ---------------------------------------------------------------- layers: the widget
+
+
+def test_controls_offer_what_the_sweeps_above_swept(explorer):
+    offered = {name: values(control) for name, control in explorer.controls.items()}
+    assert offered["rule"] == list(RULES)
+    assert offered["layers"] == list(LAYERS)
+    assert offered["kernel_size"] == list(KERNELS)
+    assert offered["images"] == list(IMAGES)
+    assert offered["epochs"] == list(EPOCHS)
+    assert offered["seed"] == list(SEEDS)
+    assert values(explorer.judge) == list(JUDGES)
+
+
+def test_no_control_can_ask_for_more_blocks_than_layers(explorer):
+    for first, second in product(LAYERS, LAYERS):
+        explorer.controls["layers"].value = first
+        assert explorer.controls["blocks"].max == first
+        explorer.controls["blocks"].value = first
+        explorer.controls["layers"].value = second
+        assert explorer.settings["blocks"] == min(first, second)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_train_adds_a_trial(explorer, rule, capfd):
+    before = len(explorer.results)
+    explorer.controls["rule"].value = rule
+    assert explorer.controls["blocks"].disabled == rule.startswith("bp")
+    assert explorer.controls["kernel_size"].disabled == (rule == "bp")
+    click_and_wait(explorer)
+    assert len(explorer.results) == before + 1
+    assert explorer.results[-1].rule == rule
+    assert explorer.progress.value == 1
+    assert is_drawn(explorer.network) and is_drawn(explorer.picture)
+    assert f"Trial {before + 1}:" in explorer.status.value
+    assert f"Trial {before + 1}:" in explorer.caption.value
+    assert not explorer.train.disabled and explorer.stop.disabled
+    assert capfd.readouterr() == ("", "")  # the thread prints nothing
+
+
+def test_csv_link_holds_all_trials(explorer):
+    link = re.search(r'download="sff-layers.csv" href="data:text/csv;base64,([^"]+)"',
+                     explorer.table.value)  # fmt: skip
+    saved = base64.b64decode(html.unescape(link[1])).decode()
+    assert saved == results_csv(explorer.results)
+    assert explorer.table.value.count("<tr>") == 1 + len(explorer.results)
+
+
+def test_judging_by_the_mean_redraws_without_training(explorer):
+    explorer.judge.value = "mean"
+    assert is_drawn(explorer.picture)
+    assert "mean of blocks" in explorer.caption.value
+    assert explorer.thread is None
+
+
+def test_clear_forgets_everything(explorer, trials):
+    explorer.judge.value = "mean"
+    explorer.clear.click()
+    assert explorer.results == [] and len(trials) == 3  # the caller's list is its own
+    assert explorer.table.value == explorer.caption.value == ""
+    assert explorer.picture.layout.display == explorer.network.layout.display == "none"
+    explorer.judge.value = "last"  # nothing to draw, and no error
+    click_and_wait(explorer)
+    assert len(explorer.results) == 1
+
+
+def test_stop_ends_the_run_which_is_then_no_trial(explorer, monkeypatch):
+    started = threading.Event()
+
+    def waits_for_stop(on_epoch, stop, **settings):
+        def slow(history):
+            on_epoch(history)
+            started.set()
+            assert stop.wait(WAIT)
+
+        return run_layers(on_epoch=slow, stop=stop, **settings)
+
+    monkeypatch.setattr(widgets, "run_layers", waits_for_stop)
+    explorer.controls["epochs"].value = 40
+    explorer.train.click()
+    assert started.wait(WAIT)
+    thread, before = explorer.thread, len(explorer.results)
+    assert explorer.train.disabled and explorer.clear.disabled and not explorer.stop.disabled
+    explorer.train.click()  # one run at a time
+    assert explorer.thread is thread
+    assert "epoch 1 of 40" in explorer.status.value
+    explorer.stop.click()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert len(explorer.results) == before
+    assert "Stopped" in explorer.status.value
+    assert is_drawn(explorer.picture)  # what was measured is drawn
+    assert not explorer.train.disabled
+    monkeypatch.undo()
+    explorer.controls["epochs"].value = 1
+    click_and_wait(explorer)  # and the next one runs to its end
+    assert len(explorer.results) == before + 1
+
+
+def test_an_error_is_one_red_sentence(explorer, monkeypatch):
+    def broken(**settings):
+        raise ValueError("images=5 <b>is</b> too small; give more.")
+
+    monkeypatch.setattr(widgets, "run_layers", broken)
+    click_and_wait(explorer)
+    assert "<b>Error:</b> images=5 &lt;b&gt;is&lt;/b&gt; too small" in explorer.status.value
+    assert plots.ink(plots.OKABE_ITO["vermillion"]) in explorer.status.value
+    assert not explorer.train.disabled and explorer.stop.disabled
+    monkeypatch.undo()
+    explorer.controls["images"].value = 3000  # more than digits has: a true error of the function
+    click_and_wait(explorer)
+    assert "images=3000 is more than" in explorer.status.value
+    assert len(explorer.results) == 3
+
+
+def test_a_run_that_diverges_says_so(explorer, monkeypatch):
+    def diverged(**settings):
+        result = run_layers(**settings)
+        result.history.stopped = "diverged"
+        return result
+
+    monkeypatch.setattr(widgets, "run_layers", diverged)
+    click_and_wait(explorer)
+    assert "Error:" in explorer.status.value and "finite" in explorer.status.value
+    assert len(explorer.results) == 3
+
+
+def test_layers_explorer_shows_a_figure_even_without_a_front_end(trials, capsys):
+    made = layers_explorer(trials, data="digits")
+    assert made.results == list(trials)
+    assert "Trial 3: SFF, 4 layers in 4 blocks" in capsys.readouterr().out  # the caption
+    assert "3 trials" in repr(made)
+
+
+# ---------------------------------------------------------------- goodness
+
+
+@pytest.fixture
+def activations():
+    generator = torch.Generator().manual_seed(0)
+    return 1.5 * torch.randn(200, 50, generator=generator), torch.randn(
+        150, 50, generator=generator
+    )
+
+
+def test_goodness_split_counts_both_sides(activations):
+    for kind, function in (("sum", sum_squares), ("mean", mean_squares)):
+        split = goodness_split(*activations, kind)
+        assert torch.equal(split.positive, function(activations[0]))
+        assert split.positive_above == (split.positive > split.theta).sum().item() / 200
+        assert split.negative_below == (split.negative < split.theta).sum().item() / 150
+        assert split.right > 0.9  # the spreads differ by half, D = 50: nearly apart
+    assert goodness_split(*activations, "sum", 2.0).right == 0.5  # a threshold made for the mean
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"kind": "max"}, "kind"),
+        ({"theta": 0.0}, "theta"),
+        ({"positive_h": torch.zeros(0, 3)}, "positive_h"),
+        ({"negative_h": torch.tensor([[float("nan")]])}, "negative_h"),
+        ({"negative_h": torch.ones(3)}, "negative_h"),
+    ],
+)
+def test_bad_activations_are_one_sentence(activations, bad, words):
+    good = {"positive_h": activations[0], "negative_h": activations[1]}
+    with pytest.raises(ValueError, match=words):
+        goodness_split(**(good | bad))
+
+
+@pytest.mark.parametrize("kind", GOODNESS)
+def test_every_threshold_of_the_slider_draws(activations, kind):
+    made = GoodnessExplorer(*activations, kind)
+    steps = round((made.theta.max - made.theta.min) / made.theta.step)
+    for i in range(0, steps + 1, 5):
+        theta = 10 ** (made.theta.min + i * made.theta.step)
+        split = goodness_split(*activations, kind, theta)
+        assert 0 <= split.right <= 1
+        if i % 50 == 0:
+            assert plots.png(draw_goodness_split(split)).startswith(PNG)
+
+
+def test_moving_the_controls_moves_the_split(activations):
+    made = GoodnessExplorer(*activations)
+    assert made.split.kind == "mean" and made.split.right > 0.9
+    before = bytes(made.picture.value)
+    assert is_drawn(made.picture)
+    theta = made.theta.value
+    made.kind.value = "sum"  # the number θ stays, and is now far too small
+    assert made.theta.value == theta
+    assert made.split.right == 0.5
+    assert html.escape(str(made.split)) in made.status.value
+    assert bytes(made.picture.value) != before
+    made.middle.click()
+    assert made.split.right > 0.9
+    for end in (made.theta.min, made.theta.max):
+        made.theta.value = 10**end
+        assert made.split.right <= 0.51  # beyond every goodness, but for the 1 % tail
+
+
+def test_goodness_explorer_shows_a_figure_even_without_a_front_end(activations, capsys):
+    made = goodness_explorer(*activations, kind="sum", theta=70.0)
+    assert made.split.theta == 70 and made.split.kind == "sum"
+    assert "Goodness as the sum of squares. θ = 70" in capsys.readouterr().out
+    assert "θ = 70" in repr(made)

@@ -1,0 +1,408 @@
+"""Check, offline, the form of notebooks and Markdown pages: what a reader meets must be whole.
+
+    python tools/check_notebooks.py [FILE …]        without names: the whole course
+
+A notebook is checked for: valid format and cell ids; executed top to bottom with the committed
+source; outputs kept, without errors, warnings, machine paths, or widget state; alt text on every
+picture; headings in order; links and anchors that lead somewhere; and the parts every notebook of
+the course has (see CONTRIBUTING.md). A Markdown page is checked for links, anchors and alt text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import nbformat
+from markdown_it import MarkdownIt
+from nbformat.validator import iter_validate
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
+
+from tools.bootstrap_cell import BOOTSTRAP, REPOSITORY  # noqa: E402
+
+MAX_BYTES = 1_500_000
+MAX_SECONDS = 90  # of one run of a notebook, on two cores
+MAX_LINE = 100
+TAGS = {"raises-exception", "nbval-check-output", "hide-input", "exercise", "solution", "gpu"}
+NOTEBOOK_METADATA = {"kernelspec", "language_info", "sff_teach"}
+CELL_METADATA = {"tags", "jupyter", "nbgrader", "editable", "deletable"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+COLAB = "https://colab.research.google.com/github/"
+
+# Picture data in HTML: random letters, in which any pattern may turn up by chance.
+EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+_TOP_FOLDERS = "home|Users|root|work|tmp|var|private|opt|usr|mnt|srv|builds|content"
+MACHINE_PATH = re.compile(rf"(?<![\w.~/…-])(?:/(?:{_TOP_FOLDERS})/|[A-Z]:\\+Users\\)[^\s\"'<>]*")
+
+_MARKDOWN = MarkdownIt("commonmark").enable("table")
+
+
+class Heading(NamedTuple):
+    cell: int
+    level: int
+    text: str
+
+
+class Link(NamedTuple):
+    cell: int
+    url: str
+
+
+class _Tags(HTMLParser):
+    """Collects pictures, links and anchors of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[dict] = []
+        self.links: list[str] = []
+        self.anchors: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes)
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        for key in ("id", "name"):
+            if attributes.get(key):
+                self.anchors.append(attributes[key])
+
+
+class Page:
+    """The headings, links, anchors and pictures of some Markdown, cell by cell."""
+
+    def __init__(self) -> None:
+        self.headings: list[Heading] = []
+        self.links: list[Link] = []
+        self.anchors: set[str] = set()
+        self.no_alt: list[Link] = []
+
+    def add(self, text: str, cell: int = 0) -> None:
+        tokens = _MARKDOWN.parse(text)
+        for token, following in zip(tokens, [*tokens[1:], None]):
+            if token.type == "heading_open":
+                words = "".join(
+                    t.content
+                    for t in following.children
+                    if t.type in ("text", "code_inline", "softbreak")
+                )
+                self.headings.append(Heading(cell, int(token.tag[1]), words))
+            elif token.type == "html_block":
+                self._add_html(token.content, cell)
+            for child in token.children or []:
+                if child.type == "image":
+                    self.links.append(Link(cell, child.attrs["src"]))
+                    if not child.content.strip():
+                        self.no_alt.append(Link(cell, child.attrs["src"]))
+                elif child.type == "link_open":
+                    self.links.append(Link(cell, child.attrs["href"]))
+                elif child.type == "html_inline":
+                    self._add_html(child.content, cell)
+
+    def _add_html(self, html: str, cell: int) -> None:
+        tags = _Tags()
+        tags.feed(html)
+        self.anchors.update(tags.anchors)
+        self.links += [Link(cell, url) for url in tags.links]
+        for image in tags.images:
+            self.links.append(Link(cell, image.get("src", "")))
+            if not (image.get("alt") or "").strip():
+                self.no_alt.append(Link(cell, image.get("src", "")))
+
+
+def lab_anchor(heading: str) -> str:
+    """Return the anchor that JupyterLab gives a heading."""
+    return heading.strip().replace(" ", "-")
+
+
+def page_anchor(heading: str) -> str:
+    """Return the anchor that a Markdown page gets for a heading on a code-hosting site."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors_of(path: Path) -> set[str]:
+    """Return the anchors of a notebook or a Markdown page."""
+    page = Page()
+    if path.suffix == ".ipynb":
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                page.add("".join(cell["source"]))
+        anchor = lab_anchor
+    else:
+        page.add(path.read_text(encoding="utf-8"))
+        anchor = page_anchor
+    return page.anchors | {anchor(heading.text) for heading in page.headings}
+
+
+def link_problem(path: Path, url: str) -> str | None:
+    """Say what is wrong with a relative link of the file `path`, or return None."""
+    if re.match(r"[a-z][a-z0-9+.-]*:", url) or url.startswith("//"):
+        return None  # not ours to follow offline
+    name, _, fragment = unquote(url).partition("#")
+    target = path.parent / name if name else path
+    if not target.exists():
+        return f"broken link: {url}"
+    if fragment and target.suffix in (".ipynb", ".md") and fragment not in anchors_of(target):
+        return f"broken anchor: {url}"
+    return None
+
+
+def page_problems(path: Path, page: Page) -> Iterator[tuple[int, str]]:
+    """Yield the problems of links, pictures and the order of headings."""
+    for link in page.links:
+        problem = link_problem(path, link.url)
+        if problem:
+            yield link.cell, problem
+    for picture in page.no_alt:
+        yield picture.cell, f"picture without alt text: {picture.url[:60]}"
+    for above, heading in zip(page.headings, page.headings[1:]):
+        if heading.level > above.level + 1:
+            yield (
+                heading.cell,
+                f"heading jumps from level {above.level} to {heading.level}: {heading.text}",
+            )
+
+
+def check_markdown(path: Path) -> list[str]:
+    """Return what is wrong with a Markdown page, one sentence each."""
+    page = Page()
+    page.add(path.read_text(encoding="utf-8"))
+    return [f"{path.name}: {problem}" for _, problem in page_problems(path, page)]
+
+
+def source_sha256(notebook) -> str:
+    """Return the SHA-256 of the notebook's code, cell by cell: what was executed."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def check_notebook(path: Path) -> list[str]:
+    """Return what is wrong with a notebook, one sentence each; an empty list is a good notebook."""
+    problems = []
+    if path.stat().st_size > MAX_BYTES:
+        problems.append((0, f"{path.stat().st_size:,} bytes; at most {MAX_BYTES:,}"))
+    try:
+        notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))  # as it is, nothing mended
+        if (notebook.nbformat, notebook.nbformat_minor) < (4, 5):
+            raise ValueError("older than notebook format 4.5, so without cell ids")
+        for error in iter_validate(notebook):
+            raise error
+    except Exception as error:  # nbformat has many, and each means the same to the reader
+        return [f"{path.name}: not a valid notebook: {str(error).strip().splitlines()[0]}"]
+
+    page = Page()
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown":
+            page.add(cell.source, number)
+    problems += format_problems(notebook)
+    problems += source_problems(notebook)
+    problems += run_problems(notebook)
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "code":
+            problems += ((number, problem) for problem in output_problems(cell))
+    problems += page_problems(path, page)
+    problems += course_problems(path, notebook, page)
+    return [
+        f"{path.name}{f', cell {number}' if number else ''}: {problem}"
+        for number, problem in problems
+    ]
+
+
+def format_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield problems of metadata, ids and tags."""
+    ids = [cell.id for cell in notebook.cells]
+    for repeated in sorted({i for i in ids if ids.count(i) > 1}):
+        yield 0, f"two cells have the id {repeated}"
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield 0, "the kernel is not python3"
+    for key in sorted(set(notebook.metadata) - NOTEBOOK_METADATA):
+        yield 0, f"stored metadata nobody needs: {key}"
+    for number, cell in enumerate(notebook.cells, 1):
+        for key in sorted(set(cell.metadata) - CELL_METADATA):
+            yield number, f"stored metadata nobody needs: {key}"
+        for tag in cell.metadata.get("tags", []):
+            if tag not in TAGS:
+                yield number, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}"
+
+
+def source_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield empty cells and long lines of code."""
+    for number, cell in enumerate(notebook.cells, 1):
+        if not cell.source.strip():
+            yield number, "empty cell"
+        if cell.cell_type == "code":
+            for line in cell.source.splitlines():
+                if len(line) > MAX_LINE:
+                    yield number, f"a line of {len(line)} characters; at most {MAX_LINE}"
+
+
+def run_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield signs that the notebook was not run top to bottom with this very source."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in code]
+    if counts != list(range(1, len(code) + 1)):
+        yield 0, f"not run once from top to bottom: the cells' counts are {counts}"
+    if not any(cell.outputs for cell in code):
+        yield 0, "no outputs are kept"
+    record = notebook.metadata.get("sff_teach", {})
+    for key in ("version", "seconds", "source_sha256"):
+        if key not in record:
+            yield 0, f"metadata.sff_teach.{key} is missing; run make notebooks"
+    if record.get("source_sha256", "") not in ("", source_sha256(notebook)):
+        yield 0, "the code was changed after it was run; run make notebooks"
+    if record.get("seconds", 0) > MAX_SECONDS:
+        yield 0, f"one run took {record['seconds']} s; at most {MAX_SECONDS}"
+
+
+def output_problems(cell) -> Iterator[str]:
+    """Yield problems of a code cell's outputs."""
+    should_raise = "raises-exception" in cell.metadata.get("tags", [])
+    raised = [output for output in cell.outputs if output.output_type == "error"]
+    if raised and not should_raise:
+        yield f"error output: {raised[0].ename}: {raised[0].evalue}"
+    if should_raise and not raised:
+        yield "tagged raises-exception, but nothing was raised"
+    if "nbval-check-output" in cell.metadata.get("tags", []) and not cell.outputs:
+        yield "tagged nbval-check-output, but no output is kept"
+    for output in cell.outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            yield f"text on stderr (a warning?): {output.text.strip()[:60]!r}"
+        data = output.get("data", {})
+        if WIDGET_VIEW in data:
+            yield "a live widget is stored; run make notebooks, which keeps a still of it"
+        pictures = [kind for kind in data if kind.startswith("image/")]
+        if pictures and "text/html" not in data:
+            yield f"{pictures[0]} without alt text; use plots.show(fig, alt=…, caption=…)"
+        tags = _Tags()
+        tags.feed(data.get("text/html", ""))
+        for image in tags.images:
+            if not (image.get("alt") or "").strip():
+                yield "<img> without alt text in an output"
+        for text in output_texts(output):
+            text = EMBEDDED_DATA.sub("", text)
+            for path in MACHINE_PATH.findall(text)[:1]:
+                yield f"a path of somebody's machine: {path}"
+            if output.output_type != "error" and "Traceback (most recent call last)" in text:
+                yield "a traceback was printed"
+
+
+def output_texts(output) -> Iterator[str]:
+    """Yield every text of an output in which a path may stand."""
+    if output.output_type == "stream":
+        yield output.text
+    elif output.output_type == "error":
+        yield output.evalue
+        yield from output.traceback
+    else:
+        for kind, content in output.data.items():
+            if kind.startswith("text/") and isinstance(content, str):
+                yield content
+
+
+def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str]]:
+    """Yield what every notebook of the course has and this one has not."""
+    title = [heading for heading in page.headings if heading.level == 1]
+    if len(title) != 1 or page.headings[0] != title[0] or title[0].cell != 1:
+        yield 0, f"{len(title)} headings of level 1; want one, in the first cell"
+
+    cells = notebook.cells
+    first_code = next((i for i, c in enumerate(cells) if c.cell_type == "code"), len(cells))
+    opening = "\n".join(cell.source for cell in cells[:first_code])
+    for what, pattern in (
+        ('"You will be able to"', r"you will be able to"),
+        ("the minutes it takes", r"\d+\s*(?:min\b|minutes)"),
+        ("what it needs (Needs or Prerequisites)", r"\b(?:needs|prerequisites)\b"),
+    ):
+        if not re.search(pattern, opening, re.IGNORECASE):
+            yield 0, f"the opening does not say {what}"
+    if first_code == len(cells) or cells[first_code].source != BOOTSTRAP:
+        yield first_code + 1, "the first code cell is not that of tools/bootstrap_cell.py"
+
+    exercises = list(exercise_sections(notebook))
+    if len(exercises) < 2:
+        yield 0, f'{len(exercises)} headings like "Exercise 1: …"; at least 2'
+    for number, text in exercises:
+        if not re.search(r"<details[^>]*>\s*<summary>.*?\w.*?</summary>", text):
+            yield (
+                number,
+                "an exercise without a hint or solution in <details><summary>…</summary>",
+            )
+    boxes = [
+        cell.source
+        for cell in cells
+        if all(word in cell.source for word in ("Claim", "Evidence", "Verdict"))
+    ]
+    if not boxes:
+        yield 0, "no cell holds a box with Claim, Evidence and Verdict"
+
+    summary = [h.cell for h in page.headings if h.text.strip().lower().startswith("summary")]
+    if not summary:
+        yield 0, 'no heading "Summary"'
+    elif not any(
+        link.cell >= summary[-1] and re.search(r"(\.ipynb|README\.md)(#|$)", link.url)
+        for link in page.links
+    ):
+        yield summary[-1], "no link onward after the summary"
+
+    colab = f"{COLAB}{REPOSITORY.partition('.com/')[2]}/blob/"
+    for link in page.links:
+        if link.url.startswith(COLAB) and not (
+            link.url.startswith(colab) and link.url.endswith(f"/notebooks/{path.name}")
+        ):
+            yield link.cell, f"the Colab link leads elsewhere: {link.url}"
+
+
+def exercise_sections(notebook) -> Iterator[tuple[int, str]]:
+    """Yield each exercise's cell number and its text, up to the next heading of its level."""
+    level, start, text = 0, 0, ""
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "markdown":
+            continue
+        fenced = False
+        for line in cell.source.splitlines(keepends=True):
+            fenced ^= line.startswith("```")
+            heading = None if fenced else re.match(r"(#+)\s+(.*)", line)
+            if heading and level and len(heading[1]) <= level:
+                yield start, text
+                level = 0
+            if heading and heading[2].startswith("Exercise "):
+                level, start, text = len(heading[1]), number, ""
+            if level:
+                text += line
+        text += "\n"
+    if level:
+        yield start, text
+
+
+def course_files() -> list[Path]:
+    """Return the course's notebooks and the repository's Markdown pages."""
+    pages = (
+        page
+        for page in ROOT.rglob("*.md")
+        if not any(part.startswith(".") and part != ".github" for part in page.parts)
+        and not {"build", "dist", "node_modules"} & set(page.relative_to(ROOT).parts)
+    )
+    return [*sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), *sorted(pages)]
+
+
+def main(names: list[str]) -> int:
+    problems = []
+    files = [Path(name).resolve() for name in names] or course_files()
+    for path in files:
+        problems += check_notebook(path) if path.suffix == ".ipynb" else check_markdown(path)
+    print("\n".join(problems), end="\n" if problems else "")
+    print(f"{len(files)} files, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
