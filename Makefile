@@ -8,8 +8,12 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
+FIRST  := notebooks/00_start_here.ipynb
 LINTED := sff_teach tests tools data notebooks
 STARTED := $(shell date +%s)
+
+# Compiled files are kept, whatever this machine's habit; else every kernel compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,7 +23,7 @@ help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 lab: install  ## open JupyterLab at notebook 00; LAB_ARGS="--no-browser --port 8899" without a screen
-	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks/00_start_here.ipynb \
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/$(FIRST) \
 	  --ServerApp.root_dir="$(CURDIR)" --ServerApp.ip=127.0.0.1 \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)

@@ -139,7 +139,7 @@ class Compare:
     change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def __call__(self) -> None:
-        from .plots import draw_compare
+        from .plots import draw_compare, png
         from .rules import get_rule
         from .study import compare, summarise, table
 
@@ -149,7 +149,7 @@ class Compare:
         runs = compare(base, self.rules, fractions=self.fractions, seeds=self.seeds, path=self.out)
         print(table(summarise(runs)))
         if self.picture and runs:
-            draw_compare(runs).savefig(self.picture)
+            self.picture.write_bytes(png(draw_compare(runs)))
             print(f"Picture in {self.picture}")
 
 

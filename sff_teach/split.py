@@ -118,8 +118,9 @@ def split_stages(
 ) -> list[nn.Module]:
     """The model's features as an ordered list of stages; composed they equal the original exactly.
 
-    Features end before global pooling, flattening or picking the class token, and before the
-    classifier. A model whose output still has positions is features all through.
+    Features end before global pooling, flattening or picking the class token, before the dropout
+    that precedes these, and before the classifier. A model whose output still has positions is
+    features all through.
 
     Args:
         cut: where to cut, always at points where one tensor is alive:

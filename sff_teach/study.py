@@ -96,22 +96,33 @@ def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
     splits = _load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
     model, history = run(recipe, splits, **fit_options)
     votes = {vote: evaluate(model, getattr(splits, on), vote=vote) for vote in ("mean", "last")}
-    return {
-        "rule": recipe.rule,
-        "images": len(splits.train),
-        "seed": recipe.seed,
-        "on": on,
-        "accuracy": votes[recipe.vote].accuracy,
-        "accuracy_mean": votes["mean"].accuracy,
-        "accuracy_last": votes["last"].accuracy,
-        "block_accuracy": votes["mean"].block_accuracy,
-        "parameters": history.parameters,
-        "seconds": history.seconds,
-        "stopped": history.stopped,
-        "recipe": asdict(recipe),
-        "epochs": history.rows,
-        "machine": machine(),
-    }
+    return _rounded(
+        {
+            "rule": recipe.rule,
+            "images": len(splits.train),
+            "seed": recipe.seed,
+            "on": on,
+            "accuracy": votes[recipe.vote].accuracy,
+            "accuracy_mean": votes["mean"].accuracy,
+            "accuracy_last": votes["last"].accuracy,
+            "block_accuracy": votes["mean"].block_accuracy,
+            "parameters": history.parameters,
+            "seconds": history.seconds,
+            "stopped": history.stopped,
+            "recipe": asdict(recipe),
+            "epochs": history.rows,
+            "machine": machine(),
+        }
+    )
+
+
+def _rounded(value):
+    """The same with six decimals, more than any of these numbers deserves."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def machine() -> dict:

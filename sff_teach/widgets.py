@@ -379,7 +379,7 @@ class LayersExplorer:
         )
         self.status = ipywidgets.HTML()
         self.network, self.picture = _image(plots.WIDTH), _image(plots.WIDTH)
-        self.caption, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.caption, self.table, self.save = (ipywidgets.HTML() for _ in range(3))
         self.controls["layers"].observe(self._on_layers, "value")
         self.controls["rule"].observe(self._on_rule, "value")
         self.judge.observe(self._on_judge, "value")
@@ -396,6 +396,7 @@ class LayersExplorer:
                 self.picture,
                 self.caption,
                 self.table,
+                self.save,
             ]
         )
         self._list_trials()
@@ -490,25 +491,31 @@ class LayersExplorer:
         image.layout.display = "block"
 
     def _list_trials(self) -> None:
-        self.table.value = trials_html(self.results)
+        self.table.value, self.save.value = trials_html(self.results), csv_link(self.results)
 
 
 def trials_html(results: Sequence[LayersResult]) -> str:
-    """The trials as an HTML table, with a link that saves them as CSV; empty without trials."""
+    """The trials as an HTML table; empty without trials."""
     if not results:
         return ""
     rows = [{"trial": i} | one.row() for i, one in enumerate(results, 1)]
+    for row in rows:
+        del row["seconds"]  # differ from run to run; the CSV has them
     cell = 'style="padding:0 0.8em; text-align:right"'
     head = "".join(f'<th scope="col" {cell}>{name}</th>' for name in rows[0])
     body = "".join(
         "<tr>" + "".join(f"<td {cell}>{value}</td>" for value in row.values()) + "</tr>"
         for row in rows
     )
+    return f"<table><caption>Trials, on validation images</caption><tr>{head}</tr>{body}</table>"
+
+
+def csv_link(results: Sequence[LayersResult]) -> str:
+    """A link that saves the trials as CSV, with the file inside it; empty without trials."""
+    if not results:
+        return ""
     data = base64.b64encode(results_csv(results).encode()).decode("ascii")
-    return (
-        f"<table><caption>Trials, on validation images</caption><tr>{head}</tr>{body}</table>"
-        f'<a download="sff-layers.csv" href="data:text/csv;base64,{data}">Save as CSV</a>'
-    )
+    return f'<a download="sff-layers.csv" href="data:text/csv;base64,{data}">Save as CSV</a>'
 
 
 def layers_explorer(

@@ -34,12 +34,13 @@ MAX_SECONDS = 90  # of one run of a notebook, on two cores
 MAX_LINE = 100
 TAGS = {"raises-exception", "nbval-check-output", "hide-input", "exercise", "solution", "gpu"}
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "sff_teach"}
-CELL_METADATA = {"tags", "jupyter", "nbgrader", "editable", "deletable"}
+CELL_METADATA = {"tags", "jupyter", "cellView", "nbgrader", "editable", "deletable"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COLAB = "https://colab.research.google.com/github/"
 
 # Picture data in HTML: random letters, in which any pattern may turn up by chance.
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a traceback in a terminal or notebook
 _TOP_FOLDERS = "home|Users|root|work|tmp|var|private|opt|usr|mnt|srv|builds|content"
 MACHINE_PATH = re.compile(rf"(?<![\w.~/…-])(?:/(?:{_TOP_FOLDERS})/|[A-Z]:\\+Users\\)[^\s\"'<>]*")
 
@@ -288,7 +289,7 @@ def output_problems(cell) -> Iterator[str]:
             if not (image.get("alt") or "").strip():
                 yield "<img> without alt text in an output"
         for text in output_texts(output):
-            text = EMBEDDED_DATA.sub("", text)
+            text = COLOUR.sub("", EMBEDDED_DATA.sub("", text))
             for path in MACHINE_PATH.findall(text)[:1]:
                 yield f"a path of somebody's machine: {path}"
             if output.output_type != "error" and "Traceback (most recent call last)" in text:
@@ -319,7 +320,7 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     opening = "\n".join(cell.source for cell in cells[:first_code])
     for what, pattern in (
         ('"You will be able to"', r"you will be able to"),
-        ("the minutes it takes", r"\d+\s*(?:min\b|minutes)"),
+        ("the minutes it takes", r"\d+\s*(?:min\b|minutes)|minutes\W+(?:about )?\d"),
         ("what it needs (Needs or Prerequisites)", r"\b(?:needs|prerequisites)\b"),
     ):
         if not re.search(pattern, opening, re.IGNORECASE):
@@ -339,10 +340,10 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     boxes = [
         cell.source
         for cell in cells
-        if all(word in cell.source for word in ("Claim", "Evidence", "Verdict"))
+        if all(word in cell.source.lower() for word in ("claim", "evidence", "verdict"))
     ]
     if not boxes:
-        yield 0, "no cell holds a box with Claim, Evidence and Verdict"
+        yield 0, "no cell holds claim, evidence and verdict"
 
     summary = [h.cell for h in page.headings if h.text.strip().lower().startswith("summary")]
     if not summary:

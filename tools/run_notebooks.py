@@ -13,6 +13,7 @@ the guard test holds the hash against the committed source.
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY  # noqa: E402
 from tools.check_notebooks import (  # noqa: E402
     CELL_METADATA,
     COLAB,
+    COLOUR,
     EMBEDDED_DATA,
     MAX_BYTES,
     WIDGET_VIEW,
@@ -78,6 +80,7 @@ def execute(notebook, folder: Path) -> float:
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=40"],  # errors only
         record_timing=False,
         store_widget_state=True,
     )
@@ -86,7 +89,10 @@ def execute(notebook, folder: Path) -> float:
         client.execute()
     except CellExecutionError as error:
         number = next(i for i, cell in enumerate(notebook.cells, 1) if _failed(cell))
-        raise NotebookError(f"cell {number} failed: {error.ename}: {error.evalue}") from None
+        traceback = COLOUR.sub("", error.traceback)
+        raise NotebookError(
+            f"cell {number} failed: {error.ename}: {error.evalue}\n{traceback}"
+        ) from None
     except CellTimeoutError:
         raise NotebookError(f"a cell took more than {CELL_TIMEOUT} s.") from None
     except DeadKernelError:
@@ -148,17 +154,41 @@ def still(output, state: dict):
 
 
 def widget_html(model: str, state: dict) -> list[str]:
-    """Return the HTML shown by a widget and its children, in order."""
+    """Return the HTML of what a widget and its children show, in order.
+
+    Text is kept where it holds a picture or a table. A picture widget has no alternative text of
+    its own; the text widget below it, its caption, serves as one.
+    """
     fields = state.get(model, {}).get("state", {})
-    found = [
-        widget for child in fields.get("children", []) for widget in widget_html(child[10:], state)
-    ]
-    value = fields.get("value")
-    if isinstance(value, str) and re.search("<(figure|img|table)", value):
-        found.append(value)
-    for output in fields.get("outputs", []):
-        found.append(output.get("data", {}).get("text/html", ""))
+    if _hidden(fields, state):
+        return []
+    found = [fields["value"]] if _has_content(fields.get("value")) else []
+    found += (output.get("data", {}).get("text/html", "") for output in fields.get("outputs", []))
+    children = [child.removeprefix("IPY_MODEL_") for child in fields.get("children", [])]
+    for child, below in zip(children, [*children[1:], ""]):
+        picture = "".join(
+            buffer["data"]
+            for buffer in state.get(child, {}).get("buffers", [])
+            if buffer["path"] == ["value"]
+        )
+        caption = state.get(below, {}).get("state", {}).get("value")
+        if picture and isinstance(caption, str) and caption:
+            if not _hidden(state[child]["state"], state):
+                alt = html.escape(html.unescape(re.sub("<[^>]*>", "", caption)))
+                found.append(f'<p><img src="data:image/png;base64,{picture}" alt="{alt}"></p>')
+                found.append(caption)
+        else:
+            found += widget_html(child, state)
     return found
+
+
+def _hidden(fields: dict, state: dict) -> bool:
+    layout = state.get(fields.get("layout", "").removeprefix("IPY_MODEL_"), {})
+    return layout.get("state", {}).get("display") == "none"
+
+
+def _has_content(value) -> bool:
+    return isinstance(value, str) and re.search("<(figure|img|table)", value) is not None
 
 
 def merge_streams(outputs: list) -> list:

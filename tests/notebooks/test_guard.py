@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tools import run_notebooks
 from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY
 from tools.check_notebooks import (
     MAX_BYTES,
@@ -36,12 +37,14 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_notebook(path):
-    assert check_notebook(path) == []
+    problems = check_notebook(path)
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_page(path):
-    assert check_markdown(path) == []
+    problems = check_markdown(path)
+    assert not problems, "\n".join(problems)
 
 
 def test_notebooks_have_their_own_numbers():
@@ -246,7 +249,7 @@ BROKEN = {
     "one exercise": (edit(4, "### Exercise 2", "### Example 2"), "1 headings like"),
     "no hint": (edit(4, "<summary>Hint</summary>", ""), "an exercise without a hint or solution"),
     "no solution": (edit(4, "<details><summary>Sol", "<p><summary>Sol"), "an exercise without"),
-    "no verdict": (edit(5, "Verdict", "Result"), "no cell holds a box"),
+    "no verdict": (edit(5, "Verdict", "Result"), "no cell holds claim"),
     "no summary": (edit(6, "## Summary", "## End"), 'no heading "Summary"'),
     "no link onward": (edit(6, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
     "another's Colab": (edit(0, "sff-teach/blob", "other/blob"), "the Colab link leads elsewhere"),
@@ -297,26 +300,20 @@ def test_checker_sees_in_pages(old, new, words, tmp_path):
 # ---------------------------------------------------------------- running notebooks
 
 
-def run_notebooks(*names):
-    return subprocess.run(
-        [sys.executable, "tools/run_notebooks.py", *map(str, names)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
 TO_RUN = """\
 import sys, pathlib, ipywidgets
 from IPython.display import display
 print(pathlib.Path.cwd() / "x")
 print(object())
 sys.stderr.write(" 50%|#####     | 1/2 [00:01<00:01]")
-picture = ipywidgets.HTML('<img src="data:," alt="a dot">')
-display(ipywidgets.VBox([ipywidgets.IntSlider(), picture]))"""
+framed = ipywidgets.HTML('<img src="data:," alt="a dot">')
+picture, caption = ipywidgets.Image(value=b"PNG"), ipywidgets.HTML("It rises &amp; <b>falls</b>.")
+hidden = ipywidgets.Image(value=b"none", layout={"display": "none"})
+row = ipywidgets.HBox([picture, caption, hidden, ipywidgets.HTML("")])
+display(ipywidgets.VBox([ipywidgets.IntSlider(), framed, row]))"""
 
 
-def test_running_keeps_ids_and_drops_what_varies(tmp_path):
+def test_running_keeps_ids_and_drops_what_varies(tmp_path, capsys):
     notebook = good_notebook()
     notebook.cells[1].source = f"{MARK}\nan old bootstrap cell"
     notebook.cells[2].source = TO_RUN
@@ -329,51 +326,49 @@ def test_running_keeps_ids_and_drops_what_varies(tmp_path):
     )
     nbformat.write(notebook, path)
 
-    done = run_notebooks(path)
-    assert done.returncode == 0, done.stdout + done.stderr  # so the checker finds nothing to mend
+    assert run_notebooks.main([str(path)]) == 0, capsys.readouterr().out  # and nothing to mend
     first = nbformat.read(path, as_version=4)
     assert [cell.id for cell in first.cells] == ids
     assert first.cells[1].source == BOOTSTRAP
     printed, widget = first.cells[2].outputs
     assert printed.text == "temporary/" + printed.text.split("/", 1)[1]
     assert "<object object at 0x…>" in printed.text
-    assert '<img src="data:," alt="a dot">' in widget.data["text/html"]
+    shown = widget.data["text/html"]
+    assert '<img src="data:," alt="a dot">' in shown
+    assert '<img src="data:image/png;base64,UE5H" alt="It rises &amp; falls.">' in shown
+    assert shown.count("<img") == 2  # not the hidden one
     assert set(first.metadata) == {"kernelspec", "language_info", "sff_teach"}
 
-    assert run_notebooks(path).returncode == 0
+    assert run_notebooks.main([str(path)]) == 0
     again = nbformat.read(path, as_version=4)
     for run in (first, again):
         del run.metadata["sff_teach"]["seconds"]
     assert again == first
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("print(undefined)", "cell 3 failed: NameError"),
-        ("print('x' * 1_600_000)", "at most 1,500,000"),
-    ],
-)
-def test_what_cannot_be_kept_stays_as_it_was(source, words, tmp_path):
-    notebook = good_notebook()
-    notebook.cells[2].source = source
-    path = tmp_path / "small.ipynb"
-    nbformat.write(notebook, path)
-    before = path.read_bytes()
-    done = run_notebooks(path, tmp_path / "missing.ipynb")
-    assert done.returncode == 1
-    assert words in done.stdout
-    assert "missing.ipynb … NOT KEPT" in done.stdout
-    assert path.read_bytes() == before
+def test_what_cannot_be_kept_stays_as_it_was(tmp_path, capsys):
+    def write(name, *sources):
+        notebook = good_notebook()
+        for cell, source in zip(notebook.cells[2:4], sources):
+            cell.source = source
+        nbformat.write(notebook, tmp_path / name)
 
+    write("fails.ipynb", "print(undefined)")
+    write("large.ipynb", "print('x' * 1_600_000)")
+    write("raises_nothing.ipynb", "1 + 1", "2 + 2")
+    write("no_bootstrap.ipynb")
+    unmarked = tmp_path / "no_bootstrap.ipynb"
+    unmarked.write_text(unmarked.read_text(encoding="utf-8").replace(MARK, "# Mine"))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-def test_a_cell_that_should_raise_must_raise(tmp_path):
-    notebook = good_notebook()
-    notebook.cells[3].source = notebook.cells[2].source = "1 + 1"
-    path = tmp_path / "small.ipynb"
-    nbformat.write(notebook, path)
-    done = run_notebooks(path)
-    assert "cell 4 is tagged raises-exception and raised nothing" in done.stdout
+    assert run_notebooks.main([str(path) for path in [*before, tmp_path / "missing.ipynb"]]) == 1
+    printed = capsys.readouterr().out
+    assert "fails.ipynb … NOT KEPT: cell 3 failed: NameError" in printed
+    assert "large.ipynb … NOT KEPT: it would be 1," in printed
+    assert "raises_nothing.ipynb … NOT KEPT: cell 4 is tagged raises-exception" in printed
+    assert "no_bootstrap.ipynb … NOT KEPT: the first code cell is not the bootstrap" in printed
+    assert "missing.ipynb … NOT KEPT" in printed
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 # ---------------------------------------------------------------- the bootstrap cell

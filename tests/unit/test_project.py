@@ -104,10 +104,16 @@ def test_lock_names_no_host_and_no_path():
         assert re.match(r"\s*#|[a-z0-9][a-z0-9.-]*==[^ ]+( ; |$)", line), line
 
 
-def test_python_range_is_the_same_everywhere():
+@pytest.fixture
+def install():
+    """A fresh copy of tools/install.py as a module."""
     spec = importlib.util.spec_from_file_location("install", ROOT / "tools" / "install.py")
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_python_range_is_the_same_everywhere(install):
     accepted = SpecifierSet(PROJECT["requires-python"])
     for minor in range(6, 20):
         try:
@@ -119,11 +125,8 @@ def test_python_range_is_the_same_everywhere():
             assert accepted.contains(f"3.{minor}.1")
 
 
-def test_nothing_is_installed_twice(monkeypatch, tmp_path, capsys):
+def test_nothing_is_installed_twice(install, monkeypatch, tmp_path, capsys):
     """tools/install.py does nothing while its inputs stay, and starts again when one changes."""
-    spec = importlib.util.spec_from_file_location("install", ROOT / "tools" / "install.py")
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
     for name in install.INPUTS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("one")
@@ -151,6 +154,18 @@ def test_nothing_is_installed_twice(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         install.main()
     assert not install.is_installed()  # a failed installation is tried again
+
+
+def test_uv_learns_pips_mirror_and_certificate(install, monkeypatch):
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = ":env:.index-url='mirror'\nglobal.cert='ca.pem'\nglobal.index-url='another'"
+    pip = [sys.executable, "-c", f"print({settings!r})"]
+    learnt = install.uv_environment(pip)
+    assert (learnt["UV_DEFAULT_INDEX"], learnt["SSL_CERT_FILE"]) == ("mirror", "ca.pem")
+
+    monkeypatch.setenv("UV_INDEX_URL", "uv's own")
+    assert "UV_DEFAULT_INDEX" not in install.uv_environment(pip)
 
 
 def test_import_needs_no_jupyter():

@@ -221,7 +221,7 @@ def test_train_adds_a_trial(explorer, rule, capfd):
 
 def test_csv_link_holds_all_trials(explorer):
     link = re.search(r'download="sff-layers.csv" href="data:text/csv;base64,([^"]+)"',
-                     explorer.table.value)  # fmt: skip
+                     explorer.save.value)  # fmt: skip
     saved = base64.b64decode(html.unescape(link[1])).decode()
     assert saved == results_csv(explorer.results)
     assert explorer.table.value.count("<tr>") == 1 + len(explorer.results)
@@ -238,7 +238,7 @@ def test_clear_forgets_everything(explorer, trials):
     explorer.judge.value = "mean"
     explorer.clear.click()
     assert explorer.results == [] and len(trials) == 3  # the caller's list is its own
-    assert explorer.table.value == explorer.caption.value == ""
+    assert explorer.table.value == explorer.save.value == explorer.caption.value == ""
     assert explorer.picture.layout.display == explorer.network.layout.display == "none"
     explorer.judge.value = "last"  # nothing to draw, and no error
     click_and_wait(explorer)
