@@ -9,7 +9,7 @@ PY  := $(BIN)/python
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
 FIRST  := notebooks/00_start_here.ipynb
-LINTED := sff_teach tests tools data notebooks
+LINTED := sff_teach tests tools data results notebooks
 STARTED := $(shell date +%s)
 
 # Compiled files are kept, whatever this machine's habit; else every kernel compiles torch anew.

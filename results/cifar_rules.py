@@ -39,8 +39,13 @@ for kernel in (1, 3):
 def base(folder: str, **changes) -> Recipe:
     """The run that all rows share."""
     return Recipe(
-        data=f"folder:{folder}", fraction=0.1, network="cnn5", epochs=8, augment="flip-crop", **changes
-    )  # fmt: skip
+        data=f"folder:{folder}",
+        fraction=0.1,
+        network="cnn5",
+        epochs=8,
+        augment="flip-crop",
+        **changes,
+    )
 
 
 def tuned(folder: str, row: dict) -> float:

@@ -4,7 +4,8 @@
 
 The readings of ``core.hand_over`` on the Fashion-MNIST sample, three ways of cutting the four-layer
 CNN, five seeds, default learning rate: all four with 900 images for 15 epochs, and the two
-candidates for the default with 9,000 for 4. Measured on validation images, because it chooses. Writes normalisation.jsonl and .md.
+candidates for the default with 9,000 for 4. Measured on validation images, because it chooses.
+Writes normalisation.jsonl and normalisation.md.
 """
 
 from dataclasses import replace

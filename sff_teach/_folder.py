@@ -183,7 +183,7 @@ def _read_image(
         raise ValueError(
             f"{path} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it."
         ) from None
-    except Exception as error:  # noqa: BLE001 — decoders raise OSError, SyntaxError, struct.error …
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error …
         reason = getattr(error, "strerror", None) or "damaged or not an image"
         raise ValueError(f"{path} cannot be read ({reason}); replace or remove it.") from None
 

@@ -111,7 +111,8 @@ class LinearHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K) logits."""
-        return self.linear(h.movedim(self.channel_dim, 1).flatten(2).mean(2))
+        h = h.movedim(self.channel_dim, 1)
+        return self.linear(h.reshape(*h.shape[:2], -1).mean(2))
 
 
 class LocalBlock(nn.Module):

@@ -205,9 +205,9 @@ def _graph(body: nn.Module) -> fx.GraphModule:
 def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     """Where to cut which blocks so that the peak falls, measured on a copy of the model.
 
-    The block that saves most is cut after the layer that leaves it smallest. Then the next largest,
-    after the first layer that brings it below what is reached already; until the largest block has
-    had its turn.
+    The block that saves most is cut after the operation that leaves it smallest. Then the next
+    largest, after the first operation that brings it below what is reached already; until the
+    largest block has had its turn.
 
     Args:
         x: (B, C, H, W) a few images, two or more.
@@ -231,22 +231,20 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
                 body = _graph(block.body)
             except ValueError:  # no graph, no halves
                 continue
-            for node in _layers(body):
-                block.body = forget_until(body, node.name)
+            for name in _places(body):
+                block.body = forget_until(body, name)
                 size = _saved_by(block, inputs[largest], first=largest == 0)
                 if size < sizes[largest]:
-                    sizes[largest], names[largest] = size, node.name
+                    sizes[largest], names[largest] = size, name
                 if sizes[largest] <= reached:
                     break
             reached = max(reached, sizes[largest])
     return names
 
 
-def _layers(body: fx.GraphModule) -> list[fx.Node]:
-    """The nodes that are convolutions or linear maps, but not the last node of all."""
-    last = next(iter(reversed(body.graph.nodes))).args[0]
-    calls = [n for n in body.graph.nodes if n.op == "call_module" and n is not last]
-    return [n for n in calls if any(p.dim() > 1 for p in body.get_submodule(n.target).parameters())]
+def _places(body: fx.GraphModule) -> list[str]:
+    """The names of the nodes that compute something, but for the last of all."""
+    return [node.name for node in body.graph.nodes if node.op.startswith("call")][:-1]
 
 
 def _saved_by(block: LocalBlock, x: Tensor, first: bool) -> int:

@@ -74,9 +74,15 @@ def fashion_bp() -> Recipe:
 
 
 @recipe
-def fashion_ff_mlp() -> Recipe:
-    """Hinton's Forward-Forward on a multilayer perceptron."""
-    return Recipe(rule="ff", network="mlp", epochs=20, lr=1e-3)
+def digits_ff() -> Recipe:
+    """Hinton's Forward-Forward on 8×8 digits, a perceptron of two layers of 500."""
+    return Recipe(data="digits", rule="ff", network="mlp", epochs=40)
+
+
+@recipe
+def fashion_ff() -> Recipe:
+    """Hinton's Forward-Forward on the Fashion-MNIST sample, a perceptron of two layers of 500."""
+    return Recipe(rule="ff", network="mlp", epochs=15)
 
 
 def get_recipe(name: str) -> Recipe:

@@ -115,6 +115,8 @@ class Rule(ABC):
         generator: randomness of the rule's own, such as negatives.
     """
 
+    has_class_loss = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -123,6 +125,11 @@ class Rule(ABC):
         label_smoothing: float = 0.0,
         generator: torch.Generator | None = None,
     ):
+        if label_smoothing and not self.has_class_loss:
+            raise ValueError(
+                f"label_smoothing={label_smoothing:g} has no effect on Forward-Forward, whose loss "
+                "has no classes; leave it out."
+            )
         self.model = self.prepare(model)
         self.optimizers = [make_optimizer(group) for group in self.groups()]
         self.label_smoothing, self.generator = label_smoothing, generator
@@ -218,7 +225,9 @@ class ScalableForwardForward(Rule):
 
 
 class ForwardForward(Rule):
-    """``ff``: Hinton's Forward-Forward, all layers learning on every minibatch, and the read-out."""
+    """``ff``: Hinton's Forward-Forward, all layers and the read-out learning on every minibatch."""
+
+    has_class_loss = False
 
     def prepare(self, model: nn.Module) -> FFNetwork:
         if not isinstance(model, FFNetwork):

@@ -66,18 +66,22 @@ def build(recipe: Recipe, data: ImageSet) -> nn.Module:
     )
 
 
-def run(recipe: Recipe, splits: Splits | None = None, **fit_options) -> tuple[nn.Module, History]:
+def run(
+    recipe: Recipe, splits: Splits | None = None, *, validate: bool = True, **fit_options
+) -> tuple[nn.Module, History]:
     """Load, build, train: the trained network and its history.
 
     Args:
         recipe: what to do. splits: the data, if it is loaded already.
+        validate: measure on the validation images after every epoch.
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
     """
     if splits is None:
         splits = load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
     model = build(recipe, splits.train)
     options = {name: getattr(recipe, name) for name in FIT_OPTIONS}
-    return model, fit(model, splits.train, splits.valid, **options, **fit_options)
+    valid = splits.valid if validate else None
+    return model, fit(model, splits.train, valid, **options, **fit_options)
 
 
 def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
@@ -89,20 +93,20 @@ def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
 
     Returns:
-        A dict ready for JSON. ``accuracy`` is by the recipe's own vote, ``accuracy_mean`` and
+        A dict ready for JSON. ``accuracy`` is by the network's own vote, ``accuracy_mean`` and
         ``accuracy_last`` by both.
     """
     check_known(on, ("test", "valid"), "part of the data")
     splits = _load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
-    model, history = run(recipe, splits, **fit_options)
-    votes = {vote: evaluate(model, getattr(splits, on), vote=vote) for vote in ("mean", "last")}
+    model, history = run(recipe, splits, validate=on == "test", **fit_options)
+    votes = {v: evaluate(model, getattr(splits, on), vote=v) for v in (None, "mean", "last")}
     return _rounded(
         {
             "rule": recipe.rule,
             "images": len(splits.train),
             "seed": recipe.seed,
             "on": on,
-            "accuracy": votes[recipe.vote].accuracy,
+            "accuracy": votes[None].accuracy,
             "accuracy_mean": votes["mean"].accuracy,
             "accuracy_last": votes["last"].accuracy,
             "block_accuracy": votes["mean"].block_accuracy,

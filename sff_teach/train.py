@@ -50,7 +50,8 @@ class History:
     Attributes:
         rule: name. settings: what fit was called with. parameters: how many were trained.
         rows: dicts with epoch (from 1), seconds (training only), train_loss and train_accuracy
-            (lists, one number per block), and with validation data valid_accuracy, valid_loss,
+            (lists, one number per block; for ``ff`` the share of positives above their negatives,
+            where chance gives half), and with validation data valid_accuracy, valid_loss,
             valid_block_accuracy; ``complete`` is False for an epoch that was cut short.
         stopped: None when all epochs ran, else "interrupted", "stopped" or "diverged".
     """
@@ -330,6 +331,8 @@ def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF |
     network = model if isinstance(model, SFF | FFNetwork) else whole(model, data.num_classes)
     check_labels(data.y, network.num_classes, f"{data.name} y")
     network.to(device)
+    if isinstance(network, SFF) and network.original is not None:
+        network.original.to(device)  # its pooling and classifier, which no block owns
     check_fits(network, data.x[:2].to(device), f"{data.name} x")
     return network
 

@@ -259,7 +259,8 @@ def _draw_run(loss, depth, history):
         loss.plot(epoch, losses[:, k], color=colour, marker=marker, linestyle="-", **every)
         if len(colours) > 1:
             labels.append((epoch[-1], losses[-1, k], f"block {k + 1}", colour))
-    loss.set_xlim(1 - 0.04 * epoch[-1], epoch[-1] * 1.04)
+    last = max(epoch[-1], history.settings["epochs"], 2)  # the axis stays while training goes on
+    loss.set_xlim(1 - 0.04 * last, last * 1.04)
     loss.set_ylim(bottom=0)
     loss.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     plots.end_labels(loss, labels)
@@ -458,7 +459,10 @@ class LayersExplorer:
             if result.complete:
                 self.results.append(result)
                 self._list_trials()
-                self._say(f"Trial {len(self.results)}: {result.history}.")
+                self._say(
+                    f"Trial {len(self.results)}: last block {result.accuracy('last'):.1%}, "
+                    f"mean of blocks {result.accuracy('mean'):.1%} of the validation images."
+                )
             elif ended == "diverged":
                 self._say("the loss is no longer finite, so this run is no trial.", error=True)
             else:
@@ -473,7 +477,7 @@ class LayersExplorer:
     def _on_epoch(self, history: History) -> None:
         epochs = history.settings["epochs"]
         self.progress.value = len(history.rows) / epochs
-        self._say(f"Training: epoch {len(history.rows)} of {epochs}. {history}.")
+        self._say(f"Training: epoch {len(history.rows)} of {epochs} is over.")
         if history.rows and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._show(self.picture, draw_layers(self.results, history, judge=self.judge.value))
             self._drawn = time.monotonic()
@@ -515,7 +519,8 @@ def csv_link(results: Sequence[LayersResult]) -> str:
     if not results:
         return ""
     data = base64.b64encode(results_csv(results).encode()).decode("ascii")
-    return f'<a download="sff-layers.csv" href="data:text/csv;base64,{data}">Save as CSV</a>'
+    look = 'style="text-decoration:underline"'
+    return f'<a download="sff-layers.csv" href="data:text/csv;base64,{data}" {look}>Save as CSV</a>'
 
 
 def layers_explorer(

@@ -13,7 +13,6 @@ the guard test holds the hash against the committed source.
 
 from __future__ import annotations
 
-import html
 import os
 import re
 import sys
@@ -148,47 +147,24 @@ def still(output, state: dict):
     if WIDGET_VIEW not in data or is_progress_bar(output):
         return output
     shown = "".join(widget_html(data[WIDGET_VIEW]["model_id"], state))
-    note = "<p><em>Run this cell for the interactive version; this is a still of it.</em></p>"
-    fresh = {"text/html": note + shown, "text/plain": "[interactive: run this cell]"}
+    then = "; this is a still of it" if shown else ""
+    fresh = {
+        "text/html": f"<p><em>Run this cell for the interactive version{then}.</em></p>{shown}",
+        "text/plain": "[interactive: run this cell]",
+    }
     return nbformat.from_dict({**output, "data": fresh, "metadata": {}})
 
 
 def widget_html(model: str, state: dict) -> list[str]:
-    """Return the HTML of what a widget and its children show, in order.
-
-    Text is kept where it holds a picture or a table. A picture widget has no alternative text of
-    its own; the text widget below it, its caption, serves as one.
-    """
+    """Return the pictures and tables, as HTML, that a widget and its children show, in order."""
     fields = state.get(model, {}).get("state", {})
-    if _hidden(fields, state):
-        return []
-    found = [fields["value"]] if _has_content(fields.get("value")) else []
-    found += (output.get("data", {}).get("text/html", "") for output in fields.get("outputs", []))
-    children = [child.removeprefix("IPY_MODEL_") for child in fields.get("children", [])]
-    for child, below in zip(children, [*children[1:], ""]):
-        picture = "".join(
-            buffer["data"]
-            for buffer in state.get(child, {}).get("buffers", [])
-            if buffer["path"] == ["value"]
-        )
-        caption = state.get(below, {}).get("state", {}).get("value")
-        if picture and isinstance(caption, str) and caption:
-            if not _hidden(state[child]["state"], state):
-                alt = html.escape(html.unescape(re.sub("<[^>]*>", "", caption)))
-                found.append(f'<p><img src="data:image/png;base64,{picture}" alt="{alt}"></p>')
-                found.append(caption)
-        else:
-            found += widget_html(child, state)
+    found = [output.get("data", {}).get("text/html", "") for output in fields.get("outputs", [])]
+    value = fields.get("value")
+    if isinstance(value, str) and re.search("<(figure|img|table)", value):
+        found.append(value)
+    for child in fields.get("children", []):
+        found += widget_html(child.removeprefix("IPY_MODEL_"), state)
     return found
-
-
-def _hidden(fields: dict, state: dict) -> bool:
-    layout = state.get(fields.get("layout", "").removeprefix("IPY_MODEL_"), {})
-    return layout.get("state", {}).get("display") == "none"
-
-
-def _has_content(value) -> bool:
-    return isinstance(value, str) and re.search("<(figure|img|table)", value) is not None
 
 
 def merge_streams(outputs: list) -> list:

@@ -307,10 +307,7 @@ print(pathlib.Path.cwd() / "x")
 print(object())
 sys.stderr.write(" 50%|#####     | 1/2 [00:01<00:01]")
 framed = ipywidgets.HTML('<img src="data:," alt="a dot">')
-picture, caption = ipywidgets.Image(value=b"PNG"), ipywidgets.HTML("It rises &amp; <b>falls</b>.")
-hidden = ipywidgets.Image(value=b"none", layout={"display": "none"})
-row = ipywidgets.HBox([picture, caption, hidden, ipywidgets.HTML("")])
-display(ipywidgets.VBox([ipywidgets.IntSlider(), framed, row]))"""
+display(ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.HBox([framed])]))"""
 
 
 def test_running_keeps_ids_and_drops_what_varies(tmp_path, capsys):
@@ -333,10 +330,7 @@ def test_running_keeps_ids_and_drops_what_varies(tmp_path, capsys):
     printed, widget = first.cells[2].outputs
     assert printed.text == "temporary/" + printed.text.split("/", 1)[1]
     assert "<object object at 0x…>" in printed.text
-    shown = widget.data["text/html"]
-    assert '<img src="data:," alt="a dot">' in shown
-    assert '<img src="data:image/png;base64,UE5H" alt="It rises &amp; falls.">' in shown
-    assert shown.count("<img") == 2  # not the hidden one
+    assert '<img src="data:," alt="a dot">' in widget.data["text/html"]
     assert set(first.metadata) == {"kernelspec", "language_info", "sff_teach"}
 
     assert run_notebooks.main([str(path)]) == 0

@@ -17,6 +17,7 @@ LEARNING = (
     "goodness.py",
     "losses.py",
     "core.py",
+    "_graph.py",
     "split.py",
     "forward_forward.py",
     "rules.py",
@@ -138,6 +139,7 @@ def test_linear_head_is_pool_and_linear():
     head = LinearHead(4, 3)
     h = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(head(h), head.linear(h.mean((2, 3))))
+    torch.testing.assert_close(head(h[:, :, 0, 0]), head.linear(h[:, :, 0, 0]))  # a vector (B, C)
 
 
 def test_head_gives_the_evidence_map_of_its_goodness():

@@ -68,7 +68,7 @@ def test_recompute_gives_the_same_update_and_statistics(dropout):
     plain, lean = network(dropout), network(dropout)
     names, bodies = list(lean.state_dict()), [block.body for block in lean.blocks]
     with recompute(lean, batch()[0][:2]) as cuts:
-        assert cuts == ["", "conv", "conv", ""]
+        assert [bool(cut) for cut in cuts] == [False, True, True, False]
         losses = train(lean)
     assert torch.equal(losses, train(plain))
     assert_same_weights(plain, lean, **EXACT)

@@ -179,6 +179,11 @@ def test_bad_input_is_one_sentence_before_training(train, options, error, messag
     assert "\n" not in str(caught.value)
 
 
+def test_label_smoothing_is_refused_where_it_would_do_nothing():
+    with pytest.raises(ValueError, match="no effect on Forward-Forward"):
+        fit(network("ff"), (X, Y), rule="ff", label_smoothing=0.1, **QUIET)
+
+
 def test_labels_beyond_the_models_classes(digits):
     data = from_arrays(X.clone(), Y % 10)
     torch.manual_seed(0)

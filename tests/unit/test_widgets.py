@@ -265,6 +265,7 @@ def test_stop_ends_the_run_which_is_then_no_trial(explorer, monkeypatch):
     explorer.train.click()  # one run at a time
     assert explorer.thread is thread
     assert "epoch 1 of 40" in explorer.status.value
+    assert explorer.progress.value == 1 / 40
     explorer.stop.click()
     thread.join(WAIT)
     assert not thread.is_alive()
