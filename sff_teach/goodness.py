@@ -164,13 +164,14 @@ class _QuadraticForm(Function):
     """``g = wᵀ M w`` with ``M = h hᵀ / N``, (B, C, N) and (F, C) → (B, F), and its gradient.
 
     Autograd would not know that M is symmetric. Knowing it, ``dg/dw = 2 M w`` is what forward
-    computed anyway, and ``dg/dh = 2 (w wᵀ) h / N``: two matrix products less.
+    computed anyway, and ``dg/dh = 2 (w wᵀ) h / N``: two matrix products less. The products with
+    the weight are written as 1×1 convolutions, which are faster than ``@`` on processors.
     """
 
     @staticmethod
     def forward(ctx, h: Tensor, weight: Tensor) -> Tensor:
         moment = h @ h.transpose(1, 2) / h.shape[2]  # (B, C, C)
-        product = weight @ moment  # (B, F, C)
+        product = F.conv1d(moment, weight[:, :, None])  # M w, (B, F, C)
         ctx.save_for_backward(h, weight, product)
         return (product * weight).sum(2)
 
@@ -180,6 +181,6 @@ class _QuadraticForm(Function):
         h, weight, product = ctx.saved_tensors
         grad = grad[:, :, None]  # (B, F, 1)
         to_weight = 2 * (product * grad).sum(0)
-        to_moment = weight.T @ (weight * grad)  # (B, C, C)
+        to_moment = F.conv1d(weight * grad, weight.T[:, :, None])  # (B, C, C)
         to_h = to_moment.to(h.dtype) @ h  # h is in half precision under autocast
         return to_h.mul_(2 / h.shape[2]), to_weight

@@ -24,19 +24,19 @@ def digits():
 def network(rule="sff", seed=0):
     torch.manual_seed(seed)
     if rule.startswith("ff"):
-        return FFNetwork(mlp(64, (64, 64)).children(), 10)
+        return FFNetwork(mlp(64, (200, 200)).children(), 10)
     return localize(cnn(1, (8, 16), pool_after=(1,)), 10, cut="layer")
 
 
 @pytest.mark.parametrize("rule", rules.RULES)
 def test_every_rule_learns_digits(rule, digits):
     model = network(rule)
-    history = fit(model, digits.train, digits.valid, rule=rule, epochs=25, lr=1e-2, **QUIET)
+    history = fit(model, digits.train, digits.valid, rule=rule, epochs=40, lr=1e-2, **QUIET)
     assert history.stopped is None
-    assert [row["epoch"] for row in history.rows] == list(range(1, 26))
+    assert [row["epoch"] for row in history.rows] == list(range(1, 41))
     assert all(row["complete"] for row in history.rows)
-    # chance is 10 %; each rule was above 85 % when this was written, greedy FF above 75 %
-    assert evaluate(model, digits.test).accuracy > 0.7
+    # chance is 10 %; each rule was at 90 to 95 % when this was written
+    assert evaluate(model, digits.test).accuracy > 0.8
     assert not model.training
 
 
