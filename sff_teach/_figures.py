@@ -246,7 +246,7 @@ def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> Non
     ax.set_ylim(ax.get_ylim())
     to_axes = ax.transData + ax.transAxes.inverted()
     wanted = [to_axes.transform((x, y))[1] for x, y, *_ in labels]
-    gap = 9 * 1.45 / 72 / (0.75 * ax.figure.get_figheight())
+    gap = 9 * 1.45 / 72 / (ax.get_position().height * ax.figure.get_figheight())
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     for (x, y, text, colour), height in zip(labels, _spread(wanted, gap)):
         ax.annotate(

@@ -329,6 +329,8 @@ def _mark(ax, marks, top):
         marks = [(where, text.replace(", ", "\n"), *look) for where, text, *look in marks]
         step = 0.24
     low, high = ax.get_xlim()
+    low = min(low, *(where for where, *_ in marks))  # a threshold may lie outside the data
+    high = max(high, *(where for where, *_ in marks))
     leftward = np.mean([where for where, *_ in marks]) > (low + high) / 2
     marks = sorted(marks, key=lambda mark: mark[0], reverse=not leftward)
     ends = [low, high]

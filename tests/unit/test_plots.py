@@ -503,3 +503,9 @@ def test_bad_input_is_answered_in_one_sentence(draw, message):
     with pytest.raises(ValueError, match=f"^{message}.*[.]$") as caught:
         draw()
     assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_outside_the_data_is_still_in_the_picture():
+    fig = plots.draw_goodness(torch.rand(200) * 0.2, torch.rand(200) * 0.2, 2.0)
+    low, high = fig.axes[0].get_xlim()
+    assert low < 0.2 and high >= 2.0
