@@ -200,6 +200,10 @@ def fit(
     model = _as_network(model, train, device)
     if len(train) == 1:
         raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
+    if batch_size == 1 and any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()
+    ):
+        raise ValueError("batch_size=1 leaves BatchNorm nothing to compare; give at least 2.")
 
     generator = torch.Generator().manual_seed(seed)
     learner = rule_class(

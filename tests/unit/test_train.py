@@ -165,6 +165,7 @@ X, Y = torch.randn(40, 1, 8, 8), torch.arange(40) % 10
         (X, {}, TypeError, "pair of tensors"),
         ((X, Y), {"rule": "SFF"}, ValueError, 'did you mean "sff"'),
         ((X, Y), {"epochs": 0}, ValueError, "epochs=0 is too small"),
+        ((X, Y), {"batch_size": 1}, ValueError, "batch_size=1 leaves BatchNorm"),
         ((X, Y), {"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
         ((X, Y), {"lr": -1}, ValueError, "lr=-1 is not above 0"),
         ((X, Y), {"schedule": "cosine"}, ValueError, "unknown schedule"),
