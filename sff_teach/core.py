@@ -35,7 +35,8 @@ def hand_over(
     Returns:
         A tensor of the shape of ``h``.
 
-    Source: Krutsylo 2025 says "layer-normalised" but not over which axes; both readings are here.
+    Source: Krutsylo 2025 says "layer-normalised" but not over which axes; ``"all"`` and
+    ``"channels"`` are the two readings, and ``"all"`` did better (results/normalisation.md).
     """
     if local:
         h = h.detach()  # the only place in this package where the gradient is cut

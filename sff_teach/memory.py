@@ -31,12 +31,15 @@ from .split import trace
 class Ledger:
     """Bytes of the storages that are held at the moment, each counted once, and their peak.
 
+    ``history`` has every value that ``now`` took.
+
     Args:
         ignore: tensors whose storages do not count.
     """
 
     def __init__(self, ignore: Iterable[Tensor] = ()):
         self.now = self.peak = 0
+        self.history = [0]
         self.holders = Counter()  # address of a storage → how many hold it
         self.ignore = {t.untyped_storage().data_ptr() for t in ignore}
 
@@ -47,8 +50,7 @@ class Ledger:
         if address in self.ignore or not size:
             return
         if not self.holders[address]:
-            self.now += size
-            self.peak = max(self.peak, self.now)
+            self._change(size)
         self.holders[address] += 1
         weakref.finalize(holder, self._release, address, size)
 
@@ -61,7 +63,12 @@ class Ledger:
     def _release(self, address: int, size: int) -> None:
         self.holders[address] -= 1
         if not self.holders[address]:
-            self.now -= size
+            self._change(-size)
+
+    def _change(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self.history.append(self.now)
 
 
 class _Packed:
