@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from sff_teach.recipes import Recipe
-from sff_teach.study import study, summarise, table
+from sff_teach.study import study, tables_by_vote
 
 HERE = Path(__file__).parent
 GRID = (0.0015, 0.003, 0.006)
@@ -56,13 +56,6 @@ def tuned(folder: str, row: dict) -> float:
     return max(runs, key=lambda run: run["accuracy_last"])["recipe"]["lr"]
 
 
-def name(record: dict) -> str:
-    """The row that a record belongs to."""
-    return next(
-        n for n, row in ROWS.items() if all(record["recipe"][k] == v for k, v in row.items())
-    )
-
-
 def main() -> None:
     """Tune, run seed by seed, write the table."""
     if not (folder := os.environ.get("SFF_CIFAR10")):
@@ -84,10 +77,7 @@ def main() -> None:
         "epoch, 10,000 test images; Student's t intervals; differences paired by seed. Parameters "
         "count the heads.",
     ]
-    for vote in ("mean", "last"):
-        who = "mean of all blocks" if vote == "mean" else "last block"
-        text += ["", f"## Prediction by the {who}", ""]
-        text += [table(summarise(records, f"accuracy_{vote}", name))]
+    text += tables_by_vote(records, ROWS)
     text += ["", "Peak learning rates chosen: " + ", ".join(f"{k} {v:g}" for k, v in rates.items())]
     (HERE / "cifar_rules.md").write_text("\n".join(text) + "\n")
 

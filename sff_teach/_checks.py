@@ -14,6 +14,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ._modes import looking
+
 
 def nearest(name: object, known: Iterable[str], what: str) -> NoReturn:
     """Raise the ValueError for an unknown `name`, with the nearest of the `known` ones.
@@ -172,10 +174,8 @@ def check_fits(model: torch.nn.Module, x: Tensor, argument: str = "x") -> None:
 
     Runs `model` once in evaluation mode without gradients; nothing in it changes.
     """
-    was_training = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with looking(model):
             model(x)
     except (RuntimeError, IndexError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -183,6 +183,3 @@ def check_fits(model: torch.nn.Module, x: Tensor, argument: str = "x") -> None:
             f"{argument} of shape {tuple(x.shape)} does not fit the model ({reason}); "
             "give images with the channels and size that it was built for."
         ) from None
-    finally:
-        for module, mode in was_training:
-            module.training = mode

@@ -15,6 +15,8 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ._modes import modes_kept
+
 EXAMPLES = 2  # images in the batch that measures shapes
 
 
@@ -54,25 +56,22 @@ def trace(model: nn.Module, whole: Collection[nn.Module] = ()) -> fx.GraphModule
     Raises:
         ValueError: torch.fx cannot trace the model.
     """
-    modes = [(module, module.training) for module in model.modules()]
     attributes = set(vars(model))
     graphs = []
     try:
-        for training in (False, True):
-            model.train(training)
-            graphs.append(_Tracer(whole).trace(model))
-            if not training:
-                traced = fx.GraphModule(model, graphs[0])
-            for constant in set(vars(model)) - attributes:  # the tracer leaves them on the model
-                delattr(model, constant)
+        with modes_kept(model):
+            for training in (False, True):
+                model.train(training)
+                graphs.append(_Tracer(whole).trace(model))
+                if not training:
+                    traced = fx.GraphModule(model, graphs[0])
+                for constant in set(vars(model)) - attributes:  # the tracer leaves them there
+                    delattr(model, constant)
     except Exception as error:
         raise ValueError(
             f"{type(model).__name__} cannot be traced by torch.fx ({reason(error)}); "
             "give its parts in order, stages=[...]."
         ) from None
-    finally:
-        for module, mode in modes:
-            module.training = mode
     traced.training = model.training
     traced.add_module("_mode", _Mode())
     twin, others, start = {}, list(graphs[1].nodes), 0  # twin: node when training → in evaluation
@@ -311,7 +310,6 @@ def dry_run(
     model looks at values, once more with real ones.
     """
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    modes = [(module, module.training) for module in model.modules()]
     log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is caught here
 
     def example() -> Tensor:
@@ -319,9 +317,10 @@ def dry_run(
         # With a gradient: attention has a fast path without, whose FLOPs are not counted.
         return x.reshape(*shape).requires_grad_().clone()
 
+    counter = FlopCounterMode(display=False)
     try:
-        model.eval()
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        with modes_kept(model), torch.enable_grad(), counter:
+            model.eval()
             try:
                 log.disabled = True
                 with FakeTensorMode(allow_non_fake_inputs=True):
@@ -330,8 +329,6 @@ def dry_run(
                 run(example(), counter)
     finally:
         log.disabled = False
-        for module, mode in modes:
-            module.training = mode
 
 
 class _Ruler(fx.Interpreter):

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -79,8 +79,6 @@ class Options:
 
     def apply(self, recipe: Recipe, **more) -> Recipe:
         """The recipe with the given values in place of its own."""
-        from dataclasses import asdict, replace
-
         changed = {name: value for name, value in asdict(self).items() if value is not None}
         more = {name: value for name, value in more.items() if value is not None}
         return replace(recipe, **changed, **more)

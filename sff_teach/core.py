@@ -186,6 +186,8 @@ class SFF(nn.Module):
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
         """(B, blocks, K) → (B, K): the vote, this model's own or the one named."""
+        if vote not in (None, *VOTES):
+            raise ValueError(f"vote is {vote!r}; choose one of {VOTES}.")
         return goodness.mean(1) if (vote or self.vote) == "mean" else goodness[:, -1]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Every layer learns, by itself, high goodness for positives and low for negatives
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from ._checks import check_count, check_known, check_labels, check_positive
+from ._modes import looking
 from .core import hand_over
 from .goodness import mean_squares, sum_squares
 from .losses import logistic_loss, symba_loss
@@ -72,15 +72,6 @@ def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Ten
     wrong = g.nan_to_num().scatter(1, y[:, None], float("-inf"))  # NaN is for the loss to report
     p = wrong.softmax(1).to(g.device if generator is None else generator.device)
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(y.device)
-
-
-@contextmanager
-def _looking(network: nn.Module):
-    """Evaluation mode without gradients: nothing in the network changes, not even BatchNorm."""
-    training = network.training
-    with torch.no_grad():
-        yield network.eval()
-    network.train(training)
 
 
 class FFNetwork(nn.Module):
@@ -162,7 +153,9 @@ class FFNetwork(nn.Module):
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
         """(B, layers, K) → (B, K): the vote, this network's own or the one named."""
-        start = {"but-first": self._first, "mean": 0, "last": -1}[vote or self.vote]
+        starts = {"but-first": self._first, "mean": 0, "last": -1}
+        check_known(vote or self.vote, starts, "vote")
+        start = starts[vote or self.vote]
         return goodness[:, start:].mean(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,7 +182,7 @@ class FFNetwork(nn.Module):
         """(B,) wrong labels of the network's kind."""
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
-        with _looking(self):
+        with looking(self):
             return hard_labels(self.slope * self(x), y, generator)
 
 
@@ -240,7 +233,7 @@ def ff_step(
 
 def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
     """Teach the softmax read-out one minibatch of neutral-label activations."""
-    with _looking(network):
+    with looking(network):
         features = network.neutral_features(x)  # (B, D), no gradient to the layers
     loss = F.cross_entropy(network.readout(features), y)
     optimizer.zero_grad()

@@ -328,7 +328,8 @@ class AccumulatedBackprop(Backprop):
             _, g = self.model.blocks[0](x_part)
             part = class_loss(g, y_part, self.label_smoothing) * (len(y_part) / len(y))
             part.backward()
-            loss = loss + part.detach()
+            with torch.no_grad():
+                loss = loss + part
             correct = correct + (g.argmax(1) == y_part).sum()
         optimizer.step()
         return StepResult(loss[None], correct[None])

@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
@@ -25,7 +25,7 @@ from .forward_forward import FFNetwork
 from .models import NETWORKS
 from .recipes import Recipe
 from .split import localize
-from .train import History, evaluate, fit
+from .train import History, evaluate_votes, fit
 
 CONTROLS = ("bp", "bp-goodness", "deepsup", "sff")
 FIT_OPTIONS = (
@@ -99,17 +99,17 @@ def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
     check_known(on, ("test", "valid"), "part of the data")
     splits = _load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
     model, history = run(recipe, splits, validate=on == "test", **fit_options)
-    votes = {v: evaluate(model, getattr(splits, on), vote=v) for v in (None, "mean", "last")}
+    own, mean, last = evaluate_votes(model, getattr(splits, on), (None, "mean", "last"))
     return _rounded(
         {
             "rule": recipe.rule,
             "images": len(splits.train),
             "seed": recipe.seed,
             "on": on,
-            "accuracy": votes[None].accuracy,
-            "accuracy_mean": votes["mean"].accuracy,
-            "accuracy_last": votes["last"].accuracy,
-            "block_accuracy": votes["mean"].block_accuracy,
+            "accuracy": own.accuracy,
+            "accuracy_mean": mean.accuracy,
+            "accuracy_last": last.accuracy,
+            "block_accuracy": mean.block_accuracy,
             "parameters": history.parameters,
             "seconds": history.seconds,
             "stopped": history.stopped,
@@ -360,3 +360,27 @@ def table(summaries: Iterable[Summary]) -> str:
             f"| {s.seconds:.1f} | {s.verdict} |"
         )
     return "\n".join(lines)
+
+
+def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
+    """For ``summarise``: the name of the first row whose settings a record's recipe has.
+
+    Args:
+        rows: name → what distinguishes the row, as fields of ``Recipe``.
+    """
+
+    def name(record: dict) -> str:
+        return next(
+            n for n, row in rows.items() if all(record["recipe"][k] == v for k, v in row.items())
+        )
+
+    return name
+
+
+def tables_by_vote(records: Sequence[dict], rows: Mapping[str, Mapping]) -> list[str]:
+    """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's."""
+    lines = []
+    for vote, who in (("mean", "mean of all blocks"), ("last", "last block")):
+        summaries = summarise(records, f"accuracy_{vote}", row_name(rows))
+        lines += ["", f"## Prediction by the {who}", "", table(summaries)]
+    return lines

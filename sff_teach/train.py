@@ -3,7 +3,7 @@
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from ._checks import (
     check_positive,
     check_seed,
 )
+from ._modes import looking
 from .core import SFF
 from .data import ImageSet, augment_flip_crop, batches, from_arrays
 from .forward_forward import FFNetwork
@@ -198,6 +199,8 @@ def fit(
     valid = None if valid is None else as_image_set(valid, "valid")
     device = pick_device(device)
     model = _as_network(model, train, device)
+    if valid is not None:
+        _as_network(model, valid, device)
     if len(train) == 1:
         raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
     if batch_size == 1 and any(
@@ -253,7 +256,7 @@ def fit(
                     bar.update()
                 row = {"epoch": epoch + 1, "complete": history.stopped is None} | meter.row()
                 if valid is not None and history.stopped is None:
-                    row |= _validation(evaluate(model, valid))
+                    row |= _validation(*_measure(model, valid))
             except KeyboardInterrupt:
                 history.stopped = "interrupted"
                 row = {"epoch": epoch + 1, "complete": False} | meter.row()
@@ -359,20 +362,41 @@ def evaluate(
     Returns:
         An Evaluation.
     """
+    return evaluate_votes(model, data, (vote,), batch_size=batch_size)[0]
+
+
+def evaluate_votes(
+    model: nn.Module,
+    data: ImageSet | tuple[Tensor, Tensor],
+    votes: Sequence[str | None],
+    *,
+    batch_size: int = 500,
+) -> list[Evaluation]:
+    """``evaluate`` with several votes from a single pass over the data, one Evaluation each."""
     data = as_image_set(data, "data")
-    device = next(model.parameters()).device
-    network = _as_network(model, data, device)
-    was_training = network.training
-    network.eval()
-    correct, right, loss = 0, 0, 0.0
-    with torch.no_grad():
+    network = _as_network(model, data, next(model.parameters()).device)
+    return _measure(network, data, votes, batch_size)
+
+
+def _measure(
+    network: SFF | FFNetwork,
+    data: ImageSet,
+    votes: Sequence[str | None] = (None,),
+    batch_size: int = 500,
+) -> list[Evaluation]:
+    """``evaluate_votes`` on what has been checked already."""
+    device = next(network.parameters()).device
+    right, loss = [0] * len(votes), [0.0] * len(votes)
+    correct = 0  # by block
+    with looking(network):
         for x, y in batches(data, batch_size):
             y = y.to(device)
             goodness = network.block_goodness(x.to(device))  # (B, blocks, K)
-            voted = network.combine(goodness, vote)  # (B, K)
-            loss += nn.functional.cross_entropy(voted, y, reduction="sum").item()
-            right += (voted.argmax(1) == y).sum().item()
             correct = correct + (goodness.argmax(2) == y[:, None]).sum(0)
-    network.train(was_training)
+            for i, vote in enumerate(votes):
+                voted = network.combine(goodness, vote)  # (B, K)
+                right[i] += (voted.argmax(1) == y).sum().item()
+                loss[i] += nn.functional.cross_entropy(voted, y, reduction="sum").item()
     n = len(data)
-    return Evaluation(right / n, [c / n for c in correct.tolist()], loss / n, n)
+    by_block = [count / n for count in correct.tolist()]
+    return [Evaluation(r / n, by_block, total / n, n) for r, total in zip(right, loss)]

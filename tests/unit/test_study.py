@@ -15,9 +15,11 @@ from sff_teach.study import (
     interval,
     measure_run,
     read_runs,
+    row_name,
     study,
     summarise,
     table,
+    tables_by_vote,
 )
 from sff_teach.train import fit
 
@@ -143,3 +145,17 @@ def test_every_recipe_builds_and_takes_a_step(name):
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(ValueError, match='did you mean "fashion-sff"'):
         get_recipe("fashion-sf")
+
+
+def test_rows_are_named_by_their_recipes_and_shown_by_both_votes():
+    rows = {"bp": {"rule": "bp"}, "sff 3×3": {"rule": "sff", "kernel_size": 3}}
+    runs = []
+    for seed in range(2):
+        for settings in rows.values():
+            run = record(settings["rule"], seed, 0.5) | {"recipe": settings}
+            runs.append(run | {"accuracy_mean": 0.5 + 0.1 * seed, "accuracy_last": 0.7})
+    assert [row_name(rows)(run) for run in runs[:2]] == ["bp", "sff 3×3"]
+    text = "\n".join(tables_by_vote(runs, rows))
+    mean, last = text.split("## Prediction by the ")[1:]
+    assert mean.startswith("mean of all blocks") and "| 200 | sff 3×3 | 2 | 55.0 |" in mean
+    assert last.startswith("last block") and "| 200 | sff 3×3 | 2 | 70.0 |" in last

@@ -11,7 +11,7 @@ from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, mlp
 from sff_teach.split import localize
-from sff_teach.train import History, evaluate, fit, one_cycle
+from sff_teach.train import History, evaluate, evaluate_votes, fit, one_cycle
 
 QUIET = {"progress": False, "device": "cpu"}
 
@@ -78,6 +78,30 @@ def test_evaluate_is_the_manual_count_and_changes_nothing(digits):
     assert result.n == len(digits.test)
     last = evaluate(model, digits.test, vote="last")
     assert last.accuracy == pytest.approx(right[-1].item(), abs=1 / len(digits.test))
+
+
+@pytest.mark.parametrize("rule", ["sff", "ff"])
+def test_several_votes_in_one_pass_are_those_of_several_passes(rule, digits):
+    model = network(rule)
+    votes = (None, "mean", "last")
+    together = evaluate_votes(model, digits.test, votes)
+    assert together == [evaluate(model, digits.test, vote=vote) for vote in votes]
+    with pytest.raises(ValueError, match="vote.*first"):
+        evaluate(model, digits.test, vote="first")
+
+
+def test_evaluating_leaves_every_module_in_its_own_mode(digits):
+    torch.manual_seed(0)
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).eval()
+    classifier[2].train()  # half of it frozen, as in fine-tuning
+    before = [module.training for module in classifier.modules()]
+    evaluate(classifier, digits.test)
+    assert [module.training for module in classifier.modules()] == before
+
+
+def test_bad_validation_labels_are_found_before_training(digits):
+    with pytest.raises(ValueError, match="with 10 classes"):
+        fit(network(), digits.train, (digits.valid.x, digits.valid.y + 1), epochs=1, **QUIET)
 
 
 def test_stop_event_ends_after_the_current_step(digits):
