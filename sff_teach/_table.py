@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ._graph import dry_run, reason
 from .core import SFF, GoodnessHead
 from .goodness import cheaper_form
+from .heads import HiddenHead
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def _form(head: nn.Module, h: Tensor) -> str:
         return head.form
     if head.weight.shape[-1] > 1:
         return "direct"
-    return cheaper_form(head.channels, head.weight.shape[0], h[0].numel() // head.channels)
+    h = head.before(h) if isinstance(head, HiddenHead) else h
+    channels = head.weight.shape[1]
+    return cheaper_form(channels, head.weight.shape[0], h[0].numel() // channels)
 
 
 def _names(model: SFF) -> list[str]:

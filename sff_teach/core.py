@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._checks import check_known
 from .goodness import class_goodness, head_activation
 
 NORMALISATIONS = ("all", "channels", "length", "none")
-VOTES = ("mean", "last")
+VOTES = ("mean", "last", "learned")
 
 
 def hand_over(
@@ -100,10 +101,7 @@ class GoodnessHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """What an ordinary CNN ends with, for the backprop baseline: average over positions, linear.
-
-    ``logits = W · mean_hw h + b``.
-    """
+    """An ordinary CNN's end, for the backprop baseline: ``logits = W · mean_hw h + b``."""
 
     def __init__(self, channels: int, num_classes: int, channel_dim: int = 1):
         super().__init__()
@@ -135,7 +133,8 @@ class SFF(nn.Module):
     Args:
         blocks: LocalBlocks in order.
         normalise: what happens between blocks, see ``hand_over``.
-        vote: ``"mean"`` of all blocks' goodness (the paper's rule) or the ``"last"`` block's.
+        vote: the ``"mean"`` of all blocks' goodness (the paper's), the ``"last"`` block's, or with
+            ``"learned"`` weights (``heads.learn_vote``).
         original: the model the blocks were cut from, if any; its weights are the blocks' weights.
 
     Raises:
@@ -154,11 +153,10 @@ class SFF(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         if not self.blocks:
             raise ValueError("blocks is empty; give at least one LocalBlock.")
-        if normalise not in NORMALISATIONS:
-            raise ValueError(f"normalise is {normalise!r}; choose one of {NORMALISATIONS}.")
-        if vote not in VOTES:
-            raise ValueError(f"vote is {vote!r}; choose one of {VOTES}.")
+        check_known(normalise, NORMALISATIONS, "normalise")
+        check_known(vote, VOTES, "vote")
         self.normalise, self.vote = normalise, vote
+        self.register_buffer("vote_weights", torch.ones(len(self.blocks)) / len(self.blocks))
         self._original = [original]  # in a list: its parameters are the blocks', not more
 
     @property
@@ -186,9 +184,11 @@ class SFF(nn.Module):
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
         """(B, blocks, K) → (B, K): the vote, this model's own or the one named."""
-        if vote not in (None, *VOTES):
-            raise ValueError(f"vote is {vote!r}; choose one of {VOTES}.")
-        return goodness.mean(1) if (vote or self.vote) == "mean" else goodness[:, -1]
+        vote = self.vote if vote is None else vote
+        check_known(vote, VOTES, "vote")
+        if vote == "learned":
+            return torch.einsum("nbk,b->nk", goodness, self.vote_weights)
+        return goodness.mean(1) if vote == "mean" else goodness[:, -1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K): the voted class goodness."""

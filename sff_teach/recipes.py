@@ -13,8 +13,9 @@ class Recipe:
     Attributes:
         data, fraction, validation: see ``data.load``; the fraction is drawn with ``seed``.
         network: a name from ``models.NETWORKS`` or of a torchvision classifier.
-        rule: see ``rules.RULES``. cut, kernel_size, filters, normalise, vote: see ``localize``;
-            ``bp`` uses none of them, ``ff`` treats every layer of the network as its own.
+        rule: see ``rules.RULES``. cut, kernel_size, filters, hidden, normalise, vote: see
+            ``localize``; ``bp`` uses none of them, ``ff`` takes every layer of the network by
+            itself.
         epochs, batch_size, lr, weight_decay, schedule, label_smoothing, augment: see ``fit``.
         seed: initial weights, subset, order. device: where.
     """
@@ -27,6 +28,7 @@ class Recipe:
     cut: int | str = "layer"
     kernel_size: int = 1
     filters: int = 1
+    hidden: int = 0
     normalise: str = "all"
     vote: str = "mean"
     epochs: int = 4

@@ -5,6 +5,7 @@ fits on a screen. ``bp``, ``bp-goodness``, ``deepsup`` and ``sff`` differ in exa
 one to the next: the head, the number of blocks, the cut.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,43 @@ def deepsup_step(
         return StepResult(torch.stack(losses), torch.stack(correct))
 
 
+def overlap_step(
+    model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], label_smoothing: float = 0.0
+) -> StepResult:
+    """One minibatch of SFF in which a block's loss also updates the block before it, no further.
+
+    Block k learns from ``loss_k + loss_{k+1}``: it waits until the next block has sent the gradient
+    of its own loss back over the boundary. Two blocks' graphs are alive at a time.
+
+    Args as in ``sff_step``.
+
+    Source: overlapping local updates, Laskin et al. (2020); with Forward-Forward, Dooms et al.
+    (2023). The paper's SFF has none.
+    """
+    losses, correct = [], []
+
+    def learn(block: LocalBlock, optimizer: Optimizer, roots: list[Tensor], grads: list) -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(roots, grads, inputs=list(block.parameters()))
+        optimizer.step()
+
+    waiting = None
+    for block, optimizer in zip(model.blocks, optimizers, strict=True):
+        h, g = block(x)
+        loss = class_loss(g, y, label_smoothing)
+        if waiting:
+            (to_input,) = torch.autograd.grad(loss, x, retain_graph=True)  # of this loss alone
+            (previous, its_optimizer, its_loss, its_output) = waiting
+            learn(previous, its_optimizer, [its_loss, its_output], [None, to_input])
+        waiting = (block, optimizer, loss, model.hand_over(block, h, local=False))
+        x = model.hand_over(block, h).requires_grad_()
+        losses.append(loss)
+        correct.append((g.argmax(1) == y).sum())
+    learn(*waiting[:2], [waiting[2]], [None])
+    with torch.no_grad():
+        return StepResult(torch.stack(losses), torch.stack(correct))
+
+
 def join_blocks(model: SFF, head: nn.Module) -> SFF:
     """Turn all blocks into a single one with the given head, in place.
 
@@ -83,6 +121,7 @@ def join_blocks(model: SFF, head: nn.Module) -> SFF:
     bodies = [block.body for block in model.blocks]
     body = bodies[0] if len(bodies) == 1 else nn.Sequential(*bodies)
     model.blocks = nn.ModuleList([LocalBlock(body, head)])
+    model.vote_weights = model.vote_weights.new_ones(1)
     return model
 
 
@@ -224,6 +263,52 @@ class ScalableForwardForward(Rule):
         return sff_step(self.model, x, y, self.optimizers, self.label_smoothing)
 
 
+class OverlappingSFF(ScalableForwardForward):
+    """``sff-overlap``: a block's loss also updates the block before it."""
+
+    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+        """Learn from one minibatch, each block from its own loss and the next one's."""
+        return overlap_step(self.model, x, y, self.optimizers, self.label_smoothing)
+
+
+class LookaheadSFF(ScalableForwardForward):
+    """``sff-lookahead``: block k also learns what helps a moving average of block k+1.
+
+    ``loss = loss_k + cross-entropy(goodness of average_{k+1}(h_k), y)``; the average is frozen in
+    this step and follows its block by ``average ← 0.9 average + 0.1 block``. In contrast to
+    ``sff-overlap`` no gradient comes from the next block itself, so blocks need not wait.
+    """
+
+    decay = 0.9
+
+    def prepare(self, model: nn.Module) -> SFF:
+        model = super().prepare(model)
+        self.averages = copy.deepcopy(model.blocks[1:]).requires_grad_(False).train()
+        return model
+
+    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+        """Learn from one minibatch, block by block."""
+        losses, correct = [], []
+        blocks = list(zip(self.model.blocks, self.optimizers, [*self.averages, None], strict=True))
+        for block, optimizer, ahead in blocks:
+            h, g = block(x)
+            loss = total = class_loss(g, y, self.label_smoothing)
+            if ahead is not None:
+                _, g_ahead = ahead(self.model.hand_over(block, h, local=False))
+                total = loss + class_loss(g_ahead, y, self.label_smoothing)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            x = self.model.hand_over(block, h)
+            losses.append(loss)
+            correct.append((g.argmax(1) == y).sum())
+        with torch.no_grad():
+            for average, block in zip(self.averages, self.model.blocks[1:], strict=True):
+                for a, p in zip(average.parameters(), block.parameters(), strict=True):
+                    a.lerp_(p, 1 - self.decay)
+            return StepResult(torch.stack(losses), torch.stack(correct))
+
+
 class ForwardForward(Rule):
     """``ff``: Hinton's Forward-Forward, all layers and the read-out learning on every minibatch."""
 
@@ -273,6 +358,8 @@ RULES: dict[str, type[Rule]] = {
     "bp-goodness": BackpropGoodness,
     "deepsup": DeepSupervision,
     "sff": ScalableForwardForward,
+    "sff-overlap": OverlappingSFF,
+    "sff-lookahead": LookaheadSFF,
     "ff": ForwardForward,
     "ff-greedy": GreedyForwardForward,
 }

@@ -32,6 +32,7 @@ from ._graph import (
 )
 from ._table import BlockRow, BlockTable, describe
 from .core import SFF, GoodnessHead, LocalBlock
+from .heads import HiddenHead
 
 __all__ = [
     "BlockRow",
@@ -55,6 +56,7 @@ def localize(
     cut: str | int = "block",
     kernel_size: int = 1,
     filters: int = 1,
+    hidden: int = 0,
     form: str = "auto",
     normalise: str = "all",
     vote: str = "mean",
@@ -73,6 +75,8 @@ def localize(
         num_classes: K.
         cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
         kernel_size, filters, form: of the heads, see ``GoodnessHead``.
+        hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
+            ``heads.HiddenHead``: nearer to backprop's accuracy, at a price.
         normalise, vote: see ``SFF``.
         stages: instead of ``cut``, the parts in order: modules, names, or lists of them. The output
             of one is the input of the next; leave pooling and classifier out.
@@ -102,13 +106,15 @@ def localize(
     weight = next(model.parameters(), torch.empty(0))
     blocks = []
     for number, stage in enumerate(plan, 1):
-        if kernel_size > 1 and len(stage.shape) != 4:
+        if (kernel_size > 1 or hidden) and len(stage.shape) != 4:
+            name, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
             raise ValueError(
-                f"kernel_size={kernel_size} needs maps (B, C, H, W), but block {number} gives "
-                f"(B, {', '.join(map(str, stage.shape[1:]))}); use kernel_size=1."
+                f"{name} needs maps (B, C, H, W), but block {number} gives "
+                f"(B, {', '.join(map(str, stage.shape[1:]))}); use {name.split('=')[0]}={plain}."
             )
-        channels = stage.shape[stage.channel_dim]
-        head = GoodnessHead(channels, num_classes, kernel_size, filters, form, stage.channel_dim)
+        size = (stage.shape[stage.channel_dim], num_classes)
+        form_of = (kernel_size, filters, form, stage.channel_dim)
+        head = HiddenHead(*size, hidden, *form_of) if hidden else GoodnessHead(*size, *form_of)
         blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
     return SFF(blocks, normalise=normalise, vote=vote, original=model)
 

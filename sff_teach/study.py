@@ -20,8 +20,10 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from ._checks import check_known
+from .core import SFF
 from .data import ImageSet, Splits, load
 from .forward_forward import FFNetwork
+from .heads import learn_vote
 from .models import NETWORKS
 from .recipes import Recipe
 from .split import localize
@@ -60,6 +62,7 @@ def build(recipe: Recipe, data: ImageSet) -> nn.Module:
         cut=recipe.cut,
         kernel_size=recipe.kernel_size,
         filters=recipe.filters,
+        hidden=recipe.hidden,
         normalise=recipe.normalise,
         vote=recipe.vote,
         input_shape=(data.channels, *data.size),
@@ -81,7 +84,10 @@ def run(
     model = build(recipe, splits.train)
     options = {name: getattr(recipe, name) for name in FIT_OPTIONS}
     valid = splits.valid if validate else None
-    return model, fit(model, splits.train, valid, **options, **fit_options)
+    history = fit(model, splits.train, valid, **options, **fit_options)
+    if isinstance(model, SFF) and recipe.vote == "learned":
+        learn_vote(model, splits.train)
+    return model, history
 
 
 def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
@@ -215,11 +221,11 @@ def study(
         The records of these recipes. Ctrl-C returns those measured so far.
     """
     recipes = list(recipes)
-    known = {_key(r["recipe"], r["on"]): r for r in (read_runs(path) if path else [])}
+    known = {_key(Recipe(**r["recipe"]), r["on"]): r for r in (read_runs(path) if path else [])}
     records = []
     try:
         for recipe in tqdm(recipes, desc="runs", unit="run", disable=not progress):
-            key = _key(asdict(recipe), on)
+            key = _key(recipe, on)
             if key not in known:
                 known[key] = measure_run(recipe, on, progress=False)
                 if known[key]["stopped"] == "interrupted":
@@ -232,9 +238,9 @@ def study(
     return records
 
 
-def _key(recipe: dict, on: str) -> str:
+def _key(recipe: Recipe, on: str) -> tuple[Recipe, str]:
     """What makes two runs the same run; where it ran does not count."""
-    return json.dumps([on, {k: v for k, v in recipe.items() if k != "device"}], sort_keys=True)
+    return replace(recipe, device="any"), on
 
 
 def compare(
@@ -370,8 +376,9 @@ def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
     """
 
     def name(record: dict) -> str:
+        recipe = Recipe(**record["recipe"])  # older records lack newer fields
         return next(
-            n for n, row in rows.items() if all(record["recipe"][k] == v for k, v in row.items())
+            n for n, row in rows.items() if all(getattr(recipe, k) == v for k, v in row.items())
         )
 
     return name

@@ -17,6 +17,7 @@ LEARNING = (
     "goodness.py",
     "losses.py",
     "core.py",
+    "heads.py",
     "_graph.py",
     "split.py",
     "forward_forward.py",
@@ -156,8 +157,8 @@ def test_head_gives_the_evidence_map_of_its_goodness():
         (lambda: GoodnessHead(4, 3, kernel_size=2), "kernel_size is 2; use an odd number"),
         (lambda: GoodnessHead(4, 1), "at least two classes"),
         (lambda: SFF([]), "blocks is empty"),
-        (lambda: make_model(normalise="batch"), "normalise is 'batch'; choose one of"),
-        (lambda: make_model(vote="first"), "vote is 'first'; choose one of"),
+        (lambda: make_model(normalise="batch"), 'unknown normalise "batch"'),
+        (lambda: make_model(vote="first"), 'unknown vote "first"'),
     ],
 )
 def test_bad_arguments(make, message):

@@ -201,3 +201,44 @@ def test_different_filters_and_kernels_train():
     x, y = next(stream(1))
     losses = [rule.step(x, y).losses.sum().item() for _ in range(30)]
     assert losses[-1] < losses[0] / 2
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
+def by_hand(model, x, y, ahead):
+    """Each block's gradients of its own loss plus the next block's, nothing else reaching it."""
+    inputs = [x]
+    for block in model.blocks[:-1]:
+        inputs.append(model.hand_over(block, block.body(inputs[-1])))
+    gradients = []
+    for k, block in enumerate(model.blocks):
+        h, g = block(inputs[k])
+        loss = class_loss(g, y)
+        if k + 1 < len(model.blocks):
+            loss = loss + class_loss(ahead[k](model.hand_over(block, h, local=False))[1], y)
+        gradients.append(torch.autograd.grad(loss, list(block.parameters())))
+    return gradients
+
+
+@pytest.mark.parametrize("name", ["sff-overlap", "sff-lookahead"])
+def test_overlap_and_lookahead_learn_from_the_next_loss_and_no_further(name):
+    x, y = next(stream(1))
+    model = make_model().train()
+    before = copy.deepcopy(model)
+    expected = by_hand(copy.deepcopy(model), x, y, before.blocks[1:])
+    get_rule(name)(model, sgd).step(x, y)
+    for block, old, gradients in zip(model.blocks, before.blocks, expected, strict=True):
+        for new, was, gradient in zip(block.parameters(), old.parameters(), gradients, strict=True):
+            torch.testing.assert_close(was - new, gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_lookahead_averages_follow_their_blocks():
+    rule = make("sff-lookahead")
+    first = [p.clone() for p in rule.averages.parameters()]
+    rule.step(*next(stream(1)))
+    blocks = [p for block in rule.model.blocks[1:] for p in block.parameters()]
+    for old, now, p in zip(first, rule.averages.parameters(), blocks, strict=True):
+        torch.testing.assert_close(now, 0.9 * old + 0.1 * p)
+        assert not now.requires_grad

@@ -1,0 +1,93 @@
+"""Ways to close the gap to backprop in the head and in the vote; the paper's plain head is in core.
+
+A block that is a single layer must find features which a linear filter on them can judge already.
+A head with a small network of its own lets the block keep features that need one more layer.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._checks import check_count
+from ._modes import looking
+from .core import SFF, GoodnessHead
+
+
+class HiddenHead(GoodnessHead):
+    """A small convolution, then class goodness of what it finds.
+
+    ``g_k = mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
+    convolution with stride 2. Like every head it serves its own block's loss and vote only; V costs
+    a quarter of a 3×3 convolution to as many channels.
+
+    Args:
+        channels, num_classes, kernel_size, filters, form, channel_dim: see ``GoodnessHead``.
+        hidden: channels of a.
+
+    Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
+    & Eidnes (2019), Belilovsky et al. (2020), Ma et al. (2024). The paper's SFF has none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        hidden: int,
+        kernel_size: int = 1,
+        filters: int = 1,
+        form: str = "auto",
+        channel_dim: int = 1,
+    ):
+        check_count(hidden, "hidden")
+        super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim)
+        self.channels, self.hidden = channels, hidden
+        self.convolution = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+        )
+
+    def before(self, h: Tensor) -> Tensor:
+        """a, with the channels where ``h`` has them."""
+        return self.convolution(h.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
+
+    def activation(self, h: Tensor) -> Tensor:
+        """z, (B, K·filters, ⌈H/2⌉, ⌈W/2⌉)."""
+        return super().activation(self.before(h))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K) class goodness."""
+        return super().forward(self.before(h))
+
+
+def learn_vote(model: SFF, data: "ImageSet", batch_size: int = 500) -> Tensor:  # noqa: F821
+    """Fit one weight per block for the vote, and make it the model's own.
+
+    ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem of as many unknowns as there
+    are blocks, solved by L-BFGS from equal weights. The blocks themselves are not changed.
+
+    Args:
+        model: trained; its ``vote`` becomes ``"learned"``.
+        data: images to fit the weights on: the training or the validation images, never the test.
+        batch_size: images at a time.
+
+    Returns:
+        (blocks,) the weights, also kept in ``model.vote_weights``.
+    """
+    with looking(model):
+        goodness = torch.cat([model.block_goodness(x) for x in data.x.split(batch_size)])
+    weights = torch.ones(goodness.shape[1]) / goodness.shape[1]
+    weights.requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(torch.einsum("nbk,b->nk", goodness, weights), data.y)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        model.vote_weights.copy_(weights)
+    model.vote = "learned"
+    return model.vote_weights
