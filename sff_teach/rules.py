@@ -101,9 +101,9 @@ def overlap_step(
         h, g = block(x)
         loss = class_loss(g, y, label_smoothing)
         if waiting:
-            (to_input,) = torch.autograd.grad(loss, x, retain_graph=True)  # of this loss alone
-            (previous, its_optimizer, its_loss, its_output) = waiting
-            learn(previous, its_optimizer, [its_loss, its_output], [None, to_input])
+            loss.backward(retain_graph=True, inputs=[x])  # x.grad: of this loss alone
+            previous, its_optimizer, its_loss, its_output = waiting
+            learn(previous, its_optimizer, [its_loss, its_output], [None, x.grad])
         waiting = (block, optimizer, loss, model.hand_over(block, h, local=False))
         x = model.hand_over(block, h).requires_grad_()
         losses.append(loss)
