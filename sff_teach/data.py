@@ -124,6 +124,17 @@ class ImageSet:
             )
         return replace(self, x=self.x[index], y=self.y[index])
 
+    def as_rgb(self) -> ImageSet:
+        """The same images with three equal channels, for networks made for colour; no copy.
+
+        Colour images come back as they are.
+        """
+        if self.channels == 3:
+            return self
+        if self.channels != 1:
+            raise ValueError(f"images have {self.channels} channels; as_rgb needs one or three.")
+        return replace(self, x=self.x.expand(-1, 3, -1, -1), mean=self.mean * 3, std=self.std * 3)
+
     def pixels(self) -> Tensor:
         """The images as they were, (N, C, H, W): x · std + mean; in [0, 1] for every named set."""
         mean, std = (_per_channel(v).to(self.x) for v in (self.mean, self.std))

@@ -44,7 +44,16 @@ FIT_OPTIONS = (
 )
 
 
-_load = lru_cache(maxsize=1)(load)  # runs of a study that follow each other share their images
+@lru_cache(maxsize=1)  # runs of a study that follow each other share their images
+def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -> Splits:
+    splits = load(name, fraction, seed, validation=validation)
+    return Splits(*(part.as_rgb() for part in splits)) if rgb else splits
+
+
+def load_for(recipe: Recipe) -> Splits:
+    """The recipe's data; grey images with three channels for torchvision's networks."""
+    rgb = recipe.network not in NETWORKS
+    return _load(recipe.data, recipe.fraction, recipe.seed, recipe.validation, rgb)
 
 
 def build(recipe: Recipe, data: ImageSet) -> nn.Module:
@@ -80,7 +89,7 @@ def run(
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
     """
     if splits is None:
-        splits = load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
+        splits = load_for(recipe)
     model = build(recipe, splits.train)
     options = {name: getattr(recipe, name) for name in FIT_OPTIONS}
     valid = splits.valid if validate else None
@@ -103,7 +112,7 @@ def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
         ``accuracy_last`` by both.
     """
     check_known(on, ("test", "valid"), "part of the data")
-    splits = _load(recipe.data, recipe.fraction, recipe.seed, validation=recipe.validation)
+    splits = load_for(recipe)
     model, history = run(recipe, splits, validate=on == "test", **fit_options)
     own, mean, last = evaluate_votes(model, getattr(splits, on), (None, "mean", "last"))
     return _rounded(
