@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
 from ._figures import GREY, INK, OKABE_ITO, WIDTH, ink, style, tint
+from ._table import BlockTable
 
 BLOCK, HEAD, GRADIENT = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 POSITIVE, NEGATIVE = OKABE_ITO["blue"], OKABE_ITO["orange"]
@@ -313,7 +314,7 @@ def diagram_block() -> Figure:
 
 @style()
 def draw_network(
-    shapes: Iterable[Sequence[int]],
+    shapes: Iterable[Sequence[int]] | BlockTable,
     cuts: Iterable[int] = (),
     *,
     rule: str = "sff",
@@ -322,12 +323,15 @@ def draw_network(
 ) -> Figure:
     """Draw a network layer by layer, its blocks enclosed, a head on each, a double bar at each cut.
 
-    `shapes`: the output shape (C, H, W) of every layer, or (C, N) for N tokens. A layer's height
+    `shapes`: the output shape (C, H, W) of every layer, or (C, N) for N tokens; or the table of
+    `describe`, whose blocks are then drawn as one layer each, cut from each other. A layer's height
     grows with the square root of its resolution, its width with the logarithm of its channels.
     `cuts`: how many layers stand in front of each cut, from 1 to `len(shapes) - 1`. `rule`: "sff";
     "deepsup" shows the gradient crossing; "bp" and "bp-goodness" allow no cut. `input_shape`: the
     image's (C, H, W). `notes`: a short text per block, written above its head ("83 %").
     """
+    if isinstance(shapes, BlockTable):
+        shapes, cuts = [row.output_shape for row in shapes], range(1, len(shapes))
     shapes = [tuple(shape) for shape in shapes]
     cuts = sorted(cuts)
     if not shapes:

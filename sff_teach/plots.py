@@ -48,6 +48,7 @@ __all__ = [
     "diagram_ff",
     "diagram_sff",
     "draw_block_accuracy",
+    "draw_by_blocks",
     "draw_class_goodness",
     "draw_compare",
     "draw_goodness",
@@ -460,6 +461,43 @@ def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accura
         labels.append((x[-1], means[-1], look.label, look.colour))
     ax.set_xscale("log")
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.minorticks_off()
+    end_labels(ax, labels)
+    return fig
+
+
+@style()
+def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
+    """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
+
+    `rows`: dicts with rule, accuracy (a fraction) and block_accuracy (its length is the number of
+    blocks), such as the records of `study` for one network. Rules with a single block, such as bp,
+    get a band across the figure: their mean and interval, to compare every other point with.
+    """
+    groups = {}
+    for row in rows:
+        key = row["rule"], len(row["block_accuracy"])
+        groups.setdefault(key, []).append(100 * row["accuracy"])
+    if not groups:
+        raise ValueError("rows is empty: pass the records of at least one run.")
+    rules = [rule for rule in RULE_STYLE if any(rule == name for name, _ in groups)]
+    most = max(blocks for _, blocks in groups)
+    fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel=f"{measure}, %")
+    labels = []
+    for i, rule in enumerate(rules):
+        look = rule_style(rule)
+        counts = sorted(blocks for name, blocks in groups if name == rule)
+        means, lows, highs = np.array([interval(groups[rule, n]) for n in counts]).T
+        if counts == [1]:
+            ax.axhspan(lows[0], highs[0], color=look.colour, alpha=0.1, linewidth=0)
+            ax.plot([1, most], means[[0, 0]], **look.line)
+        else:
+            where = np.array(counts) * 1.012 ** (i - 1.5)
+            ax.errorbar(where, means, yerr=highs - means, capsize=3, elinewidth=1.4, **look.line)
+        labels.append((most, means[-1], look.label, look.colour))
+    ax.set_xscale("log")
+    ticks = sorted({blocks for _, blocks in groups})
+    ax.set_xticks(ticks, [str(n) for n in ticks])
     ax.minorticks_off()
     end_labels(ax, labels)
     return fig

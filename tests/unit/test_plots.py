@@ -23,11 +23,16 @@ from PIL import Image
 
 from sff_teach import _figures, plots
 from sff_teach.rules import RULES
+from sff_teach.split import BlockRow, BlockTable
 from sff_teach.study import interval
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]  # fmt: skip
 FOUR_LAYERS = [(16, 14, 14), (32, 7, 7), (64, 7, 7), (64, 3, 3)]
+TABLE = BlockTable(
+    BlockRow(f"layer{i}", 1000, 650, shape, 10**6, 10**4, "direct")
+    for i, shape in enumerate([(64, 32, 32), (128, 16, 16), (256, 8, 8)], 1)
+)
 RESNET18 = [(64, 32, 32)] * 5 + [(128, 16, 16)] * 4 + [(256, 8, 8)] * 4 + [(512, 4, 4)] * 4
 
 
@@ -56,7 +61,7 @@ def study_rows(sizes=(200, 1000, 10000), seeds=5):
     return [
         {"rule": rule, "images": n, "seed": seed, "accuracy": level + noise.normal(0, 0.01)}
         for n, base in zip(sizes, (0.74, 0.83, 0.88))
-        for rule, level in zip(RULES, base + np.array([0, 0.002, 0.004, -0.003, -0.05, -0.06]))
+        for rule, level in zip(RULES, base + np.linspace(0.01, -0.06, len(RULES)))
         for seed in range(seeds)
     ]
 
@@ -72,6 +77,21 @@ def class_goodness(blocks=4, classes=10):
 
 def maps():
     return [np.random.default_rng(n).gamma(1, 1, (n, n)) for n in (14, 7, 3)]
+
+
+def rows_by_blocks(counts=(2, 4, 9), seeds=5):
+    noise = np.random.default_rng(0)
+    cases = [("bp", 1), ("bp-goodness", 1)]
+    cases += [(rule, n) for rule in ("deepsup", "sff") for n in counts]
+    return [
+        {
+            "rule": rule,
+            "accuracy": 0.8 - n * 0.01 + noise.normal(0, 0.01),
+            "block_accuracy": [0] * n,
+        }
+        for rule, n in cases
+        for _ in range(seeds)
+    ]
 
 
 def two_panels():
@@ -96,6 +116,7 @@ DIAGRAMS = {
     "network": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], input_shape=(1, 28, 28)),
     "network, two blocks": lambda: plots.draw_network(FOUR_LAYERS, [2], notes=["70 %", "81 %"]),
     "network, deepsup": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], rule="deepsup"),
+    "network, from a table": lambda: plots.draw_network(TABLE, input_shape=(3, 32, 32)),
     "network, bp": lambda: plots.draw_network(RESNET18, rule="bp", input_shape=(3, 32, 32)),
     "network, one layer": lambda: plots.draw_network([(16, 14, 14)]),
     "network, residual": lambda: plots.draw_network(RESNET18, range(1, 17, 2)),
@@ -125,6 +146,8 @@ CHARTS = {
     "compare": lambda: plots.draw_compare(study_rows()),
     "compare, one seed": lambda: plots.draw_compare(study_rows(seeds=1)),
     "compare, one size": lambda: plots.draw_compare(study_rows(sizes=[500])),
+    "by blocks": lambda: plots.draw_by_blocks(rows_by_blocks()),
+    "by blocks, many": lambda: plots.draw_by_blocks(rows_by_blocks((2, 3, 5, 9, 13))),
     "learning curves": lambda: plots.draw_learning_curves(study_rows()),
     "images": lambda: plots.draw_images(torch.rand(11, 3, 32, 32), list("abcdefghijk")),
     "images, grey": lambda: plots.draw_images(np.random.rand(3, 8, 8), ["a\nb"] * 3),

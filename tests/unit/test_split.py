@@ -152,7 +152,9 @@ def test_cutting_gives_the_known_blocks_and_leaves_the_model_alone(case):
 def test_blocks_learn_locally(case):
     model = localize(case.model, 5, cut="block").train()
     y, x = torch.tensor([1, 3]), case.x
-    if not isinstance(case.model, torchvision.models.MaxVit):  # whose windows need the whole image; the others learn on less
+    if not isinstance(
+        case.model, torchvision.models.MaxVit
+    ):  # whose windows need the whole image; the others learn on less
         x = x[..., :96, :96]
     for number, block in enumerate(model.blocks):
         h, g = block(x)
