@@ -56,8 +56,8 @@ RULE_STYLE = {
     ),
     "deepsup": RuleStyle(OKABE_ITO["green"], "^", (0, (5, 1.5, 1, 1.5)), "deep supervision"),
     "sff": RuleStyle(OKABE_ITO["blue"], "D", "-", "SFF"),
-    "sff-overlap": RuleStyle(OKABE_ITO["sky"], ">", (0, (10, 2)), "SFF, overlap"),
-    "sff-lookahead": RuleStyle(OKABE_ITO["orange"], "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
+    "sff-overlap": RuleStyle(OKABE_ITO["blue"], ">", (0, (10, 2)), "SFF, overlap"),
+    "sff-lookahead": RuleStyle(OKABE_ITO["green"], "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
     "ff": RuleStyle(OKABE_ITO["purple"], "v", (0, (1, 1.2)), "forward-forward"),
     "ff-greedy": RuleStyle(OKABE_ITO["purple"], "<", (0, (1, 2.5)), "forward-forward, greedy"),
 }
