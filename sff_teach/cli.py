@@ -1,4 +1,4 @@
-"""The command line: ``sff-teach doctor | train | compare | data``."""
+"""The command line: ``sff-teach doctor | train | compare | claims | data``."""
 
 import importlib.metadata
 import os
@@ -152,6 +152,28 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Write results/claims.md and the README's table of claims anew from the stored runs."""
+
+    root: Path = Path()
+    """The project's folder."""
+    check: bool = False
+    """Change nothing; exit code 1 if a page does not say what the runs say."""
+
+    def __call__(self) -> int:
+        from .claims import write
+
+        if not (self.root / "results").is_dir():
+            raise ValueError(f"root={self.root} has no folder results; give the project's folder.")
+        stale = write(self.root, self.check)
+        if not stale:
+            print("The claims are up to date.")
+        else:
+            print(f"{'Stale' if self.check else 'Written'}: {', '.join(stale)}")
+        return int(self.check and bool(stale))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """List the data sets: what is here, what could be."""
 
@@ -170,12 +192,18 @@ class Data:
 
 def main(args: list[str] | None = None) -> int:
     """Run a command; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
-    commands = {"doctor": Doctor, "train": Train, "compare": Compare, "data": Data}
+    commands = {
+        "doctor": Doctor,
+        "train": Train,
+        "compare": Compare,
+        "claims": Claims,
+        "data": Data,
+    }
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
+        code = tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
     except (ValueError, TypeError, OSError) as error:
         print(f"sff-teach: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code or 0

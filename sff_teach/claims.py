@@ -1,0 +1,418 @@
+"""The claims about SFF, each with the runs that speak for or against it and a derived verdict.
+
+``sff-teach claims`` writes ``results/claims.md`` and the short table in the README from the stored
+runs. Nobody types a verdict: it follows from the effects by the claim's own test. To add a claim,
+add an entry to ``CLAIMS``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from .recipes import Recipe
+from .study import interval, read_runs
+
+PAPER = "Krutsylo 2025"
+MARGIN = 1.0  # points: a mean that may lie further below backprop's is not "as good"
+SIMILAR = 1.1  # times backprop's seconds
+ABSENT = "not yet measured"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One measured difference or ratio, under one condition.
+
+    Attributes:
+        condition: in words. n: seeds, or paired rounds; 1 for a count, which has no spread.
+        mean, low, high: the value and its 95 % interval.
+        unit: "points" or "×".
+        decides: False for what is shown beside the claim, such as a control.
+    """
+
+    condition: str
+    n: int
+    mean: float
+    low: float
+    high: float
+    unit: str = "points"
+    decides: bool = True
+
+    def __str__(self) -> str:
+        if self.unit == "×":
+            spread = "exact" if self.n == 1 else f"{self.low:.2f} … {self.high:.2f}"
+            return f"{self.condition}: {self.mean:.2f} × ({spread})"
+        return f"{self.condition}: {self.mean:+.1f} ({self.low:+.1f} … {self.high:+.1f})"
+
+
+Test = Callable[[Effect], bool]
+
+
+def as_good(effect: Effect) -> bool:
+    """The interval reaches zero, and its lower end is above minus ``MARGIN``."""
+    return effect.high >= 0 and effect.low >= -MARGIN
+
+
+def better(effect: Effect) -> bool:
+    """The interval lies above zero."""
+    return effect.low > 0
+
+
+def similar(effect: Effect) -> bool:
+    """The interval's upper end is at most ``SIMILAR``."""
+    return effect.high <= SIMILAR
+
+
+def less(effect: Effect) -> bool:
+    """The interval's upper end is below one."""
+    return effect.high < 1
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody claims and how it is tested here.
+
+    Attributes:
+        title: the claim. source: who says so. protocol: what was run.
+        test: when one effect supports it. effects: from the folder of results to the effects.
+        command: reproduces the runs. file: holds them.
+    """
+
+    title: str
+    source: str
+    protocol: str
+    test: Test
+    effects: Callable[[Path], list[Effect]]
+    command: str
+    file: str
+
+    def verdict(self, effects: Sequence[Effect]) -> str:
+        """*supported* by all deciding effects, *not supported* by none, or *only when* …"""
+        deciding = [effect for effect in effects if effect.decides]
+        if not deciding:
+            return ABSENT
+        passed = [effect.condition for effect in deciding if self.test(effect)]
+        if len(passed) == len(deciding):
+            return "supported"
+        return f"only when: {'; '.join(passed)}" if passed else "not supported"
+
+
+# ---------------------------------------------------------------- from runs to effects
+
+
+def best_rate(tuning: Iterable[dict]) -> float:
+    """The learning rate with the best mean validation accuracy."""
+    by_rate: dict[float, list[float]] = {}
+    for run in tuning:
+        by_rate.setdefault(run["recipe"]["lr"], []).append(run["accuracy"])
+    return max(by_rate, key=lambda rate: mean(by_rate[rate]))
+
+
+def pick(folder: Path, name: str, row: Mapping, **also) -> dict[int, dict]:
+    """Seed → the run of a study with these recipe settings, at the rate that tuning chose.
+
+    Args:
+        folder: of the results. name: of the study. row, also: fields of ``Recipe``.
+    """
+    wanted = {**row, **also}
+
+    def matching(path: str) -> list[dict]:
+        found = []
+        for run in read_runs(folder / path):
+            recipe = Recipe(**run["recipe"])
+            if all(getattr(recipe, key) == value for key, value in wanted.items()):
+                found.append(run)
+        return found
+
+    runs = matching(f"{name}.jsonl")
+    if len({run["recipe"]["lr"] for run in runs}) > 1:  # an earlier grid's runs are kept as well
+        rate = best_rate(matching(f"{name}_tuning.jsonl"))
+        runs = [run for run in runs if run["recipe"]["lr"] == rate]
+    return {run["seed"]: run for run in runs}
+
+
+def difference(
+    condition: str,
+    runs: Mapping[int, dict],
+    base: Mapping[int, dict],
+    figure: str = "accuracy_mean",
+    base_figure: str | None = None,
+    decides: bool = True,
+) -> list[Effect]:
+    """``runs`` minus ``base`` in points, paired by seed; nothing with fewer than two pairs."""
+    pairs = [100 * (runs[s][figure] - base[s][base_figure or figure]) for s in runs if s in base]
+    if len(pairs) < 2:
+        return []
+    return [Effect(condition, len(pairs), *interval(pairs), decides=decides)]
+
+
+FASHION = {200: 0.02, 1000: 0.1, 10_000: 1.0}  # images → fraction
+BP = {"rule": "bp"}
+PLAIN = {"cut": "layer", "kernel_size": 1, "hidden": 0}  # the paper's head on every layer
+BLOCKS = {"cut": 2, "kernel_size": 3, "hidden": 0}
+
+
+def _against_bp(
+    folder: Path, cut: Mapping, sizes: Iterable[int] = FASHION, rule: str = "sff", decides=True
+) -> list[Effect]:
+    """SFF minus bp on the Fashion sample; ``bp-goodness`` in place of SFF gives the control."""
+    effects = []
+    for images in sizes:
+        fraction = FASHION[images]
+        base = pick(folder, "fashion_rules", BP, fraction=fraction)
+        runs = pick(folder, "fashion_rules", {"rule": rule, **cut}, fraction=fraction)
+        name = f"Fashion, {images:,} images" + ("" if decides else f", control {rule}")
+        effects += difference(name, runs, base, decides=decides)
+    return effects
+
+
+def _cifar(folder: Path, cut: int, kernel_size: int) -> list[Effect]:
+    base = pick(folder, "cifar_rules", BP)
+    runs = pick(folder, "cifar_rules", {"rule": "sff", "cut": cut, "kernel_size": kernel_size})
+    return difference(f"CIFAR-10 (JPEG copy), 5,000 images, {cut} blocks", runs, base)
+
+
+def _layerwise(folder: Path) -> list[Effect]:
+    return _against_bp(folder, PLAIN) + _cifar(folder, cut=5, kernel_size=1)
+
+
+def _in_blocks(folder: Path) -> list[Effect]:
+    effects = _against_bp(folder, BLOCKS) + _cifar(folder, cut=2, kernel_size=3)
+    for network, count in (("resnet18", 9), ("mobilenet_v3_small", 13)):
+        rows = {"network": network, "kernel_size": 1}
+        base = pick(folder, "residual_blocks", {**rows, **BP})
+        runs = pick(folder, "residual_blocks", {**rows, "rule": "sff", "cut": count})
+        effects += difference(f"{network}, Fashion, 1,000 images, {count} blocks", runs, base)
+    return effects
+
+
+def _little_data(folder: Path) -> list[Effect]:
+    head_alone = {"cut": "layer", "kernel_size": 3}
+    return _against_bp(folder, BLOCKS, (200, 1000)) + _against_bp(
+        folder, head_alone, (200, 1000), rule="bp-goodness", decides=False
+    )
+
+
+def _speed(folder: Path) -> list[Effect]:
+    effects = [
+        Effect(f"four-layer CNN, {r['row'].removeprefix('sff ')}", r["rounds"], r["ratio"],
+               r["low"], r["high"], "×")
+        for r in read_runs(folder / "speed_rules.jsonl")
+        if r["row"].startswith("sff") and r["machine"]["threads"] == 1
+    ]  # fmt: skip
+    for r in read_runs(folder / "cost_resnet18.jsonl"):
+        if r["what"] == "seconds" and r["rule"] == "sff":
+            condition = f"ResNet18, {r['classes']:,} classes"
+            effects.append(Effect(condition, r["rounds"], r["ratio"], r["low"], r["high"], "×"))
+    return effects
+
+
+def _memory(folder: Path) -> list[Effect]:
+    counts = [r for r in read_runs(folder / "cost_resnet18.jsonl") if r["what"] == "counts"]
+    saved = {(r["rule"], r["classes"]): r["saved"] for r in counts}
+    effects = []
+    for (rule, classes), value in saved.items():
+        if rule in ("sff", "bp, checkpointing"):
+            ratio = value / saved["bp", classes]
+            name = f"ResNet18, {classes:,} classes"
+            name += "" if rule == "sff" else ", control: checkpointed backprop"
+            effects.append(Effect(name, 1, ratio, ratio, ratio, "×", decides=rule == "sff"))
+    return effects
+
+
+def _negatives(folder: Path) -> list[Effect]:
+    effects = []
+    for images, fraction in FASHION.items():
+        sff = pick(folder, "fashion_rules", {"rule": "sff", **PLAIN}, fraction=fraction)
+        ff = pick(folder, "fashion_rules", {"rule": "ff"}, fraction=fraction)
+        effects += difference(f"against FF with negatives, {images:,} images", sff, ff)
+    return effects
+
+
+def _partitioning(folder: Path) -> list[Effect]:
+    heads = {run["seed"]: run for run in read_runs(folder / "partitioning.jsonl")
+             if run["row"] == "head"}  # fmt: skip
+    groups = {run["seed"]: run for run in read_runs(folder / "partitioning.jsonl")
+              if run["row"] == "groups"}  # fmt: skip
+    return difference("Fashion, 10,000 images, head against channel groups", heads, groups)
+
+
+def _transfer(what: str) -> Callable[[Path], list[Effect]]:
+    def effects(folder: Path) -> list[Effect]:
+        runs = read_runs(folder / "transfer.jsonl")
+        of = {}
+        for run in runs:
+            of.setdefault(run["row"], {})[run["seed"]] = run
+        if what == "fine-tuning":
+            pairs = [("SFF, then backprop, against backprop from scratch", "sff > bp", "bp")]
+        else:
+            pairs = [("SFF, pre-trained by SFF, against SFF from scratch", "pre > sff", "sff")]
+        return [
+            effect
+            for condition, row, base in pairs
+            for effect in difference(condition, of.get(row, {}), of.get(base, {}), "accuracy")
+        ]
+
+    return effects
+
+
+def _features(folder: Path) -> list[Effect]:
+    cka = {}
+    for run in read_runs(folder / "features.jsonl"):
+        cka.setdefault(run["row"], {})[run["seed"]] = run
+    condition = "CKA of SFF with backprop, against two seeds of backprop with each other"
+    return difference(condition, cka.get("sff", {}), cka.get("bp", {}), "cka")
+
+
+def _averaging(folder: Path) -> list[Effect]:
+    effects = []
+    for name, cut in (("four blocks 1×1", PLAIN), ("two blocks 3×3", BLOCKS)):
+        for images, fraction in FASHION.items():
+            runs = pick(folder, "fashion_rules", {"rule": "sff", **cut}, fraction=fraction)
+            condition = f"{name}, {images:,} images"
+            effects += difference(condition, runs, runs, "accuracy_mean", "accuracy_last")
+    return effects
+
+
+def _command(name: str) -> str:
+    return f"python results/{name}.py"
+
+
+FOUR_LAYERS = "same CNN, rates tuned per row with equal budget, test after the last epoch"
+CLAIMS = (
+    Claim(
+        "as good as backprop, layer by layer", PAPER,
+        "every layer its own block, 1×1 head; SFF − bp; " + FOUR_LAYERS,
+        as_good, _layerwise, _command("fashion_rules"), "fashion_rules.jsonl, cifar_rules.jsonl",
+    ),
+    Claim(
+        "as good as backprop, in blocks", f"{PAPER} (\"tends to outperform\")",
+        "two blocks of layers with 3×3 heads, or one per residual block with 1×1; SFF − bp; "
+        + FOUR_LAYERS,
+        as_good, _in_blocks, _command("fashion_rules"),
+        "fashion_rules.jsonl, cifar_rules.jsonl, residual_blocks.jsonl",
+    ),
+    Claim(
+        "better than backprop on little data", PAPER,
+        "two blocks, 3×3 heads; SFF − bp; control: backprop with the goodness head; " + FOUR_LAYERS,
+        better, _little_data, _command("fashion_rules"), "fashion_rules.jsonl",
+    ),
+    Claim(
+        "similar training speed", f"{PAPER}, abstract; the author's later page: 1.5–3× slower "
+        "for many classes",
+        f"seconds of a step over backprop's, timed in turn; similar: at most {SIMILAR:g} ×",
+        similar, _speed, _command("speed_rules"), "speed_rules.jsonl, cost_resnet18.jsonl",
+    ),
+    Claim(
+        "less memory", f"{PAPER} (\"architecture-dependent\")",
+        "peak of bytes saved for backward over backprop's, batch 32, nine blocks",
+        less, _memory, _command("cost_resnet18"), "cost_resnet18.jsonl",
+    ),
+    Claim(
+        "needs no negatives", PAPER,
+        "none are made, by construction; does accuracy suffer? SFF (1×1, four blocks) − "
+        "Forward-Forward with a label overlay; " + FOUR_LAYERS,
+        as_good, _negatives, _command("fashion_rules"), "fashion_rules.jsonl",
+    ),
+    Claim(
+        "needs no channel partitioning", PAPER,
+        "1×1 head − goodness of one group of channels per class, same CNN and loss, every layer "
+        "its own block, rates tuned",
+        as_good, _partitioning, _command("partitioning"), "partitioning.jsonl",
+    ),
+    Claim(
+        "its weights fine-tune by backprop", PAPER,
+        "half the epochs by SFF, half by backprop, against backprop throughout",
+        as_good, _transfer("fine-tuning"), _command("transfer"), "transfer.jsonl",
+    ),
+    Claim(
+        "gains from pre-training", PAPER, "pre-trained on Fashion, then digits, against scratch",
+        better, _transfer("pre-training"), _command("transfer"), "transfer.jsonl",
+    ),
+    Claim(
+        "feature hierarchies like backprop's", PAPER,
+        "linear CKA by depth, mean over layers, minus that between two backprop networks",
+        as_good, _features, _command("features"), "features.jsonl",
+    ),
+    Claim(
+        "averaging blocks beats the last block", f"{PAPER} predicts by the mean",
+        "accuracy of the mean of all blocks minus the last block's, same runs",
+        better, _averaging, _command("fashion_rules"), "fashion_rules.jsonl",
+    ),
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- pages
+
+
+def page(folder: Path) -> str:
+    """results/claims.md."""
+    lines = [
+        "# What is claimed, what was measured, what follows",
+        "",
+        "Generated by `sff-teach claims` from the stored runs; do not edit. Intervals are 95 %, "
+        "by Student's t over differences paired by seed (accuracy, in points) or by order "
+        "statistics over paired rounds (seconds). The verdict follows from the effects: "
+        f"*as good* asks that the interval reaches zero and stays above −{MARGIN:g} point; *better* "
+        f"that it lies above zero; *similar speed* that it ends at {SIMILAR:g} × or below; *less* "
+        "that it ends below 1 ×. Controls are shown and decide nothing.",
+        "",
+        "| claim | source | protocol | n | effect (95 % interval) | verdict | command | runs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for claim in CLAIMS:
+        effects = claim.effects(folder)
+        counts = sorted({effect.n for effect in effects})
+        n = "–" if not counts else "–".join(str(c) for c in {counts[0]: 0, counts[-1]: 0})
+        lines.append(
+            f"| {claim.title} | {claim.source} | {claim.protocol} | {n} "
+            f"| {'<br>'.join(map(str, effects)) or '–'} | **{claim.verdict(effects)}** "
+            f"| `{claim.command}` | {claim.file} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def short_table(folder: Path) -> str:
+    """The README's table: claim, effects that decide, verdict."""
+    lines = ["| claim | measured here | verdict |", "|---|---|---|"]
+    for claim in CLAIMS:
+        effects = claim.effects(folder)
+        deciding = [effect for effect in effects if effect.decides]
+        shown = "<br>".join(map(str, deciding)) or "–"
+        passed = sum(claim.test(effect) for effect in deciding)
+        verdict = claim.verdict(effects)
+        if verdict.startswith("only"):
+            verdict = f"only in {passed} of {len(deciding)} cases"
+        lines.append(f"| {claim.title} | {shown} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+START, END = "<!-- claims: written by `sff-teach claims` -->", "<!-- end of claims -->"
+
+
+def in_readme(text: str, table: str) -> str:
+    """The README's text with the table between its two markers.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    if START not in text or END not in text:
+        raise ValueError(f"README.md lacks the line {START} or {END}; put both where it belongs.")
+    return re.sub(
+        f"(?s){re.escape(START)}.*{re.escape(END)}", lambda _: f"{START}\n{table}{END}", text
+    )
+
+
+def write(root: Path, check: bool = False) -> list[str]:
+    """Write both pages, or with ``check`` only compare; the names of those that were stale."""
+    folder, readme = root / "results", root / "README.md"
+    wanted = {
+        folder / "claims.md": page(folder),
+        readme: in_readme(readme.read_text(encoding="utf-8"), short_table(folder)),
+    }
+    stale = [p for p, text in wanted.items() if not p.exists() or p.read_text("utf-8") != text]
+    if not check:
+        for path in stale:
+            path.write_text(wanted[path], encoding="utf-8")
+    return [str(path.relative_to(root)) for path in stale]
