@@ -60,6 +60,34 @@ class HiddenHead(GoodnessHead):
         return super().forward(self.before(h))
 
 
+class ChannelGroups(nn.Module):
+    """Class goodness without a head: the block's own channels are dealt out to the classes.
+
+    ``g_k = mean of h² over the channels of group k and all positions``; the groups are neighbours
+    and as equal in size as can be. No parameters. SFF does without it; it is here to compare with.
+
+    Args:
+        channels: C of the block output, at least ``num_classes``. num_classes: K.
+
+    Source: channel-wise competitive learning, Papachristodoulou et al. (AAAI 2024).
+    """
+
+    channel_dim = 1
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        if channels < num_classes:
+            raise ValueError(
+                f"channels is {channels} for {num_classes} classes; each needs at least one."
+            )
+        self.channels, self.num_classes = channels, num_classes
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K) class goodness."""
+        groups = h.tensor_split(self.num_classes, dim=1)
+        return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
+
+
 def learn_vote(model: SFF, data: "ImageSet", batch_size: int = 500) -> Tensor:  # noqa: F821
     """Fit one weight per block for the vote, and make it the model's own.
 

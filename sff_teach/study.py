@@ -79,18 +79,24 @@ def build(recipe: Recipe, data: ImageSet) -> nn.Module:
 
 
 def run(
-    recipe: Recipe, splits: Splits | None = None, *, validate: bool = True, **fit_options
+    recipe: Recipe,
+    splits: Splits | None = None,
+    *,
+    model: nn.Module | None = None,
+    validate: bool = True,
+    **fit_options,
 ) -> tuple[nn.Module, History]:
     """Load, build, train: the trained network and its history.
 
     Args:
         recipe: what to do. splits: the data, if it is loaded already.
+        model: what to train instead of the recipe's network.
         validate: measure on the validation images after every epoch.
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
     """
     if splits is None:
         splits = load_for(recipe)
-    model = build(recipe, splits.train)
+    model = build(recipe, splits.train) if model is None else model
     options = {name: getattr(recipe, name) for name in FIT_OPTIONS}
     valid = splits.valid if validate else None
     history = fit(model, splits.train, valid, **options, **fit_options)
@@ -99,21 +105,24 @@ def run(
     return model, history
 
 
-def measure_run(recipe: Recipe, on: str = "test", **fit_options) -> dict:
+def measure_run(
+    recipe: Recipe, on: str = "test", splits: Splits | None = None, **run_options
+) -> dict:
     """One run as one flat record: recipe, accuracies, history, machine.
 
     Args:
         recipe: what to run.
         on: ``"test"``, or ``"valid"`` when the record will be used to choose something.
-        fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
+        splits: the data, if it is not what the recipe names.
+        run_options: passed to ``run``: ``model``, ``progress``, ``on_epoch``, ``stop``.
 
     Returns:
         A dict ready for JSON. ``accuracy`` is by the network's own vote, ``accuracy_mean`` and
         ``accuracy_last`` by both.
     """
     check_known(on, ("test", "valid"), "part of the data")
-    splits = load_for(recipe)
-    model, history = run(recipe, splits, validate=on == "test", **fit_options)
+    splits = load_for(recipe) if splits is None else splits
+    model, history = run(recipe, splits, validate=on == "test", **run_options)
     own, mean, last = evaluate_votes(model, getattr(splits, on), (None, "mean", "last"))
     return _rounded(
         {
@@ -208,6 +217,19 @@ def append_run(path: str | Path, record: dict) -> None:
         file.write(json.dumps(record).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def once(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
+    """The stored record whose fields have the values of ``key``; without one, make it and store it.
+
+    For studies whose runs are more than a recipe; see ``study`` for the others.
+    """
+    for record in read_runs(path):
+        if all(record.get(name) == value for name, value in key.items()):
+            return record
+    record = _rounded({**key, **make()})
+    append_run(path, record)
+    return record
 
 
 def study(
