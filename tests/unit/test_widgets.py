@@ -11,30 +11,31 @@ from itertools import product
 import pytest
 import torch
 
-from sff_teach import plots, widgets
+from sff_teach import plots
 from sff_teach.goodness import mean_squares, sum_squares
 from sff_teach.widgets import (
-    EPOCHS,
-    GOODNESS,
-    IMAGES,
-    JUDGES,
-    KERNELS,
-    LAYERS,
-    RULES,
-    SEEDS,
+    FractionExplorer,
     GoodnessExplorer,
     LayersExplorer,
+    draw_fraction,
     draw_goodness_split,
     draw_layers,
     draw_layers_network,
+    fraction_explorer,
     goodness_explorer,
     goodness_split,
     layers_explorer,
     plan_layers,
-    results_csv,
+    run_fraction,
     run_layers,
     starting_results,
+    stored_curves,
 )
+from sff_teach.widgets import _fraction as fraction
+from sff_teach.widgets import _layers as layers_module
+from sff_teach.widgets._goodness import GOODNESS
+from sff_teach.widgets._layers import EPOCHS, IMAGES, JUDGES, KERNELS, LAYERS, RULES, SEEDS
+from sff_teach.widgets._panel import trials_csv, trials_html
 
 TINY = {"data": "digits", "images": 100, "epochs": 1}
 PNG = b"\x89PNG"
@@ -51,6 +52,10 @@ def explorer(trials):
     made = LayersExplorer(trials, data="digits")
     made.controls["images"].value, made.controls["epochs"].value = 200, 1
     return made
+
+
+def rows_of(trials):
+    return LayersExplorer(trials).rows()
 
 
 def values(control):
@@ -128,7 +133,7 @@ def test_blocks_have_equal_length_and_shapes_are_the_networks():
     assert plan_layers(4, 4)[1] == (1, 2, 3)
     for layers in LAYERS:
         shapes, cuts = plan_layers(layers, layers)
-        model = widgets._build(shapes, cuts, 1, 10)
+        model = layers_module._build(shapes, cuts, 1, 10)
         x = torch.zeros(1, *shapes[0])
         for block, shape in zip(model.blocks, shapes[1:]):
             x, _ = block(x)
@@ -164,7 +169,7 @@ def test_trials_stay_in_the_figure_and_in_the_csv(trials, judge):
     assert [text.get_text() for text in panel.texts] == ["1", "2", "3"]
     low, high = panel.get_ylim()
     assert high - low >= 10
-    rows = list(csv.DictReader(io.StringIO(results_csv(trials))))
+    rows = list(csv.DictReader(io.StringIO(trials_csv(rows_of(trials)))))
     assert [row["rule"] for row in rows] == ["bp", "sff", "sff"]
     assert float(rows[0][f"{JUDGES[judge]} %"]) == round(100 * trials[0].accuracy(judge), 1)
     assert len(rows[2]["blocks %"].split()) == 4
@@ -173,7 +178,7 @@ def test_trials_stay_in_the_figure_and_in_the_csv(trials, judge):
 def test_without_trials_there_is_a_figure_that_says_so():
     fig = draw_layers([])
     assert fig.axes[2].texts[0].get_text() == "no trial yet"
-    assert results_csv([]) == "" == widgets.trials_html([])
+    assert trials_csv([]) == "" == trials_html([], "Trials")
     assert plots.png(fig).startswith(PNG)
     with pytest.raises(ValueError, match="judge"):
         draw_layers([], judge="first")
@@ -223,7 +228,7 @@ def test_csv_link_holds_all_trials(explorer):
     link = re.search(r'download="sff-layers.csv" href="data:text/csv;base64,([^"]+)"',
                      explorer.save.value)  # fmt: skip
     saved = base64.b64decode(html.unescape(link[1])).decode()
-    assert saved == results_csv(explorer.results)
+    assert saved == trials_csv(explorer.rows())
     assert explorer.table.value.count("<tr>") == 1 + len(explorer.results)
 
 
@@ -256,7 +261,7 @@ def test_stop_ends_the_run_which_is_then_no_trial(explorer, monkeypatch):
 
         return run_layers(on_epoch=slow, stop=stop, **settings)
 
-    monkeypatch.setattr(widgets, "run_layers", waits_for_stop)
+    monkeypatch.setattr(layers_module, "run_layers", waits_for_stop)
     explorer.controls["epochs"].value = 40
     explorer.train.click()
     assert started.wait(WAIT)
@@ -283,7 +288,7 @@ def test_an_error_is_one_red_sentence(explorer, monkeypatch):
     def broken(**settings):
         raise ValueError("images=5 <b>is</b> too small; give more.")
 
-    monkeypatch.setattr(widgets, "run_layers", broken)
+    monkeypatch.setattr(layers_module, "run_layers", broken)
     click_and_wait(explorer)
     assert "<b>Error:</b> images=5 &lt;b&gt;is&lt;/b&gt; too small" in explorer.status.value
     assert plots.ink(plots.OKABE_ITO["vermillion"]) in explorer.status.value
@@ -301,7 +306,7 @@ def test_a_run_that_diverges_says_so(explorer, monkeypatch):
         result.history.stopped = "diverged"
         return result
 
-    monkeypatch.setattr(widgets, "run_layers", diverged)
+    monkeypatch.setattr(layers_module, "run_layers", diverged)
     click_and_wait(explorer)
     assert "Error:" in explorer.status.value and "finite" in explorer.status.value
     assert len(explorer.results) == 3
@@ -312,6 +317,106 @@ def test_layers_explorer_shows_a_figure_even_without_a_front_end(trials, capsys)
     assert made.results == list(trials)
     assert "Trial 3: SFF, 4 layers in 4 blocks" in capsys.readouterr().out  # the caption
     assert "3 trials" in repr(made)
+
+
+# ---------------------------------------------------------------- data fraction
+
+
+@pytest.fixture(scope="module")
+def two_points():
+    return [run_fraction(0.005, rule) for rule in ("bp", "sff")]
+
+
+def test_epochs_and_rates_are_the_stored_studys():
+    assert [fraction.epochs_for(n) for n in (50, 200, 1000, 10_000)] == [40, 40, 15, 4]
+    assert 15 < fraction.epochs_for(500) < 40
+    text = (fraction.RESULTS / "fashion_rules.md").read_text()
+    tuned = dict(
+        re.findall(r"^\| (bp|sff 2 blocks 3×3|sff 4 blocks 1×1) \| ([\d.]+) \|", text, re.M)
+    )
+    assert fraction.rate_for("bp", 1, 220) == float(tuned["bp"])
+    assert fraction.rate_for("sff", 2, 150) == float(tuned["sff 2 blocks 3×3"])
+    assert fraction.rate_for("sff", 2, 150, folder=fraction.RESULTS / "none") == 0.005
+
+
+def test_stored_curves_are_those_of_the_table():
+    curves = stored_curves()
+    assert set(curves) == {"bp", "bp-goodness", "deepsup", "sff"}
+    text = (fraction.RESULTS / "fashion_rules.md").read_text()
+    for images, accuracies in curves["sff"].items():
+        mean = 100 * sum(accuracies) / len(accuracies)
+        assert f"| {images:,} | sff 2 blocks 3×3 | 5 | {mean:.1f} |" in text
+    assert stored_curves(fraction.RESULTS / "none") == {}
+
+
+def test_points_lie_where_they_were_measured_on_top_of_the_curves(two_points):
+    axes = draw_fraction(two_points).axes[0]
+    marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_markersize() == 10]
+    assert marks == [[50, 100 * one.accuracy] for one in two_points]
+    assert [one.get_text() for one in axes.texts][:2] == ["1", "2"]
+    empty = draw_fraction([], curves={})
+    assert plots.png(empty).startswith(PNG)
+    running = draw_fraction([], history=two_points[0].history)
+    assert running.axes[0].get_title("left") == "training: epoch 40 of 40"
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"fraction": 0}, "fraction=0"),
+        ({"fraction": 50}, "did you mean 0.5"),
+        ({"rule": "ff"}, "ff"),
+        ({"blocks": 5}, "blocks=5"),
+        ({"blocks": 0}, "blocks=0"),
+        ({"kernel_size": 2}, "kernel_size"),
+    ],
+)
+def test_bad_fractions_are_one_sentence(bad, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        run_fraction(**({"fraction": 0.005} | bad))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_of_the_fraction_explorer_is_accepted(monkeypatch, two_points):
+    made = FractionExplorer(two_points)
+    asked = []
+
+    def recorded(recipe, *args, **kwargs):
+        asked.append(recipe)
+        raise KeyError("recorded")
+
+    monkeypatch.setattr(fraction, "load_for", recorded)
+    for name, control in made.controls.items():
+        for value in values(control):
+            control.value = value
+            with pytest.raises(KeyError):
+                made.run(**made.settings, on_epoch=None, stop=None)
+        assert name in ("rule", "fraction", "blocks", "kernel_size", "seed")
+    assert len(asked) == sum(len(values(control)) for control in made.controls.values())
+
+
+def test_a_point_stays_until_clear_and_can_be_saved(two_points):
+    made = FractionExplorer(two_points)
+    made.controls["fraction"].value = 0.005
+    click_and_wait(made)
+    assert len(made.results) == 3 and is_drawn(made.picture)
+    assert "tuned peak rate" in made.status.value
+    assert made.results[-1].row()["images"] == 50
+    kinds = re.findall(r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', made.save.value)
+    assert [kind[:2] for kind in kinds] == [
+        ("sff-fraction.csv", "text/csv"),
+        ("sff-fraction.png", "image/png"),
+    ]
+    assert base64.b64decode(kinds[1][2]) == made.picture.value
+    assert base64.b64decode(kinds[0][2]).decode().count("\r\n") == 4
+    made.clear.click()
+    assert made.results == [] and made.save.value == ""
+
+
+def test_fraction_explorer_shows_a_figure_even_without_a_front_end(two_points, capsys):
+    made = fraction_explorer(two_points)
+    assert made.results == two_points
+    assert "Trial 2: SFF on 50 images" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- goodness

@@ -1,0 +1,173 @@
+"""The goodness explorer: move a threshold through the goodness of positives and negatives."""
+
+import html
+import math
+from dataclasses import dataclass
+
+import ipywidgets
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .. import plots
+from .._checks import check_known, check_positive
+from ..goodness import mean_squares, sum_squares
+from ._panel import STYLE, button, display_box, dropdown, image, layout
+
+GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
+
+
+@dataclass(frozen=True, eq=False)
+class GoodnessSplit:
+    """Goodness of positives and negatives (B,) each, and what a threshold makes of them.
+
+    ``positive_above``, ``negative_below``: the shares on their right side of ``theta``, in [0, 1].
+    """
+
+    kind: str
+    theta: float
+    positive: Tensor
+    negative: Tensor
+
+    @property
+    def positive_above(self) -> float:
+        return (self.positive > self.theta).double().mean().item()
+
+    @property
+    def negative_below(self) -> float:
+        return (self.negative < self.theta).double().mean().item()
+
+    @property
+    def right(self) -> float:
+        """Mean of the two shares; 0.5 is what guessing gives."""
+        return (self.positive_above + self.negative_below) / 2
+
+    def __str__(self) -> str:
+        return (
+            f"θ = {self.theta:.3g}: {self.positive_above:.0%} of the positives lie above it, "
+            f"{self.negative_below:.0%} of the negatives below; {self.right:.0%} are right, and "
+            "guessing gives 50%."
+        )
+
+
+def goodness_split(
+    positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
+) -> GoodnessSplit:
+    """Turn activations into goodness and part it by a threshold.
+
+    Args:
+        positive_h, negative_h: (B, D) activations.
+        kind: ``"sum"`` or ``"mean"`` of squares.
+        theta: the threshold; None takes the middle between the two medians.
+
+    Raises:
+        ValueError: an unknown kind, no activations, or some that are not finite.
+    """
+    check_known(kind, GOODNESS, "kind")
+    for name, h in (("positive_h", positive_h), ("negative_h", negative_h)):
+        if h.dim() < 2 or h.numel() == 0 or not torch.isfinite(h).all():
+            raise ValueError(
+                f"{name} of shape {tuple(h.shape)} must be (B, D), not empty, and finite; "
+                "give a layer's activations, one row per image."
+            )
+    function = GOODNESS[kind][1]
+    positive, negative = function(positive_h.detach()).cpu(), function(negative_h.detach()).cpu()
+    if theta is None:
+        theta = (positive.median() + negative.median()).item() / 2
+    check_positive(theta=theta)
+    return GoodnessSplit(kind, float(theta), positive, negative)
+
+
+def draw_goodness_split(split: GoodnessSplit) -> Figure:
+    """Draw the two distributions and the threshold."""
+    label = GOODNESS[split.kind][0]
+    fig = plots.draw_goodness(
+        split.positive, split.negative, split.theta, xlabel=f"goodness g ({label})"
+    )
+    low, high = fig.axes[0].get_xlim()
+    if not low <= split.theta <= high:
+        side = "left" if split.theta < low else "right"
+        fig.axes[0].set_title(f"The threshold θ = {split.theta:.3g} lies {side} of all this")
+    return fig
+
+
+class GoodnessExplorer:
+    """The widget of ``goodness_explorer``: ``box`` is displayed, ``split`` is its state."""
+
+    def __init__(
+        self, positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
+    ):
+        self._h = positive_h, negative_h
+        self.split = goodness_split(positive_h, negative_h, kind, theta)
+        self.kind = dropdown("goodness", {name: key for key, (name, _) in GOODNESS.items()}, kind)
+        low, high = _decades(positive_h, negative_h, self.split.theta)
+        self.theta = ipywidgets.FloatLogSlider(
+            value=self.split.theta,
+            base=10,
+            min=low,
+            max=high,
+            step=0.02,
+            description="threshold θ",
+            readout_format=".3g",
+            continuous_update=False,
+            style=STYLE,
+            layout=layout(width="420px"),
+        )
+        self.middle = button("θ to the middle", "arrows-h", "Set θ between the two medians")
+        self.status = ipywidgets.HTML()
+        self.picture = image(7.0)
+        self.kind.observe(self._update, "value")
+        self.theta.observe(self._update, "value")
+        self.middle.on_click(self._on_middle)
+        row = layout(flex_flow="row wrap", align_items="center")
+        self.box = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.kind, self.theta, self.middle], layout=row),
+                self.status,
+                self.picture,
+            ]
+        )
+        self._update()
+
+    def __repr__(self) -> str:
+        return f"GoodnessExplorer({self.kind.label}, θ = {self.theta.value:.3g})"
+
+    def _on_middle(self, button) -> None:
+        self.theta.value = goodness_split(*self._h, self.kind.value).theta
+
+    def _update(self, change=None) -> None:
+        # Another goodness keeps the number θ: that the two belong together is the point.
+        self.split = goodness_split(*self._h, self.kind.value, self.theta.value)
+        self.status.value = f'<span role="status">{html.escape(str(self.split))}</span>'
+        self.picture.value = plots.png(draw_goodness_split(self.split))
+        self.picture.layout.display = "block"
+
+
+def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[float, float]:
+    """Exponents of ten between which every goodness of either kind lies."""
+    values = [theta]
+    for kind in GOODNESS:
+        split = goodness_split(positive_h, negative_h, kind, theta)
+        both = torch.cat([split.positive, split.negative]).double()
+        values += [both.quantile(0.01).item(), both.max().item()]
+    values = [value for value in values if value > 1e-6]
+    return math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+
+
+def goodness_explorer(
+    positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
+) -> GoodnessExplorer:
+    """Show the goodness of positives and negatives as a figure, then a widget that moves θ.
+
+    Args as for ``goodness_split``: (B, D) activations. Returns the explorer.
+    """
+    explorer = GoodnessExplorer(positive_h, negative_h, kind, theta)
+    plots.show(
+        draw_goodness_split(explorer.split),
+        alt="Histograms of goodness for positive and negative samples, with a vertical line at the "
+        f"threshold. {explorer.split}",
+        caption=f"Goodness as the {GOODNESS[kind][0]}. {explorer.split}",
+    )
+    explorer.picture.layout.display = "none"  # until something is moved: it is shown just above
+    display_box(explorer.box)
+    return explorer

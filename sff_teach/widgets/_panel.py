@@ -1,0 +1,266 @@
+"""What the explorers share: controls, Train, Stop, Clear, trials that stay, files to save.
+
+Training runs in a background thread, so that Stop is heard; it only assigns widget traits and never
+prints. Works with ipywidgets 7.7 and 8.
+"""
+
+import base64
+import csv
+import html
+import io
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from .. import plots
+from ..train import History
+
+REDRAW_SECONDS = 1.0  # while training, at least; drawing takes a fifth of it
+
+
+class TrialsPanel:
+    """A widget that trains with the settings of its controls and keeps every trial until Clear.
+
+    ``box`` is what is displayed, ``results`` are the trials. A subclass says how to run, draw and
+    describe them.
+
+    Args:
+        controls: name of an argument of ``run`` → its widget.
+        others: controls that decide only what is shown.
+        results: trials to start from.
+        file: name of the files to save, without ending.
+    """
+
+    title = "Trials"
+
+    def __init__(
+        self,
+        controls: dict[str, ipywidgets.Widget],
+        others: Sequence[ipywidgets.Widget],
+        results: Sequence,
+        file: str,
+    ):
+        self.controls, self.results, self.file = controls, list(results), file
+        self.thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._drawn = 0.0
+        self.train = button("Train", "play", "Train a network with these settings", "success")
+        self.stop = button("Stop", "stop", "Stop after the current step; the run does not count")
+        self.clear = button("Clear", "trash", "Forget all trials")
+        self.stop.disabled = True
+        self.progress = ipywidgets.FloatProgress(
+            min=0, max=1, value=0, layout=layout(width="300px")
+        )
+        self.status = ipywidgets.HTML()
+        self.network, self.picture = image(plots.WIDTH), image(plots.WIDTH)
+        self.caption, self.table, self.save = (ipywidgets.HTML() for _ in range(3))
+        self.train.on_click(self._on_train)
+        self.stop.on_click(lambda button: self._stop.set())
+        self.clear.on_click(self._on_clear)
+        row = layout(flex_flow="row wrap", align_items="center")
+        self.box = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([*self.controls.values(), *others], layout=row),
+                ipywidgets.HBox([self.train, self.stop, self.clear, self.progress], layout=row),
+                self.status,
+                self.network,
+                self.picture,
+                self.caption,
+                self.table,
+                self.save,
+            ]
+        )
+        self._list_trials()
+        self._say("Choose, predict, then press Train.")
+
+    # What a subclass says.
+
+    def run(self, *, on_epoch: Callable[[History], None], stop: threading.Event, **settings):
+        """Train once: a result with ``history``, ``complete`` and ``row()``."""
+        raise NotImplementedError
+
+    def draw(self, history: History | None = None) -> Figure:
+        """All trials; with ``history``, the run in progress as well."""
+        raise NotImplementedError
+
+    def draw_network(self, result) -> Figure | None:
+        """The network of a trial, if it is shown."""
+        return None
+
+    def describe(self) -> str:
+        """The trials in words."""
+        raise NotImplementedError
+
+    def summary(self, result) -> str:
+        """What the status line says about a finished trial, after its number."""
+        raise NotImplementedError
+
+    def rows(self) -> list[dict]:
+        """One dict of plain values per trial, for the table and the CSV."""
+        return [{"trial": i} | one.row() for i, one in enumerate(self.results, 1)]
+
+    # What all do alike.
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.results)} trials)"
+
+    @property
+    def settings(self) -> dict:
+        """What the controls say, as arguments for ``run``."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _say(self, text: str, error: bool = False) -> None:
+        colour = plots.ink(plots.OKABE_ITO["vermillion"]) if error else "inherit"
+        text = f"<b>Error:</b> {html.escape(text)}" if error else html.escape(text)
+        self.status.value = f'<span role="status" style="color:{colour}">{text}</span>'
+
+    def _on_clear(self, button) -> None:
+        self.results.clear()
+        self._list_trials()
+        self._say("All trials are forgotten.")
+        for picture in (self.network, self.picture):
+            picture.layout.display = "none"
+        self.caption.value = ""
+
+    def _on_train(self, button) -> None:
+        if self.thread is not None and self.thread.is_alive():
+            return  # one run at a time
+        self._stop.clear()
+        self._busy(True)
+        self.progress.value = 0
+        self._say("Training …")
+        self.thread = threading.Thread(target=self._work, args=(self.settings,), daemon=True)
+        self.thread.start()
+
+    def _busy(self, busy: bool) -> None:
+        self.train.disabled = self.clear.disabled = busy
+        self.stop.disabled = not busy
+
+    def _work(self, settings: dict) -> None:
+        """In the background thread: train, then add a trial or say what went wrong."""
+        try:
+            result = self.run(**settings, on_epoch=self._on_epoch, stop=self._stop)
+            if result.complete:
+                self.results.append(result)
+                self._list_trials()
+                self._say(f"Trial {len(self.results)}: {self.summary(result)}")
+            elif result.history.stopped == "diverged":
+                self._say("the loss is no longer finite, so this run is no trial.", error=True)
+            else:
+                self._say("Stopped. A run that was cut short is no trial.")
+            if result.history.rows:
+                self._draw(result)
+        except Exception as error:  # nobody would see it in a thread
+            self._say(str(error) or type(error).__name__, error=True)
+        finally:
+            self._busy(False)
+
+    def _on_epoch(self, history: History) -> None:
+        epochs = history.settings["epochs"]
+        self.progress.value = len(history.rows) / epochs
+        self._say(f"Training: epoch {len(history.rows)} of {epochs} is over.")
+        if history.rows and time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._show(self.picture, self.draw(history))
+            self._drawn = time.monotonic()
+
+    def _draw(self, result=None) -> None:
+        result = result or self.results[-1]
+        network = self.draw_network(result)
+        if network is not None:
+            self._show(self.network, network)
+        self._show(self.picture, self.draw(result.history))
+        self.caption.value = small(self.describe())
+        self._list_trials()
+
+    @staticmethod
+    def _show(picture: ipywidgets.Image, fig: Figure) -> None:
+        picture.value = plots.png(fig)
+        picture.layout.display = "block"
+
+    def _list_trials(self) -> None:
+        rows = self.rows()
+        self.table.value = trials_html(rows, self.title)
+        links = [save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")]
+        if self.picture.value:
+            links.append(save_link(f"{self.file}.png", "image/png", self.picture.value, "picture"))
+        self.save.value = " · ".join(links) if rows else ""
+
+
+def trials_csv(rows: Sequence[dict]) -> str:
+    """Trials as CSV; empty without trials."""
+    file = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return file.getvalue()
+
+
+def trials_html(rows: Sequence[dict], title: str) -> str:
+    """Trials as an HTML table; empty without trials."""
+    if not rows:
+        return ""
+    names = [name for name in rows[0] if name not in ("seconds", "blocks %")]  # the CSV has them
+    cell = 'style="padding:0 0.8em; text-align:right"'
+    head = "".join(f'<th scope="col" {cell}>{name}</th>' for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td {cell}>{row[name]}</td>" for name in names) + "</tr>" for row in rows
+    )
+    return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
+
+
+def save_link(name: str, kind: str, content: bytes, what: str) -> str:
+    """A link that saves a file, with the file inside it."""
+    data = base64.b64encode(content).decode("ascii")
+    look = 'style="text-decoration:underline"'
+    return f'<a download="{name}" href="data:{kind};base64,{data}" {look}>Save as {what}</a>'
+
+
+# ---------------------------------------------------------------- small parts
+
+STYLE = {"description_width": "90px"}
+
+
+def layout(**traits) -> ipywidgets.Layout:
+    return ipywidgets.Layout(**traits)
+
+
+def dropdown(description: str, options: dict, value=None) -> ipywidgets.Dropdown:
+    value = next(iter(options.values())) if value is None else value
+    return ipywidgets.Dropdown(
+        options=list(options.items()), value=value, description=description, style=STYLE,
+        layout=layout(width="270px"),
+    )  # fmt: skip
+
+
+def slider(description: str, low: int, high: int, value: int) -> ipywidgets.IntSlider:
+    return ipywidgets.IntSlider(
+        min=low, max=high, value=value, description=description, style=STYLE,
+        layout=layout(width="270px"),
+    )  # fmt: skip
+
+
+def button(text: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Button:
+    return ipywidgets.Button(description=text, icon=icon, tooltip=tooltip, button_style=style)
+
+
+def image(inches: float) -> ipywidgets.Image:
+    """Hidden until it has a picture."""
+    hidden = layout(display="none", width=f"{100 * inches:.0f}px", max_width="100%")
+    return ipywidgets.Image(format="png", layout=hidden)
+
+
+def small(text: str) -> str:
+    return f'<span style="font-size:90%">{html.escape(text)}</span>'
+
+
+def display_box(box: ipywidgets.Widget) -> None:
+    """In a notebook, an output of its own, so that a saved notebook can do without it."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is not None:
+        display(box)
