@@ -5,7 +5,9 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from scipy import stats
+from torch import nn
 
 from sff_teach.recipes import RECIPES, Recipe, get_recipe
 from sff_teach.study import (
@@ -13,7 +15,9 @@ from sff_teach.study import (
     build,
     compare,
     interval,
+    load_for,
     measure_run,
+    once,
     read_runs,
     row_name,
     study,
@@ -159,3 +163,29 @@ def test_rows_are_named_by_their_recipes_and_shown_by_both_votes():
     mean, last = text.split("## Prediction by the ")[1:]
     assert mean.startswith("mean of all blocks") and "| 200 | sff 3×3 | 2 | 55.0 |" in mean
     assert last.startswith("last block") and "| 200 | sff 3×3 | 2 | 70.0 |" in last
+
+
+def test_torchvision_networks_get_colour_and_quick_statistics():
+    recipe = Recipe(data="digits", network="mobilenet_v3_small", fraction=0.05, cut=2, epochs=1)
+    splits = load_for(recipe)
+    assert splits.train.channels == splits.test.channels == 3
+    assert torch.equal(splits.train.x[:, 0], splits.train.x[:, 2])
+    model = build(recipe, splits.train)
+    momenta = {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {0.1}
+    assert load_for(replace(recipe, network="cnn3")).train.channels == 1
+
+
+def test_once_makes_a_record_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"accuracy": 0.123456789}
+
+    path = tmp_path / "runs.jsonl"
+    first = once(path, {"row": "a", "seed": 0}, make)
+    assert first == once(path, {"row": "a", "seed": 0}, make)
+    assert first == {"row": "a", "seed": 0, "accuracy": 0.123457}
+    once(path, {"row": "a", "seed": 1}, make)
+    assert len(made) == 2 == len(path.read_text().splitlines())
