@@ -26,24 +26,24 @@ from sff_teach.study import study, summarise, table
 
 HERE = Path(__file__).parent
 GRID = (0.005, 0.0125, 0.03)
-EPOCHS = {10_000: 4, 200: 40}
+EPOCHS = {200: 40, 10_000: 4}
 LAYERS = {"cut": "layer"}
 WIDE = {"hidden": 64, "kernel_size": 3}
 ROWS = {
     "sff 4 blocks, hidden 64, 3×3": {"rule": "sff", **LAYERS, **WIDE},
     "sff 4 blocks, hidden 64": {"rule": "sff", **LAYERS, "hidden": 64},
     "sff 4 blocks, hidden 32": {"rule": "sff", **LAYERS, "hidden": 32},
-    "bp-goodness, hidden 64, 3×3": {"rule": "bp-goodness", **LAYERS, **WIDE},
-    "deepsup 4 blocks, hidden 64, 3×3": {"rule": "deepsup", **LAYERS, **WIDE},
     "sff 2 blocks, hidden 32": {"rule": "sff", "cut": 2, "hidden": 32},
-    "sff 4 blocks, 3×3, 4 filters": {"rule": "sff", **LAYERS, "kernel_size": 3, "filters": 4},
-    "sff-overlap 4 blocks, 3×3": {"rule": "sff-overlap", **LAYERS, "kernel_size": 3},
-    "sff-lookahead 4 blocks, 3×3": {"rule": "sff-lookahead", **LAYERS, "kernel_size": 3},
+    "bp-goodness, hidden 64": {"rule": "bp-goodness", **LAYERS, "hidden": 64},
     "sff 4 blocks, hidden 64, learned vote": {
         "rule": "sff", **LAYERS, "hidden": 64, "vote": "learned",
     },
+    "sff-overlap 4 blocks, 3×3": {"rule": "sff-overlap", **LAYERS, "kernel_size": 3},
+    "deepsup 4 blocks, hidden 64": {"rule": "deepsup", **LAYERS, "hidden": 64},
+    "sff-lookahead 4 blocks, 3×3": {"rule": "sff-lookahead", **LAYERS, "kernel_size": 3},
+    "sff 4 blocks, 3×3, 4 filters": {"rule": "sff", **LAYERS, "kernel_size": 3, "filters": 4},
 }  # fmt: skip
-AT_200 = ("sff 4 blocks, hidden 64", "bp-goodness, hidden 64, 3×3", "sff 2 blocks, hidden 32")
+AT_200 = ("sff 2 blocks, hidden 32", "sff 4 blocks, hidden 64", "bp-goodness, hidden 64")
 DEFAULTS = {"kernel_size": 1, "filters": 1, "hidden": 0, "vote": "mean"}
 BASELINES = {
     "bp": {"rule": "bp"},
