@@ -1,6 +1,7 @@
 """Studies: the same comparison over rules, data sizes and seeds, kept run by run."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -333,8 +334,8 @@ class Summary:
     @property
     def verdict(self) -> str:
         """In words, what the interval of the difference allows to say."""
-        if self.difference is None:
-            return "–"
+        if self.difference is None or math.isnan(self.difference_low):
+            return "–"  # nothing to compare with, or one seed
         if self.difference_low > 0:
             return "better than bp"
         if self.difference_high < 0:
