@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from sff_teach.claims import BLOCKS, BP, best_rate, by_row
 from sff_teach.data import ImageSet, Splits, load
-from sff_teach.probes import features, linear_probe
+from sff_teach.probes import block_features, linear_probe, pooled
 from sff_teach.recipes import Recipe
 from sff_teach.study import build, interval, machine, once, read_runs
 from sff_teach.train import evaluate, fit
@@ -96,9 +96,9 @@ def train(model, part: ImageSet, rule: str, epochs: int, lr: float, seed: int):
 
 def known_of_fashion(model) -> float:
     """Accuracy of a linear probe of the last layer: what the features still say about Fashion."""
-    labelled, _, test = load("fashion-mnist-sample", 0.1, validation=0)
-    maps = [features(model, part.x, [model.original.layer4])[0] for part in (labelled, test)]
-    return linear_probe((maps[0], labelled.y), (maps[1], test.y))
+    parts = load("fashion-mnist-sample", 0.1)  # train, valid, test
+    last = [(pooled(block_features(model, part.x)[-1]), part.y) for part in parts]
+    return linear_probe(*last).accuracy
 
 
 def renewed(model, seed: int):

@@ -1,185 +1,319 @@
-"""What a trained network knows layer by layer: probes, similarity of features, calibration."""
+"""Looking into trained networks: linear probes, CKA, goodness maps, block votes, calibration.
+
+Everything here reads a network in evaluation mode and changes nothing in it.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._checks import check_count, check_images, check_labels
 from ._modes import looking
 from .core import SFF, GoodnessHead
 
+PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
+"""Inverse penalties C that ``linear_probe`` tries."""
 
-def features(
-    model: SFF, images: Tensor, layers: Sequence[nn.Module] | None = None, batch_size: int = 500
-) -> list[Tensor]:
-    """The output of each layer, as the network itself computes it in evaluation mode.
+
+# ---------------------------------------------------------------- features by depth
+
+
+def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Tensor]:
+    """The output h of every block, before the hand-over; one (B, C, H, W) tensor per depth.
+
+    A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
+    was joined from. So networks built with the same ``cut`` give the same layers at the same depth,
+    whatever rule trained them. Each runs as it was trained: normalised between blocks, or not.
 
     Args:
-        model: of any rule. images: (N, C, H, W).
-        layers: modules inside the model, in order; None for the bodies of its blocks. Networks that
-            ``bp`` joined into one block still hold the layers of the original. A Sequential stands
-            for its last module: blocks that ``localize`` cut call its parts, not itself.
-        batch_size: images at a time.
-
-    Returns:
-        One tensor (N, C', H', W') per layer.
+        model: from ``localize``. images: (B, C, H, W). batch_size: images at a time.
 
     Raises:
-        ValueError: a layer that the network does not run.
+        TypeError, ValueError: no SFF network, or no images.
     """
-    layers = [block.body for block in model.blocks] if layers is None else map(_last, layers)
-    layers = list(layers)
-    outputs: list[list[Tensor]] = [[] for _ in layers]
-    handles = [
-        layer.register_forward_hook(lambda _, __, h, kept=kept: kept.append(h))
-        for layer, kept in zip(layers, outputs, strict=True)
-    ]
-    try:
-        with looking(model):
-            for x in images.split(batch_size):
-                model.block_goodness(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for number, kept in enumerate(outputs, 1):
-        if not kept:
-            raise ValueError(f"layer {number} of layers never ran; give modules of this model.")
-    return [torch.cat(kept) for kept in outputs]
+    _check_network(model)
+    check_images(images, argument="images")
+    device = next(model.parameters()).device
+    chunks = []
+    with looking(model):
+        for x in images.split(batch_size):
+            chunks.append([h.cpu() for h in _features(model, x.to(device))])
+    return [torch.cat(depth) for depth in zip(*chunks)]
 
 
-def _last(layer: nn.Module) -> nn.Module:
-    while isinstance(layer, nn.Sequential) and len(layer):
-        layer = layer[-1]
-    return layer
+def _features(model: SFF, x: Tensor) -> list[Tensor]:
+    if len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential):
+        features = []
+        for part in model.blocks[0].body:
+            x = part(x)
+            features.append(x)
+        return features
+    features = []
+    for block in model.blocks:
+        h = block.body(x)
+        features.append(h)
+        x = model.hand_over(block, h)
+    return features
 
 
-def linear_cka(a: Tensor, b: Tensor) -> float:
-    """Linear centred kernel alignment: how alike two sets of features of the same images are.
+def pooled(features: Tensor, side: int = 3) -> Tensor:
+    """Average maps to ``side`` × ``side`` and flatten: (B, C, H, W) → (B, C·side²).
 
-    ``‖Bᵀ A‖² / (‖Aᵀ A‖ ‖Bᵀ B‖)`` with centred columns and Frobenius norms; 1 for features that are
-    equal up to rotation, shift and scale. It grows when there are few images for many features: use
-    some hundreds, and compare with the value between two networks of the same kind.
+    So layers of different map size are probed at a like resolution. Maps smaller than ``side`` keep
+    their size.
+    """
+    check_images(features, argument="features")
+    check_count(side, "side")
+    size = [min(side, n) for n in features.shape[2:]]
+    return F.adaptive_avg_pool2d(features, size).flatten(1)
+
+
+# ---------------------------------------------------------------- linear probes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe's accuracies, the C chosen on validation, and the accuracy of guessing.
+
+    ``chance`` is the test share of the class that is commonest in training.
+    """
+
+    accuracy: float
+    valid_accuracy: float
+    penalty: float
+    chance: float
+
+
+def linear_probe(
+    train: tuple[Tensor, Tensor],
+    valid: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    penalties: Sequence[float] = PENALTIES,
+) -> Probe:
+    """How well a linear classifier reads the classes from features that stay as they are.
+
+    scikit-learn's ``LogisticRegression`` on features standardised with the training mean and
+    deviation; the penalty is the one with the best validation accuracy, the strongest at a tie. The
+    test features are used once.
 
     Args:
-        a: (N, ...) features. b: (N, ...) others of the same N images; flattened.
-
-    Returns:
-        A number in [0, 1].
+        train, valid, test: features (N, ...), flattened here, and labels (N,).
+        penalties: values of C, the inverse strength of the L2 penalty.
 
     Raises:
-        ValueError: different numbers of images, or features that do not vary.
+        ValueError: empty parts, labels that do not fit, features of another width, or no penalty.
 
-    Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", 2019.
+    Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier
+    probes".
     """
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} images and b has {len(b)}; give the same images.")
-    # By Gram matrices (N, N): maps have more numbers than there are images.
-    grams = []
-    for name, h in (("a", a), ("b", b)):
-        h = h.flatten(1).double()
-        h = h - h.mean(0)
-        gram = h @ h.T
-        if not gram.norm() > 0:
-            raise ValueError(f"{name} is the same for all images; features must vary.")
-        grams.append(gram)
-    return float((grams[0] * grams[1]).sum() / (grams[0].norm() * grams[1].norm()))
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    if not len(penalties):
+        raise ValueError("penalties is empty; give at least one value of C, such as 0.1.")
+    arrays = {}
+    for name, (x, y) in {"train": train, "valid": valid, "test": test}.items():
+        x, y = torch.as_tensor(x).detach().cpu().flatten(1), torch.as_tensor(y).cpu()
+        if not len(x) or len(x) != len(y):
+            raise ValueError(
+                f"{name} holds {len(x)} rows of features and {len(y)} labels; give one label per "
+                "row, at least one."
+            )
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{name} holds features that are not finite; check the network.")
+        arrays[name] = x.double().numpy(), y.numpy()
+    widths = {name: x.shape[1] for name, (x, _) in arrays.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"features have different widths, {widths}; take one layer for all.")
+    x, y = arrays["train"]
+    mean, std = x.mean(0), x.std(0)
+    std[std < 1e-8] = 1.0  # a feature that never changes stays 0
+    scaled = {name: ((x - mean) / std, y) for name, (x, y) in arrays.items()}
+    best = None
+    for penalty in sorted(penalties):
+        model = LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(*scaled["train"])
+        score = model.score(*scaled["valid"])
+        if best is None or score > best[0]:
+            best = score, penalty, model
+    score, penalty, model = best
+    values, counts = np.unique(y, return_counts=True)
+    chance = float(np.mean(arrays["test"][1] == values[counts.argmax()]))
+    return Probe(float(model.score(*scaled["test"])), float(score), float(penalty), chance)
 
 
-def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], side: int = 2) -> float:
-    """Test accuracy of logistic regression on features: what a linear reader finds in them.
+# ---------------------------------------------------------------- similarity
 
-    Maps are averaged to ``side`` × ``side`` positions, standardised, and read by scikit-learn's
-    ``LogisticRegression`` (C = 0.1, fixed).
+
+def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
+    """Linear centred kernel alignment: how alike two networks place the same images.
+
+    ``CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = A Aᵀ``, ``L = B Bᵀ``. It is 1 for
+    features that differ by a rotation, a shift and one scale only.
 
     Args:
-        train, test: features (N, C, H, W) or (N, D), and labels (N,).
-        side: positions kept in each direction.
-    """
-
-    def flat(h: Tensor) -> np.ndarray:
-        if h.dim() == 4:
-            h = F.adaptive_avg_pool2d(h, (min(side, h.shape[2]), min(side, h.shape[3])))
-        return h.flatten(1).numpy()
-
-    reader = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-    reader.fit(flat(train[0]), train[1].numpy())
-    return float(reader.score(flat(test[0]), test[1].numpy()))
-
-
-def goodness_maps(model: SFF, x: Tensor) -> list[Tensor]:
-    """Where in the image each block sees evidence for each class: z² by position.
-
-    The mean of a map over its positions is that class's goodness: the map is what is averaged.
-
-    Args:
-        model: with goodness heads. x: (B, C, H, W).
-
-    Returns:
-        Per block (B, K, H', W').
+        a: (N, ...) features, flattened; b: (N, ...) features of the same N images, any width.
+        unbiased: HSIC by the U-statistic. The plain estimate is above 0 even for independent
+            features, the more the fewer the images; the unbiased one is 0 on average, so it may
+            come out slightly negative.
 
     Raises:
-        ValueError: a head that is not a goodness head.
+        ValueError: other images in a than in b, fewer than four, or features that never change.
+
+    Source: Kornblith et al. 2019, "Similarity of neural network representations revisited";
+    unbiased HSIC: Song et al. 2012, eq. 5, used in CKA by Nguyen et al. 2021.
     """
-    maps = []
+    a, b = (torch.as_tensor(x).detach().double().flatten(1) for x in (a, b))
+    n = len(a)
+    if n != len(b):
+        raise ValueError(f"a holds {n} images and b {len(b)}; give features of the same images.")
+    if n < 4:
+        raise ValueError(f"a and b hold {n} images; CKA needs at least four.")
+    a, b = a - a.mean(0), b - b.mean(0)  # HSIC does not see a shift; rounding does
+    k, l = a @ a.T, b @ b.T  # (N, N) each  # noqa: E741
+    hsic = _hsic_unbiased if unbiased else _hsic_plain
+    kk, ll = hsic(k, k), hsic(l, l)
+    if min(kk, ll) <= 1e-20:
+        raise ValueError("a or b hardly changes between images; CKA is not defined for it.")
+    return float(hsic(k, l) / (kk * ll) ** 0.5)
+
+
+def _hsic_plain(k: Tensor, l: Tensor) -> float:  # noqa: E741
+    """tr(K H L H) / (N - 1)², with H the centring matrix; K and L are centred already."""
+    return float((k * l).sum()) / (len(k) - 1) ** 2
+
+
+def _hsic_unbiased(k: Tensor, l: Tensor) -> float:  # noqa: E741
+    """Song et al. 2012, eq. 5, with the diagonals set to 0."""
+    n = len(k)
+    k, l = (m - m.diag().diag() for m in (k, l))  # noqa: E741
+    trace = (k * l).sum()
+    means = k.sum() * l.sum() / ((n - 1) * (n - 2))
+    rows = 2 * (k.sum(0) * l.sum(0)).sum() / (n - 2)
+    return float(trace + means - rows) / (n * (n - 3))
+
+
+def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) -> Tensor:
+    """``cka`` of every layer of one network with every layer of another: (layers a, layers b)."""
+    return torch.tensor([[cka(x, y, unbiased) for y in b] for x in a])
+
+
+# ---------------------------------------------------------------- goodness and votes
+
+
+def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
+    """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
+
+    Averaged over the filters of a class. The mean over positions *is* the class goodness.
+
+    Args:
+        model: with goodness heads. images: (B, C, H, W).
+
+    Raises:
+        TypeError, ValueError: another network or head, or no images.
+
+    Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
+    activation map of Zhou et al. 2016.
+    """
+    _check_network(model)
+    check_images(images, argument="images")
+    if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
+        raise ValueError(
+            "model has a head without goodness, as rule='bp' leaves it; train it with 'sff', "
+            "'deepsup' or 'bp-goodness'."
+        )
+    maps, x = [], images.to(next(model.parameters()).device)
     with looking(model):
         for block in model.blocks:
-            if not isinstance(block.head, GoodnessHead):
-                raise ValueError(
-                    f"a block has a {type(block.head).__name__}, which has no goodness; "
-                    "train by sff, deepsup or bp-goodness."
-                )
-            h, _ = block(x)
-            z = block.head.activation(h).square()  # (B, K·filters, H', W')
-            maps.append(z.unflatten(1, (block.head.num_classes, -1)).mean(2))
+            h = block.body(x)
+            z = block.head.activation(h)  # (B, K·filters, H, W)
+            z = z.unflatten(1, (block.head.num_classes, block.head.filters))
+            maps.append(z.square().mean(2))
             x = model.hand_over(block, h)
     return maps
 
 
-def disagreement(goodness: Tensor) -> Tensor:
-    """How often two blocks predict different classes: (N, blocks, K) → (blocks, blocks)."""
-    votes = goodness.argmax(2)  # (N, blocks)
-    return (votes[:, :, None] != votes[:, None, :]).float().mean(0)
+def block_votes(model: SFF, images: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, blocks): the class that every block alone would choose."""
+    _check_network(model)
+    check_images(images, argument="images")
+    with looking(model):
+        return model.block_goodness(images.to(next(model.parameters()).device)).argmax(2).cpu()
 
 
-def calibration(goodness: Tensor, y: Tensor, bins: int = 15) -> list[dict]:
-    """The reliability table of softmax(goodness): per bin of confidence, how often it was right.
+def disagreement(votes: Tensor) -> Tensor:
+    """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
+
+    Source: Kuncheva and Whitaker 2003, the disagreement measure, here of votes, not of errors.
+    """
+    if votes.dim() != 2 or not len(votes):
+        raise ValueError(
+            f"votes has shape {tuple(votes.shape)}; give (B, blocks) of block_votes, B at least 1."
+        )
+    return (votes[:, :, None] != votes[:, None, :]).double().mean(0)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of a reliability table: of n images with confidence in (low, high]."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
+    """Confidence against accuracy of ``softmax(goodness)``, in bins of equal width.
 
     Args:
-        goodness: (N, K). y: (N,). bins: of equal width in [0, 1].
+        goodness: (B, K) voted goodness, or any logits. y: (B,) labels. bins: how many.
 
     Returns:
-        Per filled bin ``low``, ``high``, ``count``, mean ``confidence`` and ``accuracy``.
+        The bins that hold an image, from low confidence to high.
+
+    Raises:
+        ValueError, TypeError: shapes or labels that do not fit.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
-    confidence, predicted = goodness.softmax(1).max(1)
-    right = (predicted == y).float()
-    number = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins (low, high]
-    table = []
+    check_count(bins, "bins")
+    if goodness.dim() != 2 or not len(goodness):
+        raise ValueError(
+            f"goodness has shape {tuple(goodness.shape)}; give one row of K per image, (B, K)."
+        )
+    check_labels(y, goodness.shape[1], length=len(goodness))
+    confidence, choice = goodness.detach().double().softmax(1).max(1)
+    right = (choice == y.to(choice.device)).double()
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # (low, high]
+    rows = []
     for i in range(bins):
-        inside = number == i
-        if inside.any():
-            table.append(
-                {
-                    "low": i / bins,
-                    "high": (i + 1) / bins,
-                    "count": int(inside.sum()),
-                    "confidence": float(confidence[inside].mean()),
-                    "accuracy": float(right[inside].mean()),
-                }
-            )
-    return table
+        held = place == i
+        if held.any():
+            means = confidence[held].mean().item(), right[held].mean().item()
+            rows.append(Bin(i / bins, (i + 1) / bins, int(held.sum()), *means))
+    return rows
 
 
 def expected_calibration_error(goodness: Tensor, y: Tensor, bins: int = 15) -> float:
-    """``Σ_bins (count / N) |accuracy - confidence|``: how far stated confidence is from the truth.
+    """``ECE = Σ_b (n_b / B) |accuracy_b - confidence_b|``, a fraction; see ``reliability``.
 
-    Args and bins as in ``calibration``.
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+    Source: Guo et al. 2017, eq. 3; 15 bins as there.
     """
-    table = calibration(goodness, y, bins)
-    return sum(r["count"] * abs(r["accuracy"] - r["confidence"]) for r in table) / len(y)
+    rows = reliability(goodness, y, bins)
+    total = sum(row.n for row in rows)
+    return sum(row.n * abs(row.accuracy - row.confidence) for row in rows) / total
+
+
+def _check_network(model: object) -> None:
+    if not isinstance(model, SFF):
+        raise TypeError(
+            f"model is a {type(model).__name__}, not a network of blocks; "
+            "pass sff_teach.localize(model, num_classes)."
+        )

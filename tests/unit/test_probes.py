@@ -1,104 +1,214 @@
-"""Probes: against independent formulas and cases whose answer is known."""
+"""probes: against brute force, closed forms and the network's own numbers."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from sff_teach import probes
-from sff_teach.models import cnn
-from sff_teach.rules import get_rule
-from sff_teach.split import localize
-
-from .test_rules import adamw
+from sff_teach import cnn, fit, localize, probes
+from sff_teach.core import SFF
 
 
-def network(cut="layer"):
-    torch.manual_seed(0)
-    return localize(cnn(1, (4, 6, 8), (1,)), 3, cut=cut, input_shape=(1, 12, 12)).eval()
-
-
-def test_features_are_what_the_network_computes_itself():
-    model, x = network(), torch.randn(7, 1, 12, 12)
-    first, second, _ = model.blocks
-    expected = first(x)[0]
-    found = probes.features(model, x, batch_size=3)
-    assert len(found) == 3
-    torch.testing.assert_close(found[0], expected)
-    torch.testing.assert_close(found[1], second(model.hand_over(first, expected))[0])
-    assert not found[0].requires_grad
-
-
-@pytest.mark.parametrize("cut", ["layer", 2])
-def test_layers_of_the_original_are_found_in_a_network_that_bp_joined(cut):
-    model = network(cut)
-    layers = [model.original.layer1, model.original.layer2, model.original.layer3]
-    x = torch.randn(5, 1, 12, 12)
-    joined = get_rule("bp")(model, adamw).model.eval()
-    found = probes.features(joined, x, layers)
-    expected = x
-    for layer, h in zip(layers, found, strict=True):
-        expected = layer(expected)
-        torch.testing.assert_close(h, expected)
-    with pytest.raises(ValueError, match="layer 1 of layers never ran"):
-        probes.features(joined, x, [nn.Conv2d(1, 1, 1)])
-    assert not any(m._forward_hooks for m in model.modules())
-
-
-def test_cka_by_its_definition_and_its_invariances():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(60, 4, 3, 3, generator=generator)
-    b = a.flatten(1)[:, :20] + torch.randn(60, 20, generator=generator)
-    x, y = a.flatten(1).double().numpy(), b.double().numpy()
-    x, y = x - x.mean(0), y - y.mean(0)
-    norm = np.linalg.norm
-    expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
-    assert probes.linear_cka(a, b) == pytest.approx(expected)
-    turn = torch.linalg.qr(torch.randn(36, 36, generator=generator))[0]
-    assert probes.linear_cka(a, 3 * a.flatten(1) @ turn + 5) == pytest.approx(1, abs=1e-6)
-    other = torch.randn(2000, 3, generator=generator), torch.randn(2000, 3, generator=generator)
-    assert probes.linear_cka(*other) < 0.01
-
-
-def test_a_probe_reads_what_is_there_and_not_what_is_not():
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randint(3, (300,), generator=generator)
-    h = torch.randn(300, 5, 4, 4, generator=generator)
-    told = h.clone()
-    told[:, :3] += 3 * nn.functional.one_hot(y, 3)[:, :, None, None]
-    assert probes.linear_probe((told[:200], y[:200]), (told[200:], y[200:])) > 0.95
-    assert probes.linear_probe((h[:200], y[:200]), (h[200:], y[200:])) < 0.55
-    flat = told.flatten(1)
-    assert probes.linear_probe((flat[:200], y[:200]), (flat[200:], y[200:])) > 0.95
-
-
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 3, "filters": 2}, {"hidden": 5}])
-def test_the_mean_of_a_goodness_map_is_the_class_goodness(options):
+def network(cut="layer", filters=1, kernel_size=1):
     torch.manual_seed(0)
     model = localize(
-        cnn(1, (4, 6), (1,)), 3, cut="layer", form="direct", input_shape=(1, 12, 12), **options
-    ).eval()
-    x = torch.randn(4, 1, 12, 12)
-    means = torch.stack([m.mean((2, 3)) for m in probes.goodness_maps(model, x)], 1)
-    torch.testing.assert_close(means, model.block_goodness(x).detach())
-    with pytest.raises(ValueError, match="a block has a LinearHead"):
-        probes.goodness_maps(get_rule("bp")(model, adamw).model, x)
+        cnn(widths=(4, 6, 8), pool_after=(1, 2)),
+        5,
+        cut=cut,
+        filters=filters,
+        kernel_size=kernel_size,
+        input_shape=(1, 12, 12),
+    )
+    return model.eval()
 
 
-def test_disagreement_counts_pairs_of_blocks():
-    votes = torch.tensor([[0, 0, 1], [1, 0, 1], [2, 2, 2], [0, 1, 2]])
-    found = probes.disagreement(nn.functional.one_hot(votes, 3).float())
-    assert found.tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.75], [0.5, 0.75, 0]]
+@pytest.fixture
+def images():
+    return torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_features_are_the_blocks_outputs_whatever_the_batch(images):
+    model = network()
+    with torch.no_grad():
+        first, _ = model.blocks[0](images)
+        second, _ = model.blocks[1](model.hand_over(model.blocks[0], first))
+    features = probes.block_features(model, images, batch_size=5)
+    assert [f.shape[1] for f in features] == [4, 6, 8]
+    torch.testing.assert_close(features[0], first)
+    torch.testing.assert_close(features[1], second)
+
+
+@pytest.mark.parametrize("rule", ["bp", "bp-goodness"])
+def test_a_joined_network_gives_the_same_layers_by_depth(images, rule):
+    model = network()
+    layers = list(model.original)
+    fit(model, (images, torch.arange(16) % 5), rule=rule, epochs=1, device="cpu", progress=False)
+    assert len(model.blocks) == 1
+    x, features = images, probes.block_features(model, images)
+    assert len(features) == len(layers)
+    for layer, feature in zip(layers, features):
+        with torch.no_grad():
+            x = layer(x)
+        torch.testing.assert_close(feature, x)
+
+
+def test_features_leave_the_network_as_it_was(images):
+    model = network().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    probes.block_features(model, images)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_pooled_averages_and_keeps_small_maps():
+    maps = torch.arange(36.0).reshape(1, 1, 6, 6)
+    assert probes.pooled(maps, 2).tolist() == [[7.0, 10.0, 25.0, 28.0]]
+    assert probes.pooled(torch.ones(2, 3, 1, 1), 3).shape == (2, 3)
+
+
+def test_probe_reads_what_is_linear_and_not_what_is_noise():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(900, 6, generator=generator)
+    y = (x[:, 0] + 2 * x[:, 1] > 0).long()
+    noise = torch.randint(0, 2, (900,), generator=generator)
+    parts = [slice(0, 400), slice(400, 600), slice(600, 900)]
+    probe = probes.linear_probe(*[(x[p], y[p]) for p in parts])
+    assert probe.accuracy > 0.97
+    assert 0.4 < probe.chance < 0.6
+    # 300 coin flips stay within 0.5 ± 0.1 (3.5 standard deviations).
+    assert abs(probes.linear_probe(*[(x[p], noise[p]) for p in parts]).accuracy - 0.5) < 0.1
+
+
+def test_probe_chooses_by_validation_alone():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 40, generator=generator)
+    y = (x[:, 0] + torch.randn(300, generator=generator) > 0).long()
+    train, valid, test = [(x[p], y[p]) for p in (slice(0, 60), slice(60, 180), slice(180, 300))]
+    both = probes.linear_probe(train, valid, test)
+    alone = {
+        c: probes.linear_probe(train, valid, test, penalties=[c]).valid_accuracy
+        for c in probes.PENALTIES
+    }
+    assert both.valid_accuracy == max(alone.values()) == alone[both.penalty]
+    flipped = probes.linear_probe(train, valid, (test[0], 1 - test[1]))
+    assert flipped.penalty == both.penalty
+    assert flipped.accuracy == pytest.approx(1 - both.accuracy)
+
+
+def test_plain_cka_is_the_feature_formula():
+    a, b = torch.randn(20, 7).double(), torch.randn(20, 4).double()
+    a0, b0 = a - a.mean(0), b - b.mean(0)
+    norm = torch.linalg.matrix_norm
+    reference = norm(b0.T @ a0) ** 2 / (norm(a0.T @ a0) * norm(b0.T @ b0))
+    # Both in float64; 1e-10 is far above its rounding.
+    assert probes.cka(a, b, unbiased=False) == pytest.approx(reference.item(), rel=1e-10)
+
+
+def test_unbiased_hsic_is_the_u_statistic_over_all_quadruples():
+    generator = torch.Generator().manual_seed(2)
+    a = torch.randn(6, 3, generator=generator).double()
+    b = torch.randn(6, 2, generator=generator).double()
+    k, l = a @ a.T, b @ b.T  # noqa: E741
+    terms = [
+        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in permutations(range(6), 4)
+    ]
+    # Float64 sums of 360 terms; 1e-9 is far above their rounding.
+    assert probes._hsic_unbiased(k, l) == pytest.approx(float(sum(terms)) / len(terms), rel=1e-9)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_cka_does_not_see_rotation_shift_and_scale(unbiased):
+    a = torch.randn(30, 8).double()
+    rotation = torch.linalg.qr(torch.randn(8, 8).double()).Q
+    # Float64; 1e-9 is far above its rounding.
+    assert probes.cka(a, 3 * a @ rotation + 5, unbiased) == pytest.approx(1, abs=1e-9)
+    assert probes.cka(a, torch.randn(30, 8).double(), unbiased) < 0.9
+
+
+def test_few_images_bias_the_plain_cka_and_not_the_unbiased_one():
+    generator = torch.Generator().manual_seed(0)
+    pairs = [torch.randn(2, 20, 50, generator=generator) for _ in range(50)]
+    plain = np.mean([probes.cka(a, b, unbiased=False) for a, b in pairs])
+    unbiased = np.mean([probes.cka(a, b) for a, b in pairs])
+    assert plain > 0.5  # independent features
+    assert abs(unbiased) < 0.03  # spread of one value about 0.05, of the mean of 50 about 0.007
+
+
+@pytest.mark.parametrize(("kernel_size", "filters"), [(1, 1), (3, 2)])
+def test_mean_of_a_goodness_map_is_the_class_goodness(images, kernel_size, filters):
+    model = network(kernel_size=kernel_size, filters=filters)
+    maps = probes.goodness_maps(model, images)
+    with torch.no_grad():
+        goodness = model.block_goodness(images)
+    assert maps[0].shape == (16, 5, 6, 6)
+    means = torch.stack([m.mean((2, 3)) for m in maps], 1)
+    # Two orders of float32 sums; 1e-5 is some hundred roundings.
+    torch.testing.assert_close(means, goodness, rtol=1e-5, atol=1e-6)
+
+
+def test_votes_and_disagreement(images):
+    model = network()
+    votes = probes.block_votes(model, images)
+    with torch.no_grad():
+        assert torch.equal(
+            votes[:, -1], model.combine(model.block_goodness(images), "last").argmax(1)
+        )
+    shares = probes.disagreement(torch.tensor([[0, 0, 1], [2, 2, 2], [1, 0, 1], [3, 1, 0]]))
+    expected = torch.tensor([[0, 0.5, 0.5], [0.5, 0, 0.75], [0.5, 0.75, 0]]).double()
+    assert torch.equal(shares, expected)
+
+
+def test_calibration_error_by_a_second_way():
+    generator = torch.Generator().manual_seed(0)
+    goodness = 2 * torch.randn(500, 4, generator=generator)
+    y = torch.randint(0, 4, (500,), generator=generator)
+    p = goodness.double().softmax(1).numpy()
+    confidence, right = p.max(1), p.argmax(1) == y.numpy()
+    edges = np.linspace(0, 1, 16)
+    reference = sum(
+        abs(right[held].sum() - confidence[held].sum()) / 500
+        for low, high in zip(edges, edges[1:])
+        if (held := (confidence > low) & (confidence <= high)).any()
+    )
+    # Float64; 1e-9 is far above its rounding.
+    assert probes.expected_calibration_error(goodness, y) == pytest.approx(reference, abs=1e-9)
+    assert sum(row.n for row in probes.reliability(goodness, y)) == 500
 
 
 def test_calibration_error_of_known_cases():
-    generator = torch.Generator().manual_seed(0)
-    p = torch.rand(200_000, generator=generator) * 0.5 + 0.5
-    y = (torch.rand(200_000, generator=generator) > p).long()  # class 0 with probability p
-    honest = torch.stack([p.logit(), torch.zeros_like(p)], 1)
-    assert probes.expected_calibration_error(honest, y) < 0.005
-    sure = torch.tensor([[50.0, 0.0]]).repeat(100, 1)
-    labels = torch.tensor([0] * 70 + [1] * 30)
-    assert probes.expected_calibration_error(sure, labels) == pytest.approx(0.3, abs=1e-6)
-    (row,) = probes.calibration(sure, labels)
-    assert (row["count"], row["low"], row["high"]) == (100, pytest.approx(14 / 15), 1)
+    sure = torch.tensor([[100.0, 0.0]]).repeat(10, 1)
+    labels = torch.tensor([0] * 7 + [1] * 3)
+    assert probes.expected_calibration_error(sure, labels) == pytest.approx(0.3)
+    fair = torch.log(torch.tensor([[0.7, 0.3]])).repeat(10, 1)
+    # The logarithms are float32.
+    assert probes.expected_calibration_error(fair, labels) == pytest.approx(0, abs=1e-6)
+
+
+def test_bad_input_gets_one_sentence(images):
+    model = network()
+    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(TypeError, match="not a network of blocks"):
+        probes.block_features(model.original, images)
+    with pytest.raises(ValueError, match="same images"):
+        probes.cka(torch.randn(5, 2), torch.randn(6, 2))
+    with pytest.raises(ValueError, match="at least four"):
+        probes.cka(torch.randn(3, 2), torch.randn(3, 2))
+    with pytest.raises(ValueError, match="hardly changes"):
+        probes.cka(torch.ones(8, 2), torch.randn(8, 2))
+    with pytest.raises(ValueError, match="one label per row"):
+        probes.linear_probe((x, y[:3]), (x, y), (x, y))
+    with pytest.raises(ValueError, match="different widths"):
+        probes.linear_probe((x, y), (x[:, :1], y), (x, y))
+    with pytest.raises(ValueError, match="not finite"):
+        probes.linear_probe((x / 0, y), (x, y), (x, y))
+    with pytest.raises(ValueError, match="penalties is empty"):
+        probes.linear_probe((x, y), (x, y), (x, y), penalties=[])
+    with pytest.raises(ValueError, match="give \\(B, blocks\\)"):
+        probes.disagreement(y)
+    with pytest.raises(ValueError, match="one row of K"):
+        probes.reliability(y, y)
+    fit(model, (images, torch.arange(16) % 5), rule="bp", epochs=1, device="cpu", progress=False)
+    assert isinstance(model, SFF)
+    with pytest.raises(ValueError, match="head without goodness"):
+        probes.goodness_maps(model, images)
