@@ -119,7 +119,9 @@ def test_stored_runs_say_where_they_come_from(path):
     for line in path.read_text().splitlines():
         record = json.loads(line)
         if "recipe" in record:
-            assert {"seed", "epochs", "machine", "accuracy"} <= set(record)
+            assert {"seed", "epochs", "machine"} <= set(record)
             assert {"torch", "revision", "device", "python"} <= set(record["machine"])
-            assert len(record["epochs"]) == record["recipe"]["epochs"]
+            if record.get("name") not in ("random", "pixels"):  # controls without training
+                assert len(record["epochs"]) == record["recipe"]["epochs"]
+                assert 0 < record["accuracy"] < 1
             assert "/" not in record["recipe"]["data"]  # no machine's path
