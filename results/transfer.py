@@ -1,6 +1,6 @@
 """Fine-tuning by backprop and pre-training on another set, five seeds.
 
-    python results/transfer.py        about ten minutes on one core; goes on where it stopped
+    python results/transfer.py        about a quarter of an hour on one core; goes on where it stopped
 
 The four-layer CNN; SFF in two blocks with 3×3 heads. Two tasks:
 
@@ -30,7 +30,7 @@ from sff_teach.train import evaluate, fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "transfer.jsonl"
-GRID = (0.002, 0.005, 0.0125)
+GRID = (0.002, 0.005, 0.0125, 0.03)
 SFF = {"rule": "sff", **BLOCKS}
 ROWS = {  # task → row → (first rule or None, last rule)
     "fine-tuning": {
