@@ -6,9 +6,12 @@ The four-layer CNN; SFF in two blocks with 3×3 heads. Two tasks:
 
 fine-tuning    1,000 images of the Fashion-MNIST sample, 14 epochs in all: by one rule throughout,
                or seven epochs by one and seven by another, each with its own one-cycle schedule.
+               "then bp" joins the bodies to an ordinary network: heads and the normalisation
+               between blocks go. "then deepsup" is backprop through the network as it was.
 pre-training   2,000 Fashion images, six epochs, by SFF or by bp; then 100 of scikit-learn's digits,
-               enlarged to 28×28, 20 epochs. "frozen": only new heads learn. What is forgotten:
-               accuracy on Fashion of a linear probe of the last layer, before and after.
+               enlarged to 28×28, 20 epochs. "frozen": only new heads learn (BatchNorm's statistics
+               follow the new images all the same). What is forgotten: accuracy on Fashion of a
+               linear probe of the last layer, before and after.
 
 The rate of a row's last phase is chosen on validation images from GRID with one seed; first phases
 use the rate that fashion_rules.py chose at 1,000 images. Writes transfer.jsonl and transfer.md.
@@ -39,6 +42,8 @@ ROWS = {  # task → row → (first rule or None, last rule)
         "sff, then bp": ("sff", "bp"),
         "bp, then bp": ("bp", "bp"),
         "sff, then sff": ("sff", "sff"),
+        "deepsup": (None, "deepsup"),
+        "sff, then deepsup": ("sff", "deepsup"),
     },
     "pre-training": {
         "bp": (None, "bp"),
@@ -131,7 +136,7 @@ def measured(task: str, row: str, seed: int, lr: float, on: str) -> dict:
             model, rows = _first(task, first, seed, valid)
             model = copy.deepcopy(model)
             before = known_of_fashion(model) if probed else None
-            if first != last:
+            if last not in (first, "deepsup"):  # both go on with the heads there are
                 model = renewed(model, seed)
         epochs = EPOCHS[task][1]
         if task == "fine-tuning" and first is not None:
