@@ -86,6 +86,8 @@ def check_labels(
         )
     if len(y) == 0:
         raise ValueError(f"{argument} is empty; give at least one label.")
+    if y.is_meta:
+        return  # a shape without values
     low, high = (int(v) for v in torch.aminmax(y))
     if low < 0 or high >= num_classes:
         if low == 1 and high == num_classes:
@@ -141,6 +143,8 @@ def check_images(x: object, channels: int | None = None, argument: str = "x") ->
             f"{argument} has shape {tuple(x.shape)}, so {x.shape[1]} channels where {channels} "
             f"are needed; {remedy}."
         )
+    if x.is_meta:
+        return  # a shape without values
     # min and max pass NaN on, and need no mask as large as the images
     if not all(math.isfinite(v) for v in torch.stack(torch.aminmax(x.detach())).tolist()):
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()

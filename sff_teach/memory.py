@@ -28,6 +28,11 @@ from .split import trace
 # --- counting ------------------------------------------------------------------------------------
 
 
+def address(storage: torch.UntypedStorage) -> int:
+    """Where a storage's data are; a "meta" storage has none and goes by its own handle."""
+    return storage.data_ptr() or storage._cdata
+
+
 class Ledger:
     """Bytes of the storages that are held at the moment, each counted once, and their peak.
 
@@ -41,28 +46,28 @@ class Ledger:
         self.now = self.peak = 0
         self.history = [0]
         self.holders = Counter()  # address of a storage → how many hold it
-        self.ignore = {t.untyped_storage().data_ptr() for t in ignore}
+        self.ignore = {address(t.untyped_storage()) for t in ignore}
 
     def hold(self, tensor: Tensor, holder: object) -> None:
         """Count the tensor's storage for as long as ``holder`` lives."""
         storage = tensor.untyped_storage()
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address in self.ignore or not size:
+        where, size = address(storage), storage.nbytes()
+        if where in self.ignore or not size:
             return
-        if not self.holders[address]:
+        if not self.holders[where]:
             self._change(size)
-        self.holders[address] += 1
-        weakref.finalize(holder, self._release, address, size)
+        self.holders[where] += 1
+        weakref.finalize(holder, self._release, where, size)
 
     def hold_storage(self, tensor: Tensor) -> None:
         """Count the tensor's storage for as long as it exists."""
         storage = tensor.untyped_storage()
-        if not self.holders[storage.data_ptr()]:
+        if not self.holders[address(storage)]:
             self.hold(tensor, storage)
 
-    def _release(self, address: int, size: int) -> None:
-        self.holders[address] -= 1
-        if not self.holders[address]:
+    def _release(self, where: int, size: int) -> None:
+        self.holders[where] -= 1
+        if not self.holders[where]:
             self._change(-size)
 
     def _change(self, size: int) -> None:
