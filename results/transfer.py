@@ -41,6 +41,7 @@ ROWS = {  # task → row → (first rule or None, last rule)
         "sff": (None, "sff"),
         "sff, then bp": ("sff", "bp"),
         "bp, then bp": ("bp", "bp"),
+        "bp, new head, then bp": ("bp", "bp"),
         "sff, then sff": ("sff", "sff"),
         "deepsup": (None, "deepsup"),
         "sff, then deepsup": ("sff", "deepsup"),
@@ -136,7 +137,7 @@ def measured(task: str, row: str, seed: int, lr: float, on: str) -> dict:
             model, rows = _first(task, first, seed, valid)
             model = copy.deepcopy(model)
             before = known_of_fashion(model) if probed else None
-            if last not in (first, "deepsup"):  # both go on with the heads there are
+            if "new head" in row or last not in (first, "deepsup"):  # others keep their heads
                 model = renewed(model, seed)
         epochs = EPOCHS[task][1]
         if task == "fine-tuning" and first is not None:
