@@ -1,6 +1,6 @@
 """Fine-tuning by backprop and pre-training on another set, five seeds.
 
-    python results/transfer.py        about a quarter of an hour on one core; goes on where it stopped
+    python results/transfer.py        some 15 minutes on one core; goes on where it stopped
 
 The four-layer CNN; SFF in two blocks with 3×3 heads. Two tasks:
 
