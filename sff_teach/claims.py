@@ -262,8 +262,9 @@ def _transfer(folder: Path, task: str, pairs: Iterable[tuple[str, str, str]]) ->
 def _fine_tuning(folder: Path) -> list[Effect]:
     pairs = (
         ("sff, then bp", "bp", ""),
-        ("sff, then bp", "bp, then bp", ""),
+        ("sff, then bp", "bp, new head, then bp", ""),
         ("bp, then bp", "bp", "a second schedule alone"),
+        ("bp, new head, then bp", "bp", "a second schedule and a new head"),
         ("sff, then deepsup", "bp", "heads and normalisation kept"),
     )
     return _transfer(folder, "fine-tuning", pairs)
