@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # no other decoder is tried, whatever the name
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 HELD_OUT = 0.2  # test share where a set brings no test images of its own
 MAX_PIXELS = 89_478_485  # per image; the number above which Pillow itself suspects a bomb
@@ -117,7 +119,7 @@ def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
     """Read image files as (N, C, H, W) uint8, C = 3 if any of them has colour, else 1."""
     from tqdm.auto import tqdm
 
-    first = _read_image(files[0], size)
+    first = read_image(files[0], size)
     height, width = first.shape[:2]
     needed, limit = len(files) * 3 * height * width * 5, _memory() // 2  # uint8 and float32
     if needed > limit:
@@ -127,7 +129,7 @@ def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
         )
 
     def read(group: list[Path]) -> list[np.ndarray]:
-        return [_read_image(f, size, first.shape[:2], files[0]) for f in group]
+        return [read_image(f, size, first.shape[:2], files[0]) for f in group]
 
     images: list[np.ndarray] = []
     groups = [files[i : i + _GROUP] for i in range(0, len(files), _GROUP)]
@@ -148,17 +150,22 @@ def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
     return x
 
 
-def _read_image(
+def read_image(
     path: Path,
     size: tuple[int, int] | None,
     shape: tuple[int, int] | None = None,
     like: Path | None = None,
+    content: bytes | None = None,
 ) -> np.ndarray:
-    """One image as uint8, (H, W) if grey and (H, W, 3) if colour; `shape` is what it has to be."""
+    """One image as uint8, (H, W) if grey and (H, W, 3) if colour; `shape` is what it has to be.
+
+    `content`: of the file, if it is not on the disk; `path` is its name then.
+    """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        source = path if content is None else io.BytesIO(content)
+        with Image.open(source, formats=FORMATS) as image:
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise Image.DecompressionBombError

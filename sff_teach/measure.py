@@ -213,9 +213,7 @@ def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
     The batch, parameters and buffers exist anyway and are not counted. Takes five steps.
     """
     step = TrainingStep(model, rule, batch)
-    step()  # some things are made only once
-    operations = flops(step)
-    saved, by_block = _saved_by_block(step)
+    operations, saved, by_block = count_step(step)
     return Cost(
         rule=rule,
         classes=step.model.num_classes,
@@ -226,6 +224,12 @@ def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
         live=live_bytes(step, step.known),
         cuda=cuda_peak(step) if step.x.is_cuda else None,
     )
+
+
+def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
+    """FLOPs, peak of saved bytes, and the same block by block; "meta" tensors will do."""
+    step()  # some things are made only once
+    return flops(step), *_saved_by_block(step)
 
 
 def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:

@@ -101,6 +101,11 @@ def _picture(pixels):
     return np.clip(pixels, 0, 1)
 
 
+def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
+    """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
+    _imshow(ax, _picture(pixels))
+
+
 def _imshow(ax, picture, **kwargs):
     if picture.ndim == 2:
         kwargs = {"cmap": "gray", "vmin": 0, "vmax": 1} | kwargs

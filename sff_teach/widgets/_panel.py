@@ -1,4 +1,4 @@
-"""What the explorers share: controls, Train, Stop, Clear, trials that stay, files to save.
+"""What the explorers share: controls, buttons, trials that stay until Clear, files to save.
 
 Training runs in a background thread, so that Stop is heard; it only assigns widget traits and never
 prints. Works with ipywidgets 7.7 and 8.
@@ -21,15 +21,16 @@ from ..train import History
 REDRAW_SECONDS = 1.0  # while training, at least; drawing takes a fifth of it
 
 
-class TrialsPanel:
-    """A widget that trains with the settings of its controls and keeps every trial until Clear.
+class Panel:
+    """A widget whose controls make results, keeps them until Clear, and offers them as files.
 
-    ``box`` is what is displayed, ``results`` are the trials. A subclass says how to run, draw and
-    describe them.
+    ``box`` is what is displayed, ``results`` are the trials. A subclass says how to draw and
+    describe them, and which button adds one.
 
     Args:
         controls: name of an argument of ``run`` → its widget.
         others: controls that decide only what is shown.
+        buttons: shown left of Clear.
         results: trials to start from.
         file: name of the files to save, without ending.
     """
@@ -40,31 +41,21 @@ class TrialsPanel:
         self,
         controls: dict[str, ipywidgets.Widget],
         others: Sequence[ipywidgets.Widget],
+        buttons: Sequence[ipywidgets.Widget],
         results: Sequence,
         file: str,
     ):
         self.controls, self.results, self.file = controls, list(results), file
-        self.thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._drawn = 0.0
-        self.train = button("Train", "play", "Train a network with these settings", "success")
-        self.stop = button("Stop", "stop", "Stop after the current step; the run does not count")
         self.clear = button("Clear", "trash", "Forget all trials")
-        self.stop.disabled = True
-        self.progress = ipywidgets.FloatProgress(
-            min=0, max=1, value=0, layout=layout(width="300px")
-        )
+        self.clear.on_click(self._on_clear)
         self.status = ipywidgets.HTML()
         self.network, self.picture = image(plots.WIDTH), image(plots.WIDTH)
         self.caption, self.table, self.save = (ipywidgets.HTML() for _ in range(3))
-        self.train.on_click(self._on_train)
-        self.stop.on_click(lambda button: self._stop.set())
-        self.clear.on_click(self._on_clear)
         row = layout(flex_flow="row wrap", align_items="center")
         self.box = ipywidgets.VBox(
             [
                 ipywidgets.HBox([*self.controls.values(), *others], layout=row),
-                ipywidgets.HBox([self.train, self.stop, self.clear, self.progress], layout=row),
+                ipywidgets.HBox([*buttons, self.clear, *self.after_buttons()], layout=row),
                 self.status,
                 self.network,
                 self.picture,
@@ -74,28 +65,19 @@ class TrialsPanel:
             ]
         )
         self._list_trials()
-        self._say("Choose, predict, then press Train.")
 
     # What a subclass says.
 
-    def run(self, *, on_epoch: Callable[[History], None], stop: threading.Event, **settings):
-        """Train once: a result with ``history``, ``complete`` and ``row()``."""
-        raise NotImplementedError
-
-    def draw(self, history: History | None = None) -> Figure:
-        """All trials; with ``history``, the run in progress as well."""
-        raise NotImplementedError
-
-    def draw_network(self, result) -> Figure | None:
-        """The network of a trial, if it is shown."""
-        return None
+    def after_buttons(self) -> Sequence[ipywidgets.Widget]:
+        """What stands right of the buttons."""
+        return ()
 
     def describe(self) -> str:
         """The trials in words."""
         raise NotImplementedError
 
     def summary(self, result) -> str:
-        """What the status line says about a finished trial, after its number."""
+        """What the status line says about a result."""
         raise NotImplementedError
 
     def rows(self) -> list[dict]:
@@ -124,6 +106,67 @@ class TrialsPanel:
         for picture in (self.network, self.picture):
             picture.layout.display = "none"
         self.caption.value = ""
+
+    @staticmethod
+    def _show(picture: ipywidgets.Image, fig: Figure) -> None:
+        picture.value = plots.png(fig)
+        picture.layout.display = "block"
+
+    def _list_trials(self) -> None:
+        rows = self.rows()
+        self.table.value = trials_html(rows, self.title)
+        links = [save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")]
+        if self.picture.value:
+            links.append(save_link(f"{self.file}.png", "image/png", self.picture.value, "picture"))
+        self.save.value = " · ".join(links) if rows else ""
+
+
+class TrialsPanel(Panel):
+    """A ``Panel`` that trains with the settings of its controls: Train, Stop, progress.
+
+    Args as for ``Panel``.
+    """
+
+    def __init__(
+        self,
+        controls: dict[str, ipywidgets.Widget],
+        others: Sequence[ipywidgets.Widget],
+        results: Sequence,
+        file: str,
+    ):
+        self.thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._drawn = 0.0
+        self.train = button("Train", "play", "Train a network with these settings", "success")
+        self.stop = button("Stop", "stop", "Stop after the current step; the run does not count")
+        self.stop.disabled = True
+        self.progress = ipywidgets.FloatProgress(
+            min=0, max=1, value=0, layout=layout(width="300px")
+        )
+        self.train.on_click(self._on_train)
+        self.stop.on_click(lambda button: self._stop.set())
+        super().__init__(controls, others, [self.train, self.stop], results, file)
+        self._say("Choose, predict, then press Train.")
+
+    # What a subclass says.
+
+    def run(self, *, on_epoch: Callable[[History], None], stop: threading.Event, **settings):
+        """Train once: a result with ``history``, ``complete`` and ``row()``."""
+        raise NotImplementedError
+
+    def draw(self, history: History | None = None) -> Figure:
+        """All trials; with ``history``, the run in progress as well."""
+        raise NotImplementedError
+
+    def draw_network(self, result) -> Figure | None:
+        """The network of a trial, if it is shown."""
+        return None
+
+    # What all do alike.
+
+    def after_buttons(self) -> Sequence[ipywidgets.Widget]:
+        """The bar of progress."""
+        return (self.progress,)
 
     def _on_train(self, button) -> None:
         if self.thread is not None and self.thread.is_alive():
@@ -175,18 +218,60 @@ class TrialsPanel:
         self.caption.value = small(self.describe())
         self._list_trials()
 
-    @staticmethod
-    def _show(picture: ipywidgets.Image, fig: Figure) -> None:
-        picture.value = plots.png(fig)
-        picture.layout.display = "block"
 
-    def _list_trials(self) -> None:
-        rows = self.rows()
-        self.table.value = trials_html(rows, self.title)
-        links = [save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")]
-        if self.picture.value:
-            links.append(save_link(f"{self.file}.png", "image/png", self.picture.value, "picture"))
-        self.save.value = " · ".join(links) if rows else ""
+class InstantPanel(Panel):
+    """A ``Panel`` that answers as soon as a control moves; Keep makes a trial of the answer.
+
+    ``result`` is the answer to the present settings; None after an error.
+    """
+
+    def __init__(
+        self,
+        controls: dict[str, ipywidgets.Widget],
+        others: Sequence[ipywidgets.Widget],
+        results: Sequence,
+        file: str,
+    ):
+        self.result = None
+        self.keep = button("Keep", "plus", "Keep this result as a trial", "success")
+        self.keep.on_click(self._on_keep)
+        super().__init__(controls, others, [self.keep], results, file)
+        for control in controls.values():
+            control.observe(self.update, "value")
+        self._say("Move a control. Keep holds on to what you see.")
+
+    def run(self, **settings):
+        """The result of these settings, with ``row()``."""
+        raise NotImplementedError
+
+    def draw(self, result) -> Figure:
+        """The result, and the trials."""
+        raise NotImplementedError
+
+    def update(self, change=None) -> None:
+        """Answer the present settings; an error becomes one sentence in red."""
+        self._say("Computing …")
+        try:
+            self.result = self.run(**self.settings)
+            self._show(self.picture, self.draw(self.result))
+            self._say(self.summary(self.result))
+            self.caption.value = small(self.describe())
+            self._list_trials()
+        except Exception as error:  # a callback's exception would go to a log
+            self.result = None
+            self._say(str(error) or type(error).__name__, error=True)
+        self.keep.disabled = self.result is None
+
+    def _on_keep(self, button) -> None:
+        if self.result is None:
+            self.update()
+        if self.result is not None:
+            self.results.append(self.result)
+            self.update()
+
+    def _on_clear(self, button) -> None:
+        super()._on_clear(button)
+        self.update()  # what the controls say stays on show
 
 
 def trials_csv(rows: Sequence[dict]) -> str:
