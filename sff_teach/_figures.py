@@ -152,23 +152,29 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
     )
 
 
+def figure_data(fig: Figure, *, alt: str, caption: str) -> dict[str, str]:
+    """``figure_html``, and the words alone for where there is no HTML; as ``display`` takes it."""
+    markup = figure_html(fig, alt=alt, caption=caption)
+    return {"text/html": markup, "text/plain": f"[{alt.strip()}] {caption.strip()}"}
+
+
+def display_data(data: dict[str, str], **options):
+    """IPython's ``display`` of raw data, with its return value; False outside a notebook."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return False
+    return get_ipython() is not None and display(data, raw=True, **options)
+
+
 def show(fig: Figure, *, alt: str, caption: str) -> None:
     """Show `fig` in the notebook with its alt text and, under it, a caption in words.
 
     `alt` says what is to be seen for those who cannot see it, `caption` how to read it. Outside a
     notebook only the caption is printed. Raises ValueError when either is empty.
     """
-    markup = figure_html(fig, alt=alt, caption=caption)
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        in_notebook = False
-    else:
-        in_notebook = get_ipython() is not None
-    if in_notebook:
-        display({"text/html": markup, "text/plain": f"[{alt.strip()}] {caption.strip()}"}, raw=True)
-    else:
+    if display_data(figure_data(fig, alt=alt, caption=caption)) is False:
         print(caption.strip())
 
 

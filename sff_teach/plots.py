@@ -5,6 +5,8 @@ touches pyplot, so they may be called from a background thread. The diagrams of 
 in `diagrams.py` and, like the style, can be had from here.
 """
 
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -23,7 +25,9 @@ from ._figures import (
     WIDTH,
     RuleStyle,
     block_colours,
+    display_data,
     end_labels,
+    figure_data,
     figure_html,
     ink,
     new_figure,
@@ -41,8 +45,10 @@ __all__ = [
     "OKABE_ITO",
     "RULE_STYLE",
     "WIDTH",
+    "LiveHistory",
     "RuleStyle",
     "block_colours",
+    "describe_history",
     "diagram_backprop",
     "diagram_block",
     "diagram_ff",
@@ -152,6 +158,47 @@ def draw_history(
         )
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     return fig
+
+
+class LiveHistory:
+    """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
+
+    In a notebook the figure of ``draw_history`` appears after the first epoch and is redrawn in
+    place, at most once in `every` seconds and always after the last epoch. Elsewhere nothing is
+    shown, and fit's progress bar says what there is to say. Use a new one for each training.
+    """
+
+    def __init__(self, every: float = 1.0):
+        self.every, self._handle, self._drawn = every, None, -math.inf
+
+    def __call__(self, history: History) -> None:
+        """Show the history so far."""
+        epochs = history.settings["epochs"]
+        over = len(history.rows) == epochs or history.stopped
+        if not history.rows or (time.monotonic() - self._drawn < self.every and not over):
+            return
+        data = figure_data(
+            draw_history(history, epochs=epochs),
+            alt="Two curves that grow while the network trains: loss and accuracy per epoch, by "
+            "block.",
+            caption=describe_history(history),
+        )
+        if self._handle is None:
+            self._handle = display_data(data, display_id=True)
+        elif self._handle:
+            self._handle.update(data, raw=True)
+        self._drawn = time.monotonic()
+
+
+def describe_history(history: History) -> str:
+    """The last epoch in words: loss and accuracy."""
+    last = history.last
+    losses = ", ".join(f"{loss:.3g}" for loss in last["train_loss"])
+    blocks = "by block " if len(last["train_loss"]) > 1 else ""
+    text = f"After epoch {last['epoch']} of {history.settings['epochs']}: loss {blocks}{losses}"
+    if "valid_accuracy" in last:
+        text += f"; {100 * last['valid_accuracy']:.1f} % of the validation images"
+    return text + "."
 
 
 def _one_history(left, right, run):

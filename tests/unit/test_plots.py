@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from sff_teach import _figures, plots
+from sff_teach import _figures, cnn, fit, load, localize, plots
 from sff_teach.rules import RULES
 from sff_teach.split import BlockRow, BlockTable
 from sff_teach.study import interval
@@ -532,3 +532,48 @@ def test_a_threshold_outside_the_data_is_still_in_the_picture():
     fig = plots.draw_goodness(torch.rand(200) * 0.2, torch.rand(200) * 0.2, 2.0)
     low, high = fig.axes[0].get_xlim()
     assert low < 0.2 and high >= 2.0
+
+
+# ---------------------------------------------------------------- live
+
+
+class Handle:
+    def __init__(self):
+        self.shown = []
+
+    def update(self, data, raw):
+        assert raw
+        self.shown.append(data)
+
+
+def train_digits(live, epochs=3, **options):
+    train, valid, _ = load("digits", fraction=0.1)
+    model = localize(cnn(1, (4, 8), ()), 10, cut="layer", input_shape=(1, 8, 8))
+    return fit(model, train, valid, epochs=epochs, progress=False, on_epoch=live, **options)
+
+
+def test_live_history_is_one_figure_that_is_updated(monkeypatch):
+    first, handle = [], Handle()
+    monkeypatch.setattr(plots, "display_data", lambda data, **_: first.append(data) or handle)
+    history = train_digits(plots.LiveHistory(every=0))
+    assert len(first) == 1 and len(handle.shown) == 2
+    last = handle.shown[-1]
+    accuracy = f"{100 * history.last['valid_accuracy']:.1f} %"
+    assert (
+        "After epoch 3 of 3: loss by block" in last["text/html"] and accuracy in last["text/html"]
+    )
+    assert 'alt="Two curves' in last["text/html"]
+
+
+def test_live_history_draws_the_last_epoch_however_soon_it_comes(monkeypatch):
+    shown, handle = [], Handle()
+    monkeypatch.setattr(plots, "display_data", lambda data, **_: shown.append(data) or handle)
+    train_digits(plots.LiveHistory(every=1000), epochs=3)
+    assert len(shown) == len(handle.shown) == 1  # the first epoch and the last
+    assert "epoch 1 of 3" in shown[0]["text/plain"]
+    assert "epoch 3 of 3" in handle.shown[0]["text/plain"]
+
+
+def test_live_history_is_silent_outside_a_notebook(capsys):
+    train_digits(plots.LiveHistory(every=0), epochs=1)
+    assert capsys.readouterr().out == ""
