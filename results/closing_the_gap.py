@@ -3,16 +3,16 @@
     python results/closing_the_gap.py        about 75 minutes on one core; goes on where it stopped
     python results/closing_the_gap.py page   only writes the page, of the rows that are complete
 
-With SFF_CIFAR10=FOLDER (see cifar_rules.py) CIFAR-10 is measured too, some 40 minutes more.
+With SFF_CIFAR10=FOLDER (see cifar_rules.py) CIFAR-10 is measured too, some 50 minutes more.
 
 The four-layer CNN on the Fashion-MNIST sample as in fashion_rules.py, the five-layer CNN on 5,000
 CIFAR-10 images as in cifar_rules.py. Those studies' runs of bp and of the plain heads are the
 baselines here: same images, epochs, seeds. Rates of the rows below are chosen on validation images
 from the three middle ones of the baselines' five (Fashion) or from the same three (CIFAR): never
 more tuning for SFF. Prediction is by the mean of all blocks; on CIFAR the validation images prefer
-the last block's vote for the hidden heads, so both are shown. Costs are counts of one step at batch 64; heads and recomputation are counted
-in full. Writes closing_the_gap_tuning.jsonl, closing_the_gap.jsonl, closing_the_gap_frontier.jsonl
-and closing_the_gap.md.
+the last block's vote for the hidden heads, so both are shown. Costs are counts of one step at batch
+64; heads and recomputation are counted in full. Writes closing_the_gap_tuning.jsonl,
+closing_the_gap.jsonl, closing_the_gap_frontier.jsonl and closing_the_gap.md.
 """
 
 import json

@@ -561,44 +561,47 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
 
 @style()
 def draw_frontier(points: Sequence[Mapping]) -> Figure:
-    """Draw accuracy against memory and against FLOPs, one numbered mark per way to train.
+    """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
 
-    `points`: dicts with `row` (its first word is the rule), `minus_bp` (mean and both ends of the
-    95 % interval, as fractions; None for backprop itself), `saved_ratio` and `flops_ratio` over
-    backprop's. An open mark recomputes. The line joins what no other point beats on both axes:
-    further right costs more, further up is more accurate.
+    `points`: dicts with `row` (its first word is the rule), `measured_as` (the row whose accuracy
+    it has), `minus_bp` (mean and both ends of the 95 % interval, as fractions; None for backprop
+    itself), `saved_ratio` and `flops_ratio` over backprop's. A number stands for a row; its open
+    mark computes parts again. The line joins what nothing beats on both axes: further left is
+    cheaper, further up more accurate.
     """
-    points = [one for one in points if one["minus_bp"][0] is not None or one["row"] == "bp"]
+    points = [one for one in points if one["measured_as"]]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(p["measured_as"] for p in points), 1)}
     fig, (memory, flops, names) = new_figure(
-        WIDTH, 0.19 * max(len(points), 16) + 1.2, ncols=3, width_ratios=[1, 1, 0.85],
+        WIDTH, 0.21 * max(len(numbers), 14) + 1.2, ncols=3, width_ratios=[1, 1, 0.8],
         title=["Memory", "Computation", ""],
         xlabel=["saved bytes ÷ backprop's", "FLOPs ÷ backprop's", ""],
         ylabel=["accuracy minus bp, points", "", ""],
     )  # fmt: skip
     names.set_axis_off()
+    for name, number in numbers.items():
+        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=8,
+                   va="center", transform=names.transAxes,
+                   color=ink(_frontier_style(name).colour))  # fmt: skip
     for ax, ratio in ((memory, "saved_ratio"), (flops, "flops_ratio")):
-        best = []
-        for number, one in enumerate(points, 1):
+        places = []
+        for one in points:
             mean, low, high = (100 * (v or 0.0) for v in one["minus_bp"])
-            rule = one["row"].split(",")[0].split(" ")[0]
-            look = rule_style(rule)
-            fill = "white" if one["row"].endswith(("recompute", "checkpointing")) else look.colour
-            ax.errorbar(
-                one[ratio], mean, yerr=[[mean - low], [high - mean]], color=look.colour,
-                marker=look.marker, markerfacecolor=fill, markersize=7, elinewidth=0.7, alpha=0.9,
-            )  # fmt: skip
-            ax.annotate(f"{number}", (one[ratio], mean), xytext=(5, 4), fontsize=8, color=INK,
-                        textcoords="offset points")  # fmt: skip
-            best.append((one[ratio], mean))
-            if ax is memory:
-                names.text(0, 1 - (number - 0.5) / len(points), f"{number}  {one['row']}",
-                           transform=names.transAxes, fontsize=8, va="center",
-                           color=ink(look.colour))  # fmt: skip
-        best = sorted(at for at in best if not any(_beats(other, at) for other in best))
-        ax.plot(*zip(*best, strict=True), color=GREY, linewidth=1, zorder=0)
+            look = _frontier_style(one["row"])
+            fill = look.colour if one["row"] == one["measured_as"] else "white"
+            ax.errorbar(one[ratio], mean, yerr=[[mean - low], [high - mean]], color=look.colour,
+                        marker=look.marker, markerfacecolor=fill, markersize=7,
+                        elinewidth=0.7)  # fmt: skip
+            ax.annotate(f"{numbers[one['measured_as']]}", (one[ratio], mean), xytext=(5, 4),
+                        fontsize=8, color=INK, textcoords="offset points")  # fmt: skip
+            places.append((one[ratio], mean))
+        best = sorted(at for at in places if not any(_beats(other, at) for other in places))
+        ax.plot(*zip(*best, strict=True), color=GREY, linestyle="-", linewidth=1, zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-        ax.set_xlim(left=0.25 if ratio == "saved_ratio" else 0.6)
     return fig
+
+
+def _frontier_style(row):
+    return rule_style(row.split(",")[0].split(" ")[0])
 
 
 def _beats(a, b):
