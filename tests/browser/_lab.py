@@ -1,0 +1,115 @@
+"""What the browser tests do in JupyterLab: open, run, find an explorer, move its controls."""
+
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+READY = """() => { const w = window.jupyterapp.shell.currentWidget;
+    const k = w && w.sessionContext && w.sessionContext.session && w.sessionContext.session.kernel;
+    return k && k.status === 'idle'; }"""
+CODE = """() => window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(w => w.model.type === 'code' && w.model.sharedModel.source.trim())"""
+DONE = f"() => ({CODE})().every(w => w.model.executionCount)"
+FAILED = f"""() => ({CODE})()
+    .filter(w => !(w.model.getMetadata('tags') || []).includes('raises-exception'))
+    .flatMap(w => w.model.outputs.toJSON().filter(o => o.output_type === 'error')
+    .map(o => o.ename + ': ' + o.evalue))"""
+
+
+def open_notebook(page: Page, lab: tuple, path: str) -> None:
+    """Open a notebook of the folder and wait until its kernel is idle."""
+    address, token, _ = lab
+    page.goto(f"{address}/lab/tree/{path}?token={token}&reset")
+    page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored !== undefined")
+    page.evaluate("() => window.jupyterapp.restored")
+    expect(page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible()
+    page.wait_for_function(READY)
+
+
+def run_all(page: Page, seconds: int) -> None:
+    """Clear the outputs, run from top to bottom, and fail on any error of a cell."""
+    run = "c => window.jupyterapp.commands.execute(c)"
+    page.evaluate(run, "notebook:clear-all-cell-outputs")
+    page.evaluate(f"() => void ({run})('notebook:run-all-cells')")
+    page.wait_for_function(DONE, timeout=1000 * seconds)
+    page.wait_for_function(READY, timeout=1000 * seconds)
+    assert page.evaluate(FAILED) == []
+
+
+def explorer(page: Page, word: str) -> Locator:
+    """The explorer with a button or label of this text."""
+    box = page.locator(".jp-OutputArea-output > .widget-vbox, .jp-OutputArea-output .widget-vbox")
+    found = box.filter(has=page.get_by_text(word, exact=True)).first
+    expect(found).to_be_visible()
+    found.scroll_into_view_if_needed()
+    return found
+
+
+def press(box: Locator, name: str) -> None:
+    """Press a button by the keyboard."""
+    button = box.get_by_role("button", name=name, exact=True)
+    button.focus()
+    box.page.keyboard.press("Enter")
+
+
+def move_by_keyboard(box: Locator) -> list[str]:
+    """Move every control once by the keyboard and back; the kinds that were moved.
+
+    A control that does not answer fails.
+    """
+    page, moved = box.page, []
+    for select in box.locator("select").all():
+        if select.is_disabled():
+            continue
+        before = select.input_value()
+        for arrow in ("ArrowDown", "ArrowUp"):  # up, where it was at its end
+            select.focus()
+            for key in ("Space", arrow, "Enter"):  # closed, JupyterLab takes the arrows for itself
+                page.keyboard.press(key)
+            if select.input_value() != before:
+                break
+        assert select.input_value() != before, "a list does not answer to the keyboard"
+        moved.append("list")
+    for handle in box.locator(".noUi-handle").all():
+        if handle.locator("xpath=ancestor::*[@disabled]").count():
+            continue
+        before = handle.get_attribute("aria-valuenow")
+        handle.focus()
+        page.keyboard.press("ArrowRight")
+        if handle.get_attribute("aria-valuenow") == before:
+            page.keyboard.press("ArrowLeft")
+        assert handle.get_attribute("aria-valuenow") != before, "a slider does not answer"
+        moved.append("slider")
+    for tick in box.locator("input[type=checkbox]").all():
+        before = tick.is_checked()
+        tick.focus()
+        page.keyboard.press("Space")
+        assert tick.is_checked() != before, "a tick box does not answer"
+        moved.append("tick")
+    return moved
+
+
+def picture(box: Locator) -> str:
+    """The address of the explorer's last visible picture: it changes with the picture."""
+    return box.locator("img:visible").last.get_attribute("src")
+
+
+def wait_for_new_picture(box: Locator, before: str, seconds: int = 60) -> None:
+    """Wait until the explorer shows another picture."""
+    last = box.locator("img:visible").last
+    expect(last).not_to_have_attribute("src", before, timeout=1000 * seconds)
+
+
+def axe_problems(page: Page, selector: str) -> list[str]:
+    """Serious and critical findings of axe-core inside the selector."""
+    import axe_playwright_python
+
+    script = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text("utf-8")
+    page.evaluate(script)
+    found = page.evaluate("s => axe.run({include: [[s]]}, {resultTypes: ['violations']})", selector)
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
