@@ -142,13 +142,18 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
     for name, text in (("alt", alt), ("caption", caption)):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} is empty: say in words what the figure shows.")
-    data = base64.b64encode(png(fig)).decode("ascii")
-    width = round(100 * fig.get_figwidth())
     return (
-        '<figure style="margin: 0.5em 0 1em 0">'
-        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt.strip())}" '
-        f'width="{width}" style="max-width:100%; height:auto">'
+        f'<figure style="margin: 0.5em 0 1em 0">{image_html(png(fig), fig.get_figwidth(), alt)}'
         f"<figcaption>{html.escape(caption.strip())}</figcaption></figure>"
+    )
+
+
+def image_html(picture: bytes, inches: float, alt: str) -> str:
+    """An `<img>` with a PNG inside it, 100 CSS pixels to the inch."""
+    data = base64.b64encode(picture).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt.strip())}" '
+        f'width="{round(100 * inches)}" style="max-width:100%; height:auto">'
     )
 
 

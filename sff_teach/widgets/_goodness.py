@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import plots
 from .._checks import check_known, check_positive
 from ..goodness import mean_squares, sum_squares
-from ._panel import STYLE, button, display_box, dropdown, image, layout
+from ._panel import STYLE, Picture, button, display_box, dropdown, layout
 
 GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
 
@@ -115,7 +115,7 @@ class GoodnessExplorer:
         )
         self.middle = button("θ to the middle", "arrows-h", "Set θ between the two medians")
         self.status = ipywidgets.HTML()
-        self.picture = image(7.0)
+        self.picture = Picture()
         self.kind.observe(self._update, "value")
         self.theta.observe(self._update, "value")
         self.middle.on_click(self._on_middle)
@@ -139,8 +139,10 @@ class GoodnessExplorer:
         # Another goodness keeps the number θ: that the two belong together is the point.
         self.split = goodness_split(*self._h, self.kind.value, self.theta.value)
         self.status.value = f'<span role="status">{html.escape(str(self.split))}</span>'
-        self.picture.value = plots.png(draw_goodness_split(self.split))
-        self.picture.layout.display = "block"
+        self.picture.draw(
+            draw_goodness_split(self.split),
+            f"Histograms of goodness for positives and negatives, and the threshold. {self.split}",
+        )
 
 
 def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[float, float]:
@@ -168,6 +170,6 @@ def goodness_explorer(
         f"threshold. {explorer.split}",
         caption=f"Goodness as the {GOODNESS[kind][0]}. {explorer.split}",
     )
-    explorer.picture.layout.display = "none"  # until something is moved: it is shown just above
+    explorer.picture.hide()  # until something is moved: it is shown just above
     display_box(explorer.box)
     return explorer

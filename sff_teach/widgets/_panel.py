@@ -49,7 +49,7 @@ class Panel:
         self.clear = button("Clear", "trash", "Forget all trials")
         self.clear.on_click(self._on_clear)
         self.status = ipywidgets.HTML()
-        self.network, self.picture = image(plots.WIDTH), image(plots.WIDTH)
+        self.network, self.picture = Picture(), Picture()
         self.caption, self.table, self.save = (ipywidgets.HTML() for _ in range(3))
         row = layout(flex_flow="row wrap", align_items="center")
         self.box = ipywidgets.VBox(
@@ -103,21 +103,16 @@ class Panel:
         self.results.clear()
         self._list_trials()
         self._say("All trials are forgotten.")
-        for picture in (self.network, self.picture):
-            picture.layout.display = "none"
+        self.network.hide()
+        self.picture.hide()
         self.caption.value = ""
-
-    @staticmethod
-    def _show(picture: ipywidgets.Image, fig: Figure) -> None:
-        picture.value = plots.png(fig)
-        picture.layout.display = "block"
 
     def _list_trials(self) -> None:
         rows = self.rows()
         self.table.value = trials_html(rows, self.title)
         links = [save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")]
-        if self.picture.value:
-            links.append(save_link(f"{self.file}.png", "image/png", self.picture.value, "picture"))
+        if self.picture.png:
+            links.append(save_link(f"{self.file}.png", "image/png", self.picture.png, "picture"))
         self.save.value = " · ".join(links) if rows else ""
 
 
@@ -206,15 +201,15 @@ class TrialsPanel(Panel):
         self.progress.value = len(history.rows) / epochs
         self._say(f"Training: epoch {len(history.rows)} of {epochs} is over.")
         if history.rows and time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self._show(self.picture, self.draw(history))
+            self.picture.draw(self.draw(history), f"Training goes on. {self.describe()}")
             self._drawn = time.monotonic()
 
     def _draw(self, result=None) -> None:
         result = result or self.results[-1]
         network = self.draw_network(result)
         if network is not None:
-            self._show(self.network, network)
-        self._show(self.picture, self.draw(result.history))
+            self.network.draw(network, "The trained network with its blocks and cuts.")
+        self.picture.draw(self.draw(result.history), self.describe())
         self.caption.value = small(self.describe())
         self._list_trials()
 
@@ -253,7 +248,7 @@ class InstantPanel(Panel):
         self._say("Computing …")
         try:
             self.result = self.run(**self.settings)
-            self._show(self.picture, self.draw(self.result))
+            self.picture.draw(self.draw(self.result), self.describe())
             self._say(self.summary(self.result))
             self.caption.value = small(self.describe())
             self._list_trials()
@@ -332,10 +327,25 @@ def button(text: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Bu
     return ipywidgets.Button(description=text, icon=icon, tooltip=tooltip, button_style=style)
 
 
-def image(inches: float) -> ipywidgets.Image:
-    """Hidden until it has a picture."""
-    hidden = layout(display="none", width=f"{100 * inches:.0f}px", max_width="100%")
-    return ipywidgets.Image(format="png", layout=hidden)
+class Picture(ipywidgets.HTML):
+    """A figure with alt text, which ``ipywidgets.Image`` cannot have; ``png`` are its bytes.
+
+    Hidden until it has a figure.
+    """
+
+    def __init__(self):
+        super().__init__(layout=layout(display="none", max_width="100%"))
+        self.png = b""
+
+    def draw(self, fig: Figure, alt: str) -> None:
+        """Show this figure."""
+        self.png = plots.png(fig)
+        self.value = plots.image_html(self.png, fig.get_figwidth(), alt)
+        self.layout.display = "block"
+
+    def hide(self) -> None:
+        """Show nothing, keep the bytes."""
+        self.layout.display = "none"
 
 
 def small(text: str) -> str:

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from ._lab import (
     axe_problems,
+    button,
     explorer,
     move_by_keyboard,
     open_notebook,
@@ -69,7 +70,7 @@ def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, second
     press(box, "Stop")
     expect(status).to_contain_text("Stopped", timeout=60_000)
     expect(rows).to_have_count(trials + 2)
-    expect(box.get_by_role("button", name="Train", exact=True)).to_be_enabled()
+    expect(button(box, "Train")).to_be_enabled()
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session"
                          ".kernel.status") in ("idle", "busy")  # fmt: skip
 
@@ -122,7 +123,7 @@ def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, wo
     box = explorer(page, word)
     count = len(move_by_keyboard(box))
     assert count >= 2
-    expect(box.locator("img:visible").last).to_be_visible()
+    expect(box.locator("img:visible").last).to_be_visible(timeout=60_000)
     shot("moved", box)
     if word == "Keep":
         rows = box.locator("table tr")

@@ -64,7 +64,7 @@ def test_every_value_of_every_cost_control(name, value):
     explorer.update()
     assert explorer.result is not None, explorer.status.value
     assert getattr(explorer.result, name) == value
-    assert bytes(explorer.picture.value).startswith(PNG)
+    assert explorer.picture.png.startswith(PNG)
     assert all(count > 0 for count in explorer.result.saved.values())
     explorer.keep.click()
     assert len(explorer.results) == 1 and "sff-cost.csv" in explorer.save.value
@@ -160,7 +160,7 @@ def test_every_evidence_and_the_ends_of_the_images(seen):
         made.controls["evidence"].value = evidence
         made.update()
         assert made.result is not None, made.status.value
-        assert made.result.evidence == evidence and bytes(made.picture.value).startswith(PNG)
+        assert made.result.evidence == evidence and made.picture.png.startswith(PNG)
     for number in (len(test) - 1, 0):
         made.controls["number"].value = number
         assert made.result.name == f"number {number}"
@@ -223,9 +223,9 @@ def test_both_generations_of_ipywidgets_upload(seen):
         made = Inspector(models, test)
         made._on_upload({"new": files})
         assert made.result.name == "me.png" and made.result.true == "?"
-        before = bytes(made.picture.value)
+        before = made.picture.png
         made.invert.value = True
-        assert bytes(made.picture.value) != before
+        assert made.picture.png != before
         made.keep.click()
         assert made.rows()[0]["image"] == "me.png"
 
