@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test notebooks lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test notebooks lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,11 @@ else
 	$(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout 120 --durations=10 $(NB)
 endif
+
+browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser
+	@$(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
+	  "playwright>=1.40" "axe-playwright-python>=0.1.4"
+	$(QUIET_MACHINE) $(PY) -m pytest tests/browser --durations=5
 
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
 	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)

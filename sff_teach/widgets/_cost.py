@@ -78,12 +78,12 @@ class CostResult:
             "blocks": len(self.saved_by_block),
             "head": HEADS[self.hidden],
             "batch": self.batch,
-            "backprop GFLOPs": round(self.flops["backprop"] / 1e9, 2),
-            "backprop MB": round(self.saved["backprop"] / 1e6, 1),
+            "bp GFLOPs": round(self.flops["backprop"] / 1e9, 2),
+            "bp MB": round(self.saved["backprop"] / 1e6, 1),
         }
-        for step in list(STEPS)[1:]:
-            row[f"{step}: FLOPs ÷"] = round(self.ratio(step, "flops"), 2)
-            row[f"{step}: bytes ÷"] = round(self.ratio(step, "saved"), 2)
+        for step, rule in list(STEPS.items())[1:]:
+            row[f"{rule} FLOPs"] = round(self.ratio(step, "flops"), 2)
+            row[f"{rule} bytes"] = round(self.ratio(step, "saved"), 2)
         return row
 
 
@@ -204,7 +204,7 @@ def describe_cost(result: CostResult) -> str:
 class CostExplorer(InstantPanel):
     """The widget of ``cost_explorer``: ``box`` is displayed, ``results`` are the kept ones."""
 
-    title = "Kept: one step, over backprop's"
+    title = "Kept: one step; FLOPs and saved bytes over those of bp"
 
     def __init__(self, results: Sequence[CostResult] = ()):
         controls = {

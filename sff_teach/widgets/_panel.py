@@ -183,14 +183,15 @@ class TrialsPanel(Panel):
             result = self.run(**settings, on_epoch=self._on_epoch, stop=self._stop)
             if result.complete:
                 self.results.append(result)
+            if result.history.rows:
+                self._draw(result)
+            if result.complete:
                 self._list_trials()
                 self._say(f"Trial {len(self.results)}: {self.summary(result)}")
             elif result.history.stopped == "diverged":
                 self._say("the loss is no longer finite, so this run is no trial.", error=True)
             else:
                 self._say("Stopped. A run that was cut short is no trial.")
-            if result.history.rows:
-                self._draw(result)
         except Exception as error:  # nobody would see it in a thread
             self._say(str(error) or type(error).__name__, error=True)
         finally:
@@ -284,12 +285,15 @@ def trials_html(rows: Sequence[dict], title: str) -> str:
     if not rows:
         return ""
     names = [name for name in rows[0] if name not in ("seconds", "blocks %")]  # the CSV has them
-    cell = 'style="padding:0 0.8em; text-align:right"'
+    cell = 'style="padding:0 0.8em; text-align:right; white-space:nowrap"'
     head = "".join(f'<th scope="col" {cell}>{name}</th>' for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td {cell}>{row[name]}</td>" for name in names) + "</tr>" for row in rows
     )
-    return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
+    table = f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
+    return (
+        f'<div style="overflow-x:auto" tabindex="0" role="group" aria-label="{title}">{table}</div>'
+    )
 
 
 def save_link(name: str, kind: str, content: bytes, what: str) -> str:

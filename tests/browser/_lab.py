@@ -37,6 +37,18 @@ def run_all(page: Page, seconds: int) -> None:
     assert page.evaluate(FAILED) == []
 
 
+def wait_until_settled(box: Locator, seconds: int = 120) -> None:
+    """Wait until the explorer has answered everything that was asked of it."""
+    quiet = 0
+    for _ in range(4 * seconds):
+        busy = "Computing" in box.locator('[role="status"]').inner_text()
+        quiet = 0 if busy or not box.page.evaluate(READY) else quiet + 1
+        if quiet == 6:
+            return
+        box.page.wait_for_timeout(250)
+    raise AssertionError("the explorer does not come to an end")
+
+
 def explorer(page: Page, word: str) -> Locator:
     """The explorer with a button or label of this text."""
     box = page.locator(".jp-OutputArea-output > .widget-vbox, .jp-OutputArea-output .widget-vbox")

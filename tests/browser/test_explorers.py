@@ -18,6 +18,7 @@ from ._lab import (
     press,
     run_all,
     wait_for_new_picture,
+    wait_until_settled,
 )
 
 # ipywidgets gives the handle of its slider no name, which no page can mend from outside.
@@ -123,7 +124,8 @@ def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, wo
     box = explorer(page, word)
     count = len(move_by_keyboard(box))
     assert count >= 2
-    expect(box.locator("img:visible").last).to_be_visible(timeout=60_000)
+    wait_until_settled(box)
+    expect(box.locator("img:visible").last).to_be_visible()
     shot("moved", box)
     if word == "Keep":
         rows = box.locator("table tr")
@@ -136,11 +138,14 @@ def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, wo
         else:
             box.get_by_label("classes", exact=True).select_option(label="1,000")
         wait_for_new_picture(box, shown)
+        wait_until_settled(box)
         press(box, "Keep")
         expect(rows).to_have_count(max(before, 1) + 2)
         shot("kept", box)
     if name == "inspector":
-        box.locator("input[type=file]").set_input_files(
+        with page.expect_file_chooser() as chooser:
+            box.locator("button", has_text="Upload").click()
+        chooser.value.set_files(
             {"name": "no.png", "mimeType": "image/png", "buffer": b"not a picture"}
         )
         expect(box.locator('[role="status"]')).to_contain_text("Error: no.png cannot be read")
