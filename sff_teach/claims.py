@@ -281,22 +281,16 @@ def _pre_training(folder: Path) -> list[Effect]:
 
 
 def _hidden_head(folder: Path) -> list[Effect]:
+    fashion = {"fraction": 1.0}, "layer", "fashion_rules", "Fashion, 10,000 images"
+    cifar = {"network": "cnn5"}, 5, "cifar_rules", "CIFAR-10 (JPEG copy), 5,000 images"
+    cases = ((fashion, 32, 1), (fashion, 64, 1), (cifar, 64, 1), (cifar, 128, 1), (cifar, 128, 3))
     effects = []
-    cases = (
-        ("Fashion, 10,000 images, hidden 32", "fashion_rules", {"fraction": 1.0}, 32),
-        ("Fashion, 10,000 images, hidden 64", "fashion_rules", {"fraction": 1.0}, 64),
-        ("CIFAR-10 (JPEG copy), 5,000 images, hidden 64", "cifar_rules", {"network": "cnn5"}, 64),
-        ("CIFAR-10 (JPEG copy), 5,000 images, hidden 128", "cifar_rules", {"network": "cnn5"}, 128),
-    )
-    for condition, baseline, setting, hidden in cases:
-        row = {"rule": "sff", "hidden": hidden, "kernel_size": 1, "vote": "mean"}
-        runs = pick(folder, "closing_the_gap", {**row, **setting, "cut": _layers(setting)})
+    for (setting, cut, baseline, title), hidden, kernel in cases:
+        row = {"rule": "sff", "cut": cut, "hidden": hidden, "kernel_size": kernel, "vote": "mean"}
+        runs = pick(folder, "closing_the_gap", {**row, **setting})
+        condition = f"{title}, hidden {hidden}, {kernel}×{kernel}"
         effects += difference(condition, runs, pick(folder, baseline, {**BP, **setting}))
     return effects
-
-
-def _layers(setting: Mapping) -> int | str:
-    return 5 if setting.get("network") == "cnn5" else "layer"
 
 
 def _features(folder: Path) -> list[Effect]:
