@@ -1,6 +1,5 @@
 """The goodness explorer: move a threshold through the goodness of positives and negatives."""
 
-import html
 import math
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from .. import plots
 from .._checks import check_known, check_positive
 from ..goodness import mean_squares, sum_squares
-from ._panel import STYLE, Picture, button, display_box, dropdown, layout
+from ._panel import STYLE, InstantPanel, button, display_box, dropdown, layout
 
 GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
 
@@ -41,6 +40,16 @@ class GoodnessSplit:
     def right(self) -> float:
         """Mean of the two shares; 0.5 is what guessing gives."""
         return (self.positive_above + self.negative_below) / 2
+
+    def row(self) -> dict[str, object]:
+        """The split as plain values, for a table."""
+        return {
+            "goodness": GOODNESS[self.kind][0],
+            "θ": float(f"{self.theta:.3g}"),
+            "positives above %": round(100 * self.positive_above, 1),
+            "negatives below %": round(100 * self.negative_below, 1),
+            "right %": round(100 * self.right, 1),
+        }
 
     def __str__(self) -> str:
         return (
@@ -91,18 +100,20 @@ def draw_goodness_split(split: GoodnessSplit) -> Figure:
     return fig
 
 
-class GoodnessExplorer:
-    """The widget of ``goodness_explorer``: ``box`` is displayed, ``split`` is its state."""
+class GoodnessExplorer(InstantPanel):
+    """The widget of ``goodness_explorer``: ``box`` is displayed, ``split`` is what it shows."""
+
+    title = "Kept thresholds"
 
     def __init__(
         self, positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
     ):
         self._h = positive_h, negative_h
-        self.split = goodness_split(positive_h, negative_h, kind, theta)
+        first = goodness_split(positive_h, negative_h, kind, theta)
         self.kind = dropdown("goodness", {name: key for key, (name, _) in GOODNESS.items()}, kind)
-        low, high = _decades(positive_h, negative_h, self.split.theta)
+        low, high = _decades(positive_h, negative_h, first.theta)
         self.theta = ipywidgets.FloatLogSlider(
-            value=self.split.theta,
+            value=first.theta,
             base=10,
             min=low,
             max=high,
@@ -114,35 +125,38 @@ class GoodnessExplorer:
             layout=layout(width="420px"),
         )
         self.middle = button("θ to the middle", "arrows-h", "Set θ between the two medians")
-        self.status = ipywidgets.HTML()
-        self.picture = Picture()
-        self.kind.observe(self._update, "value")
-        self.theta.observe(self._update, "value")
-        self.middle.on_click(self._on_middle)
-        row = layout(flex_flow="row wrap", align_items="center")
-        self.box = ipywidgets.VBox(
-            [
-                ipywidgets.HBox([self.kind, self.theta, self.middle], layout=row),
-                self.status,
-                self.picture,
-            ]
+        super().__init__(
+            {"kind": self.kind, "theta": self.theta}, [self.middle], [], "sff-goodness"
         )
-        self._update()
+        self.middle.on_click(self._on_middle)
+        self.update()
 
     def __repr__(self) -> str:
         return f"GoodnessExplorer({self.kind.label}, θ = {self.theta.value:.3g})"
 
+    @property
+    def split(self) -> GoodnessSplit:
+        """What the controls say."""
+        return self.result
+
+    def run(self, kind: str, theta: float) -> GoodnessSplit:
+        """``goodness_split``; another goodness keeps θ, which then no longer fits: the point."""
+        return goodness_split(*self._h, kind, theta)
+
+    def draw(self, result: GoodnessSplit) -> Figure:
+        """``draw_goodness_split``."""
+        return draw_goodness_split(result)
+
+    def describe(self) -> str:
+        """What the figure shows."""
+        return f"Histograms of goodness of positives and negatives, and the threshold. {self.split}"
+
+    def summary(self, result: GoodnessSplit) -> str:
+        """Threshold and shares."""
+        return str(result)
+
     def _on_middle(self, button) -> None:
         self.theta.value = goodness_split(*self._h, self.kind.value).theta
-
-    def _update(self, change=None) -> None:
-        # Another goodness keeps the number θ: that the two belong together is the point.
-        self.split = goodness_split(*self._h, self.kind.value, self.theta.value)
-        self.status.value = f'<span role="status">{html.escape(str(self.split))}</span>'
-        self.picture.draw(
-            draw_goodness_split(self.split),
-            f"Histograms of goodness for positives and negatives, and the threshold. {self.split}",
-        )
 
 
 def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[float, float]:
@@ -171,5 +185,6 @@ def goodness_explorer(
         caption=f"Goodness as the {GOODNESS[kind][0]}. {explorer.split}",
     )
     explorer.picture.hide()  # until something is moved: it is shown just above
+    explorer.caption.value = ""
     display_box(explorer.box)
     return explorer

@@ -491,3 +491,19 @@ def test_goodness_explorer_shows_a_figure_even_without_a_front_end(activations, 
     assert made.split.theta == 70 and made.split.kind == "sum"
     assert "Goodness as the sum of squares. θ = 70" in capsys.readouterr().out
     assert "θ = 70" in repr(made)
+
+
+def test_kept_thresholds_stay_until_clear(activations):
+    made = GoodnessExplorer(*activations)
+    made.keep.click()
+    made.kind.value = "sum"
+    made.middle.click()
+    made.keep.click()
+    rows = made.rows()
+    assert [row["goodness"] for row in rows] == ["mean of squares", "sum of squares"]
+    assert rows[0]["θ"] < rows[1]["θ"] and rows[0]["right %"] == pytest.approx(
+        100 * goodness_split(*activations).right, abs=0.06
+    )
+    assert "sff-goodness.csv" in made.save.value and "sff-goodness.png" in made.save.value
+    made.clear.click()
+    assert made.rows() == [] and made.split is not None
