@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test notebooks lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test notebooks gallery lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,10 @@ browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictu
 
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
 	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
+	$(PY) tools/gallery.py
+
+gallery: install  ## collect docs/gallery.md from the executed notebooks
+	$(PY) tools/gallery.py
 
 lint: install  ## ruff and spelling
 	$(BIN)/ruff check $(LINTED)

@@ -313,6 +313,58 @@ def diagram_block() -> Figure:
 
 
 @style()
+def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
+    """Draw who is busy when: backprop in a pipeline of micro-batches, and blocks of SFF.
+
+    Forward takes one unit of time, backward two. In GPipe (Huang et al. 2019) a device waits for
+    the gradients to come back, and weights change once all micro-batches are through. In SFF a
+    device passes its output on after the forward pass, learns from the batch by itself, and takes
+    the next one.
+    """
+    span = 3 * (batches + devices - 1)
+    fig, ax = _canvas(0.84 * devices + 1.65)
+    _title(ax, "Who works when: backprop in a pipeline, and SFF")
+    left, unit, high = 1.75, (WIDTH - 1.95) / span, 0.36
+    low = 0.75
+    for name, timeline in (("SFF", _sff_times), ("backprop\n(GPipe)", _gpipe_times)):
+        middle = low + 0.21 * devices
+        _text(ax, 0.15, middle, name, size=NORMAL, bold=True, ha="left")
+        _box(ax, left, low - 0.05, span * unit, 0.42 * devices + 0.02, "", GREY, strength=0.06)
+        for device in range(devices):
+            y = low + 0.42 * (devices - 1 - device)
+            _text(ax, left - 0.08, y + high / 2, f"device {device + 1}", ha="right")
+            for batch, start, length, backward in timeline(device, devices, batches):
+                colour = GRADIENT if backward else BLOCK
+                _box(ax, left + start * unit, y, length * unit - 0.02, high, f"{batch + 1}", colour,
+                     strength=0.35 if backward else 0.22)  # fmt: skip
+        low += 0.42 * devices + 0.35
+    busy = 3 * batches / span
+    _box(ax, left, 0.2, 0.3, 0.22, "", BLOCK)
+    _text(ax, left + 0.38, 0.31, "forward", ha="left")
+    _box(ax, left + 1.1, 0.2, 0.3, 0.22, "", GRADIENT, strength=0.35)
+    _text(ax, left + 1.48, 0.31, "backward", ha="left")
+    _text(ax, left + 2.3, 0.31, f"GPipe is busy {busy:.0%} of the time; SFF has no gap after the "
+          "first batch", ha="left")  # fmt: skip
+    return fig
+
+
+def _sff_times(device, devices, batches):
+    """(batch, start, length, backward) of one device, for as long as GPipe takes."""
+    for batch in range((3 * (batches + devices - 1) - device) // 3):
+        yield batch, device + 3 * batch, 1, False
+        yield batch, device + 3 * batch + 1, 2, True
+
+
+def _gpipe_times(device, devices, batches):
+    """All forwards, then all backwards from the last device to the first."""
+    for batch in range(batches):
+        yield batch, device + batch, 1, False
+    turn = devices - 1 + batches
+    for i, batch in enumerate(reversed(range(batches))):
+        yield batch, turn + 2 * (devices - 1 - device + i), 2, True
+
+
+@style()
 def draw_network(
     shapes: Iterable[Sequence[int]] | BlockTable,
     cuts: Iterable[int] = (),

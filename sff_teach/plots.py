@@ -38,7 +38,14 @@ from ._figures import (
     style,
     tint,
 )
-from .diagrams import diagram_backprop, diagram_block, diagram_ff, diagram_sff, draw_network
+from .diagrams import (
+    diagram_backprop,
+    diagram_block,
+    diagram_ff,
+    diagram_pipeline,
+    diagram_sff,
+    draw_network,
+)
 from .study import interval
 from .train import Evaluation, History
 
@@ -53,6 +60,7 @@ __all__ = [
     "diagram_backprop",
     "diagram_block",
     "diagram_ff",
+    "diagram_pipeline",
     "diagram_sff",
     "draw_block_accuracy",
     "draw_by_blocks",

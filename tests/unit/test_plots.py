@@ -113,6 +113,7 @@ DIAGRAMS = {
     "ff": plots.diagram_ff,
     "sff": plots.diagram_sff,
     "block": plots.diagram_block,
+    "pipeline": plots.diagram_pipeline,
     "network": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], input_shape=(1, 28, 28)),
     "network, two blocks": lambda: plots.draw_network(FOUR_LAYERS, [2], notes=["70 %", "81 %"]),
     "network, deepsup": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], rule="deepsup"),
