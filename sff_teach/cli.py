@@ -94,6 +94,8 @@ class Train:
     seed: int | None = None
     out: Path | None = None
     """Append the run, as one JSON line, to this file."""
+    checkpoint: Path | None = None
+    """Keep the training here after every epoch; the same command goes on from it."""
     change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def __call__(self) -> None:
@@ -104,7 +106,7 @@ class Train:
         from .study import append_run, measure_run
 
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
-        record = measure_run(recipe)
+        record = measure_run(recipe, checkpoint=self.checkpoint)
         for row in record["epochs"]:
             valid = row.get("valid_accuracy")
             shown = f"   validation {valid:6.1%}" if valid is not None else ""

@@ -186,6 +186,10 @@ class Rule(ABC):
         """Parameters by optimiser: all in one, unless the rule says otherwise."""
         return [list(self.model.parameters())]
 
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint has to keep besides the optimisers."""
+        return {"model": self.model}
+
     def progress(self, group: int, done: float) -> float:
         """How far optimiser ``group`` is in its schedule when ``done`` of all steps are over."""
         return done
@@ -285,6 +289,10 @@ class LookaheadSFF(ScalableForwardForward):
         model = super().prepare(model)
         self.averages = copy.deepcopy(model.blocks[1:]).requires_grad_(False).train()
         return model
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The averages as well."""
+        return {"model": self.model, "averages": self.averages}
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch, block by block."""

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from ._checks import (
     check_seed,
 )
 from ._modes import looking
+from .checkpoint import Checkpoint
 from .core import SFF
 from .data import ImageSet, augment_flip_crop, batches, from_arrays
 from .forward_forward import FFNetwork
@@ -146,6 +148,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     stop: threading.Event | None = None,
+    checkpoint: str | Path | None = None,
 ) -> History:
     """Train a network by a rule, with AdamW.
 
@@ -168,6 +171,9 @@ def fit(
         progress: show a bar when training takes longer than two seconds.
         on_epoch: called with the history after every epoch.
         stop: an event; once set, training ends after the current step.
+        checkpoint: a file that is written after every epoch, whole or not at all. If it is there
+            already, training goes on after its last epoch, on a CPU bit for bit as if it had never
+            stopped; model, data and settings must be the same.
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
@@ -217,6 +223,9 @@ def fit(
     )
     parameters = sum(p.numel() for group in learner.groups() for p in group)
     history = History(rule=rule, settings=settings, parameters=parameters)
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, learner, history, generator, train)
     steps = len(train) // batch_size + (len(train) % batch_size > 1)
     devices = [device] if device.type == "cuda" else []
     bar = tqdm(
@@ -228,7 +237,9 @@ def fit(
     )
     with bar, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for epoch in range(epochs):
+        first = saved.resume() if saved is not None else 0
+        bar.update(first * steps)
+        for epoch in range(first, epochs):
             bar.set_description(f"{rule} epoch {epoch + 1}/{epochs}")
             meter = _Meter()
             try:
@@ -262,6 +273,8 @@ def fit(
                 row = {"epoch": epoch + 1, "complete": False} | meter.row()
             if meter.steps:
                 history.rows.append(row)
+            if saved is not None and history.stopped is None:
+                saved.save()
             if on_epoch is not None:
                 on_epoch(history)
             if history.stopped:

@@ -1,0 +1,159 @@
+"""Checkpoints of a training: after each epoch all that it needs to go on as if never stopped."""
+
+import os
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .data import ImageSet
+from .rules import Rule
+
+if TYPE_CHECKING:
+    from .train import History
+
+FORMAT = "sff-teach checkpoint 1"
+
+
+class Checkpoint:
+    """A file that follows one training.
+
+    Args:
+        path: of the file; its folder must exist.
+        learner: the rule at work; its modules and optimisers are kept.
+        history: its rows are kept.
+        generator: of ``fit``: order, augmentation, negatives. torch's own state is kept as well.
+        train: the images, known again by number, shape and labels.
+
+    Raises:
+        FileNotFoundError: no such folder. IsADirectoryError: the path is a folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        learner: Rule,
+        history: "History",
+        generator: torch.Generator,
+        train: ImageSet,
+    ):
+        self.path = Path(path)
+        self.learner, self.history, self.generator = learner, history, generator
+        self.data = [*train.x.shape, zlib.crc32(train.y.numpy().tobytes())]
+        self.warned = False
+        if self.path.is_dir():
+            raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it.")
+        if not self.path.absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"checkpoint={self.path} lies in a folder that does not exist; make it first."
+            )
+
+    def save(self) -> None:
+        """Write the state after an epoch, whole or not at all; a full disk is a warning."""
+        state = {
+            "format": FORMAT,
+            "rule": self.history.rule,
+            "settings": self.history.settings,
+            "data": self.data,
+            "rows": self.history.rows,
+            "modules": {name: m.state_dict() for name, m in self.learner.modules().items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self.learner.optimizers],
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        try:
+            write_whole(self.path, lambda file: torch.save(state, file))
+        except OSError as error:
+            if not self.warned:
+                warnings.warn(
+                    f"the checkpoint {self.path} could not be written ({error.strerror}); training "
+                    "goes on, and what was saved before stays.",
+                    stacklevel=3,
+                )
+            self.warned = True
+
+    def resume(self) -> int:
+        """Take over the state of the file, if there is one: the number of epochs it has behind it.
+
+        Raises:
+            ValueError: the file is damaged, no checkpoint, or of another training.
+        """
+        if not self.path.exists():
+            return 0
+        state = read(self.path)
+        expected = {"rule": self.history.rule, **self.history.settings}
+        found = {"rule": state["rule"], **state["settings"]}
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"checkpoint={self.path} was made with {name}={found.get(name)!r}, not "
+                    f"{value!r}; give the same settings, or another file."
+                )
+        if state["data"] != self.data:
+            raise ValueError(
+                f"checkpoint={self.path} was made with other training images; give the same ones, "
+                "or another file."
+            )
+        modules, optimizers = self.learner.modules(), self.learner.optimizers
+        if _shapes({n: m.state_dict() for n, m in modules.items()}) != _shapes(state["modules"]):
+            raise ValueError(
+                f"checkpoint={self.path} is of another network; build the network as it was, or "
+                "give another file."
+            )
+        for name, module in modules.items():
+            module.load_state_dict(state["modules"][name])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.history.rows[:] = state["rows"]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        return len(state["rows"])
+
+
+def _shapes(modules: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, tuple]]:
+    return {
+        name: {key: tuple(value.shape) for key, value in state.items()}
+        for name, state in modules.items()
+    }
+
+
+def read(path: Path) -> dict:
+    """The content of a checkpoint; only tensors and plain values are ever read from it.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != FORMAT:
+            raise ValueError
+    except Exception:  # whatever a damaged file makes of the reader
+        raise ValueError(
+            f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
+            "anew, or give another file."
+        ) from None
+    return state
+
+
+def write_whole(path: Path, write) -> None:
+    """Write a file next to its place, then move it there: readers see the old or the new one.
+
+    ``write`` gets the open binary file. After an error nothing is left behind.
+    """
+    path = Path(path).absolute()
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
