@@ -5,15 +5,11 @@ import tempfile
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from .data import ImageSet
 from .rules import Rule
-
-if TYPE_CHECKING:
-    from .train import History
 
 FORMAT = "sff-teach checkpoint 1"
 
@@ -36,7 +32,7 @@ class Checkpoint:
         self,
         path: str | Path,
         learner: Rule,
-        history: "History",
+        history: "History",  # noqa: F821
         generator: torch.Generator,
         train: ImageSet,
     ):
