@@ -109,6 +109,11 @@ def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
     return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
 
 
+def learning_rate(done: float, lr: float, schedule: str) -> float:
+    """The rate after the share ``done`` of all steps, with ``lr`` as its peak."""
+    return lr * one_cycle(done) if schedule == "one-cycle" else lr
+
+
 def _half_cosine(t: float) -> float:
     return (1 - torch.cos(torch.tensor(t * torch.pi)).item()) / 2
 
@@ -314,7 +319,7 @@ def _validation(result: Evaluation) -> dict:
 
 def _set_learning_rates(learner: Rule, done: float, lr: float, schedule: str) -> None:
     for group, optimizer in enumerate(learner.optimizers):
-        now = lr * one_cycle(learner.progress(group, done)) if schedule == "one-cycle" else lr
+        now = learning_rate(learner.progress(group, done), lr, schedule)
         for parameter_group in optimizer.param_groups:
             parameter_group["lr"] = now
 
