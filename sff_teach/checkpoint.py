@@ -1,13 +1,12 @@
 """Checkpoints of a training: after each epoch all that it needs to go on as if never stopped."""
 
-import os
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
 
 import torch
 
+from ._files import write_whole
 from .data import ImageSet
 from .rules import Rule
 
@@ -135,21 +134,3 @@ def read(path: Path) -> dict:
             "anew, or give another file."
         ) from None
     return state
-
-
-def write_whole(path: Path, write) -> None:
-    """Write a file next to its place, then move it there: readers see the old or the new one.
-
-    ``write`` gets the open binary file. After an error nothing is left behind.
-    """
-    path = Path(path).absolute()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

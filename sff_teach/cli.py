@@ -177,15 +177,19 @@ class Claims:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """List the data sets: what is here, what could be."""
+    """List the data sets: what is here, what could be; or download one by its name."""
 
     what: Annotated[str, tyro.conf.Positional] = "list"
 
     def __call__(self) -> None:
         from ._checks import check_known
-        from .data import catalog
+        from .data import catalog, data_home
+        from .download import SETS, fetch
 
-        check_known(self.what, ["list"], "data command")
+        check_known(self.what, ["list", *SETS], "data command")
+        if self.what != "list":
+            print(f"{self.what} is in {fetch(self.what, data_home())}")
+            return
         for row in catalog():
             count = f"{row['train']:,} + {row['test']:,}" if row["train"] else ""
             here = {True: "here", False: "not here", None: ""}[row["present"]]

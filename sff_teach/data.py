@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ._checks import check_count, check_fraction, check_images, check_labels, check_seed, nearest
 from ._folder import HELD_OUT, read_folder
+from .download import SETS, fetch, read_arrays
 
 SAMPLE_FILE = "fashion-mnist-sample.npz"
 SAMPLE_SHA256 = "700e63054256b4370861c32efc36a931e92474b5a83b6d9b120acc8f0b28b732"
@@ -39,7 +40,6 @@ FASHION_CLASSES = (
 )
 
 _EMBEDDED = ("digits", "fashion-mnist-sample")
-_NOT_YET = ("fashion-mnist", "cifar10", "cifar100", "imagenette")
 _HERE = Path(__file__).resolve().parent
 _SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or validation image
 
@@ -177,8 +177,9 @@ def load(
 ) -> Splits:
     """Load a data set by name, split into train, validation and test.
 
-    name: "digits" (1,797 images 1×8×8), "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28), or
-    "folder:PATH", where PATH holds train/ and test/ (and perhaps valid/) with one folder of images
+    name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
+    "fashion-mnist", "cifar10", "cifar100", "imagenette" (cropped to 160×160) and "pneumonia-mnist",
+    which are downloaded on first use into `data_home()`; or "folder:PATH", where PATH holds train/ and test/ (and perhaps valid/) with one folder of images
     per class, or else the class folders themselves, of which 20 % of each become the test images.
     validation: share of each class of the training pool that is set aside; 0 gives an empty set.
     The choice is fixed: it depends on neither seed nor fraction. Where a folder has valid/ (or
@@ -218,15 +219,12 @@ def load(
         raw = _read_fashion_sample()
     elif name.startswith("folder:"):
         raw = _Raw(**read_folder(name.removeprefix("folder:"), size))
-    elif name in _NOT_YET:
-        raise ValueError(
-            f'the download of "{name}" is not in this version; unpack the set as one folder of '
-            'images per class and use load("folder:PATH"), or one of: ' + ", ".join(_EMBEDDED) + "."
-        )
+    elif name in SETS:
+        raw = _read_download(name)
     elif os.path.isdir(name):
         raise ValueError(f'"{name}" is a folder; write load("folder:{name}").')
     else:
-        nearest(name, [*_EMBEDDED, *_NOT_YET, "folder:PATH"], "data set")
+        nearest(name, [*_EMBEDDED, *SETS, "folder:PATH"], "data set")
 
     x, y = raw.train
     if raw.valid is None:
@@ -301,7 +299,8 @@ def catalog() -> list[dict[str, object]]:
         ("fashion-mnist", 60_000, 10_000, 10, "1×28×28", "MIT"),
         ("cifar10", 50_000, 10_000, 10, "3×32×32", "none stated"),
         ("cifar100", 50_000, 10_000, 100, "3×32×32", "none stated"),
-        ("imagenette", 9_469, 3_925, 10, "3×H×W", "of ImageNet"),
+        ("imagenette", 9_469, 3_925, 10, "3×160×160", "of ImageNet"),
+        ("pneumonia-mnist", 5_232, 624, 2, "1×28×28", "CC BY 4.0"),
         ("folder:PATH", None, None, None, "yours", "yours"),
     ]
     keys = ("name", "train", "test", "classes", "shape", "licence")
@@ -599,7 +598,17 @@ def _read_fashion_sample() -> _Raw:
     return _Raw(parts["train"], parts["test"], FASHION_CLASSES)
 
 
-def _present(name: str) -> bool:
+def _read_download(name: str) -> _Raw:
+    arrays = read_arrays(fetch(name, data_home()))
+    parts = {
+        part: (arrays[f"{part}_images"], arrays[f"{part}_labels"])
+        for part in ("train", "valid", "test")
+        if f"{part}_images" in arrays
+    }
+    return _Raw(classes=tuple(arrays["classes"].tolist()), **parts)
+
+
+def _present(name: str) -> bool | None:
     if name == "digits":
         from importlib.util import find_spec
 
@@ -607,4 +616,4 @@ def _present(name: str) -> bool:
     if name == "fashion-mnist-sample":
         path = _sample_path()
         return path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == SAMPLE_SHA256
-    return name not in _NOT_YET
+    return (data_home() / f"{name}.npz").is_file() if name in SETS else None

@@ -1,7 +1,7 @@
 """Recipes: one frozen record per run, and the named runs of the course."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._checks import check_known
 
@@ -85,6 +85,29 @@ def digits_ff() -> Recipe:
 def fashion_ff() -> Recipe:
     """Hinton's Forward-Forward on the Fashion-MNIST sample, a perceptron of two layers of 500."""
     return Recipe(rule="ff", network="mlp", epochs=15)
+
+
+def family(name: str, about: str, base: Recipe, rates: dict[str, float]) -> None:
+    """Register ``NAME-RULE`` for every rule in ``rates``: one budget, each its own peak rate."""
+
+    def register(rule: str, lr: float) -> None:
+        def make() -> Recipe:
+            return replace(base, rule=rule, lr=lr)
+
+        make.__doc__ = f"{about}, by {rule}."
+        RECIPES[f"{name}-{rule}"] = make
+
+    for rule, lr in rates.items():
+        register(rule, lr)
+
+
+CIFAR = Recipe(data="cifar10", cut=2, kernel_size=3, augment="flip-crop")
+family(
+    "cifar10-cnn5-laptop",
+    "CIFAR-10 without a GPU: five layers in two blocks, 4 epochs",
+    replace(CIFAR, network="cnn5", epochs=4),
+    {"bp": 6e-3, "bp-goodness": 3e-3, "deepsup": 3e-3, "sff": 3e-3},
+)
 
 
 def get_recipe(name: str) -> Recipe:

@@ -242,8 +242,7 @@ def test_no_validation_and_more_of_it():
     [
         ({"name": "digit"}, ValueError, ['did you mean "digits"?', "folder:PATH"]),
         ({"name": "fashion_mnist_sample"}, ValueError, ['did you mean "fashion-mnist-sample"?']),
-        ({"name": "cifar10"}, ValueError, ['"cifar10"', "not in this version", "folder:PATH"]),
-        ({"name": "imagenette"}, ValueError, ["not in this version"]),
+        ({"name": "cifar"}, ValueError, ['did you mean "cifar10"?']),
         ({"name": str(DATA)}, ValueError, ["is a folder", "folder:"]),
         ({"name": DATA}, TypeError, ["must be a string", "folder:PATH"]),
         ({"name": "digits", "fraction": 0}, ValueError, ["fraction=0", "(0, 1]"]),

@@ -1,0 +1,372 @@
+"""Data sets from the network: fetched once, checked, kept as one file of plain arrays.
+
+Archives are read where they lie, never unpacked, so that no path inside one can lead outside; and
+nothing in them is executed: images, raw bytes and arrays without objects are all that is read.
+"""
+
+import errno
+import gzip
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from ._files import write_whole
+from ._folder import SUFFIXES, read_image
+
+TIMEOUT = 30  # seconds without a byte
+TRIES = 3  # per address; a new try goes on where the last one broke off
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a copy: its name, address and MD5 (several, if it was published anew)."""
+
+    name: str
+    url: str
+    md5: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One way to get a set: its files, and how to read them into arrays."""
+
+    files: tuple[File, ...]
+    read: Callable[[Sequence[Path]], dict[str, np.ndarray]]
+
+
+class DownloadError(OSError):
+    """A set that could not be fetched; the sentence says what to do."""
+
+
+def fetch(name: str, home: Path) -> Path:
+    """The file of arrays of a set in ``home``, downloaded if it is not there.
+
+    Two processes that ask at once get one download. The arrays: ``train_images`` and
+    ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
+    perhaps ``valid_images`` and ``valid_labels``. Images of copies without an order of their own
+    are put in the order of a hash of their pixels, so that every copy gives the same set.
+
+    Raises:
+        DownloadError: offline, wrong checksum, full disk, …, with the remedy.
+    """
+    path = home / f"{name}.npz"
+    if path.is_file():
+        return path
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f".{name}.lock"):
+            if not path.is_file():
+                _make(name, home, path)
+    except OSError as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise DownloadError(_disk_sentence(name, home, error)) from None
+    return path
+
+
+def _make(name: str, home: Path, path: Path) -> None:
+    copies = SETS[name]
+    reasons = []
+    for copy in copies:
+        try:
+            paths = [_get(file, home) for file in copy.files]
+        except _Failed as failed:
+            reasons.append(str(failed))
+            continue
+        arrays = copy.read(paths)
+        write_whole(path, lambda file: np.savez(file, **arrays))
+        for done in paths:
+            done.unlink()
+        return
+    by_hand = " and ".join(file.url for file in copies[0].files)
+    raise DownloadError(
+        f'"{name}" could not be downloaded ({"; ".join(reasons)}); try again later{_proxy_hint()}, '
+        f"or fetch {by_hand} by hand and put it into {home}."
+    )
+
+
+def _proxy_hint() -> str:
+    proxies = {k: v for k, v in urllib.request.getproxies().items() if k in ("http", "https")}
+    return " (this machine uses a proxy: see HTTPS_PROXY)" if proxies else ""
+
+
+def _disk_sentence(name: str, home: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return (
+            f'the disk of {home} is full while storing "{name}"; free some space, or set '
+            "SFF_TEACH_DATA to another folder. What was fetched is kept and goes on from there."
+        )
+    return (
+        f'"{name}" cannot be stored in {home} ({error.strerror or error}); set SFF_TEACH_DATA to a '
+        "folder you may write to."
+    )
+
+
+# ---------------------------------------------------------------- one file
+
+
+class _Failed(Exception):
+    """Why an address did not give the file."""
+
+
+def _get(file: File, home: Path) -> Path:
+    """The checked file in ``home``: put there by hand, or fetched."""
+    path, part = home / file.name, home / f"{file.name}.part"
+    if path.is_file():
+        if _md5(path) in file.md5:
+            return path
+        path.unlink()
+    host = file.url.split("/")[2]
+    reason = ""
+    for _ in range(TRIES):
+        try:
+            _continue(file.url, part)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            reason = _reason(error)
+            if isinstance(error, urllib.error.HTTPError) and error.code in (403, 404, 410):
+                break
+            continue
+        if _md5(part) in file.md5:
+            os.replace(part, path)
+            return path
+        part.unlink(missing_ok=True)
+        reason = "another file than expected: wrong checksum"
+    raise _Failed(f"{host}: {reason}")
+
+
+def _continue(url: str, part: Path) -> None:
+    """Fetch what is missing of the partial file; raise if it is not all there afterwards."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "sff-teach"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing left to fetch; the checksum will tell
+            return
+        raise
+    with answer:
+        whole = answer.status != 206  # the server starts at the beginning again
+        missing = answer.headers.get("Content-Length")
+        missing = int(missing) if missing is not None else None
+        start = 0 if whole else have
+        total = None if missing is None else start + missing
+        if missing is not None and shutil.disk_usage(part.parent).free < missing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with (
+            open(part, "wb" if whole else "ab") as out,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024,
+                 desc=part.name.removesuffix(".part"), leave=False, delay=1) as bar,
+        ):  # fmt: skip
+            while chunk := answer.read(CHUNK):
+                out.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and part.stat().st_size < total:
+        raise OSError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"answers {error.code} {error.reason}"
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, TimeoutError):
+        return f"no answer for {TIMEOUT:g} s"
+    if isinstance(error, http.client.IncompleteRead):
+        return "broke off"
+    return str(cause).strip() or type(cause).__name__
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _images_in_tar(size: int | None = None, names: dict[str, str] | None = None):
+    """A reader of an archive of …/train/…/CLASS/image and …/test/… (or val/)."""
+
+    def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        found = {"train": ([], []), "test": ([], [])}
+        with tarfile.open(paths[0]) as archive:
+            for member in tqdm(archive, desc="reading images", unit="image", leave=False, delay=1):
+                place = PurePosixPath(member.name)
+                parts = {"train": "train", "test": "test", "val": "test"}
+                part = next((parts[p] for p in place.parts if p in parts), None)
+                if part is None or not member.isfile() or not place.name.lower().endswith(SUFFIXES):
+                    continue
+                content = archive.extractfile(member).read()
+                shape = (size, size) if size else None
+                image = read_image(Path(place.name), shape, content=content)
+                image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+                found[part][0].append(image.transpose(2, 0, 1))
+                found[part][1].append(place.parent.name)
+        classes = sorted(set(found["train"][1]))
+        arrays = {"classes": np.array([(names or {}).get(c, c) for c in classes])}
+        for part, (images, labels) in found.items():
+            x, y = np.stack(images), np.array([classes.index(c) for c in labels])
+            arrays |= _in_order(part, x, y)
+        return arrays
+
+    return read
+
+
+def _in_order(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """By a hash of the pixels: the same order, wherever the images came from."""
+    order = sorted(range(len(x)), key=lambda i: hashlib.md5(x[i].tobytes()).digest())
+    return {f"{part}_images": x[order], f"{part}_labels": y[order].astype(np.int64)}
+
+
+def _cifar_binary(train: Sequence[str], test: Sequence[str], meta: str, labels: int):
+    """A reader of CIFAR's binary archive: a record is ``labels`` bytes, the last one the class,
+    and 3,072 pixels."""
+
+    def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        with tarfile.open(paths[0]) as archive:
+            inside = {PurePosixPath(m.name).name: m for m in archive.getmembers() if m.isfile()}
+
+            def content(name: str) -> bytes:
+                return archive.extractfile(inside[name]).read()
+
+            arrays = {"classes": np.array(content(meta).decode().split())}
+            for part, names in (("train", train), ("test", test)):
+                raw = np.frombuffer(b"".join(map(content, names)), dtype=np.uint8)
+                raw = raw.reshape(-1, labels + 3072)
+                x = raw[:, labels:].reshape(-1, 3, 32, 32)
+                arrays |= _in_order(part, x, raw[:, labels - 1])
+        return arrays
+
+    return read
+
+
+def _idx(classes: Sequence[str]):
+    """A reader of MNIST's four files: training images, labels, test images, labels."""
+
+    def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        images, labels = 16, 8  # bytes before the data
+        arrays = {"classes": np.array(classes)}
+        for part, (x, y) in (("train", paths[:2]), ("test", paths[2:])):
+            x = np.frombuffer(gzip.decompress(x.read_bytes()), np.uint8, offset=images)
+            y = np.frombuffer(gzip.decompress(y.read_bytes()), np.uint8, offset=labels)
+            arrays[f"{part}_images"] = x.reshape(-1, 1, 28, 28)
+            arrays[f"{part}_labels"] = y.astype(np.int64)
+        return arrays
+
+    return read
+
+
+def _medmnist(classes: Sequence[str]):
+    """A reader of a MedMNIST file."""
+
+    def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        arrays = {"classes": np.array(classes)}
+        with np.load(paths[0], allow_pickle=False) as stored:
+            for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):
+                x = stored[f"{theirs}_images"]
+                arrays[f"{part}_images"] = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
+                arrays[f"{part}_labels"] = stored[f"{theirs}_labels"].ravel().astype(np.int64)
+        return arrays
+
+    return read
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file made by ``fetch``.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{path} is damaged; remove it, and it is fetched again.") from None
+
+
+# ---------------------------------------------------------------- what there is
+
+_FAST_AI = "https://s3.amazonaws.com/fast-ai-"
+_TORONTO = "https://www.cs.toronto.edu/~kriz/"
+_ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_FASHION = (
+    ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+    ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+    ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+)
+_FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+_IMAGENETTE = {
+    "n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player",
+    "n03000684": "chain saw", "n03028079": "church", "n03394916": "French horn",
+    "n03417042": "garbage truck", "n03425413": "gas pump", "n03445777": "golf ball",
+    "n03888257": "parachute",
+}  # fmt: skip
+
+
+def _one(url: str, read: Callable, *md5: str) -> Copy:
+    return Copy((File(url.rsplit("/", 1)[1], url, md5),), read)
+
+
+SETS: dict[str, tuple[Copy, ...]] = {
+    "fashion-mnist": (
+        Copy(tuple(File(n, _ZALANDO + n, (md5,)) for n, md5 in _FASHION), _idx(_FASHION_CLASSES)),
+    ),
+    "cifar10": (
+        _one(_FAST_AI + "sample/cifar10.tgz", _images_in_tar(), "a5f8c31371b63a406b23368042812d3c"),
+        _one(
+            _TORONTO + "cifar-10-binary.tar.gz",
+            _cifar_binary(
+                [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"],
+                "batches.meta.txt", 1,
+            ),
+            "c32a1d4ab5d03f1284b67883e8d87530",
+        ),
+    ),
+    "cifar100": (
+        _one(
+            _FAST_AI + "imageclas/cifar100.tgz", _images_in_tar(),
+            "e5e65dcb54b9d3913f7b8a9ad6607e62",
+        ),
+        _one(
+            _TORONTO + "cifar-100-binary.tar.gz",
+            _cifar_binary(["train.bin"], ["test.bin"], "fine_label_names.txt", 2),
+            "03b5dce01913d631647c71ecec9e9cb8",
+        ),
+    ),
+    "imagenette": (
+        _one(
+            _FAST_AI + "imageclas/imagenette2-160.tgz", _images_in_tar(160, _IMAGENETTE),
+            "e793b78cc4c9e9a4ccc0c1155377a412", "c475f8f7617a200ba35b9facc48443c3",
+        ),
+    ),
+    "pneumonia-mnist": (
+        _one(
+            "https://zenodo.org/records/10519652/files/pneumoniamnist.npz",
+            _medmnist(("normal", "pneumonia")),
+            "28209eda62fecd6e6a2d98b1501bb15f",
+        ),
+    ),
+}  # fmt: skip
