@@ -16,7 +16,9 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -86,8 +88,7 @@ def _make(name: str, home: Path, path: Path) -> None:
         except _Failed as failed:
             reasons.append(str(failed))
             continue
-        arrays = copy.read(paths)
-        write_whole(path, lambda file: np.savez(file, **arrays))
+        write_whole(path, partial(_store, copy.read(paths)))
         for done in paths:
             done.unlink()
         return
@@ -96,6 +97,10 @@ def _make(name: str, home: Path, path: Path) -> None:
         f'"{name}" could not be downloaded ({"; ".join(reasons)}); try again later{_proxy_hint()}, '
         f"or fetch {by_hand} by hand and put it into {home}."
     )
+
+
+def _store(arrays: dict[str, np.ndarray], file: BinaryIO) -> None:
+    np.savez(file, **arrays)
 
 
 def _proxy_hint() -> str:

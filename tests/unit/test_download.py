@@ -67,6 +67,7 @@ def binary_archive() -> bytes:
 
 
 GOOD = image_archive()
+MD5 = hashlib.md5(GOOD).hexdigest()
 
 
 class Server:
@@ -135,7 +136,7 @@ def home(tmp_path, monkeypatch, server):
     return tmp_path / "data"
 
 
-def offer(monkeypatch, *urls, md5=hashlib.md5(GOOD).hexdigest(), read=None):
+def offer(monkeypatch, *urls, md5=MD5, read=None):
     read = read or download._images_in_tar()
     copies = tuple(Copy((File(url.rsplit("/", 1)[1], url, (md5,)),), read) for url in urls)
     monkeypatch.setitem(download.SETS, "cifar10", copies)
