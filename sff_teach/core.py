@@ -21,20 +21,15 @@ VOTES = ("mean", "last", "learned")
 def hand_over(
     h: Tensor, normalise: str = "all", local: bool = True, channel_dim: int = 1
 ) -> Tensor:
-    """Make a block's output the next block's input: cut the gradient, then normalise.
-
-    ``"all"``: ``(h - mean) / std`` over channels and positions of each sample; ``"channels"``: the
-    same over the channels of each position; ``"length"``: ``h / sqrt(mean h²)``, Hinton's;
-    ``"none"``: h itself.
+    """Make a block's output the next block's input, of the same shape: cut, then normalise.
 
     Args:
         h: (B, C, ...) block output.
-        normalise: one of the four above.
+        normalise: ``"all"``: ``(h - mean) / std`` over channels and positions of each sample;
+            ``"channels"``: the same over the channels of each position; ``"length"``:
+            ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself.
         local: False keeps the gradient, for deep supervision.
         channel_dim: which dimension holds the channels.
-
-    Returns:
-        A tensor of the shape of ``h``.
 
     Source: Krutsylo 2025 says "layer-normalised" but not over which axes; ``"all"`` and
     ``"channels"`` are the two readings, and ``"all"`` did better (results/normalisation.md).
@@ -42,7 +37,10 @@ def hand_over(
     if local:
         h = h.detach()  # the only place in this package where the gradient is cut
     if normalise == "all":
-        return F.layer_norm(h, h.shape[1:])
+        if h.is_contiguous() or h.dim() != 4:
+            return F.layer_norm(h, h.shape[1:])
+        h = h.movedim(1, -1)  # channels last in memory, and there they stay
+        return F.layer_norm(h, h.shape[1:]).movedim(-1, 1)
     if normalise == "channels":
         h = h.movedim(channel_dim, -1)
         return F.layer_norm(h, h.shape[-1:]).movedim(-1, channel_dim)

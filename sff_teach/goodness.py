@@ -1,5 +1,6 @@
 """Goodness: how strongly a layer responds, as one number per image or one per class."""
 
+import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
@@ -131,6 +132,11 @@ def class_goodness(
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, FORMS))}.")
+    if torch.is_autocast_enabled(h.device.type):  # half precision keeps three digits of a mean
+        with torch.autocast(h.device.type, enabled=False):
+            return class_goodness(
+                h.float(), weight, bias, filters=filters, form=form, channel_dim=channel_dim
+            )
     num_filters, channels, kernel = weight.shape[0], weight.shape[1], weight.shape[-1]
     if num_filters % filters:
         raise ValueError(
@@ -182,5 +188,4 @@ class _QuadraticForm(Function):
         grad = grad[:, :, None]  # (B, F, 1)
         to_weight = 2 * (product * grad).sum(0)
         to_moment = F.conv1d(weight * grad, weight.T[:, :, None])  # (B, C, C)
-        to_h = to_moment.to(h.dtype) @ h  # h is in half precision under autocast
-        return to_h.mul_(2 / h.shape[2]), to_weight
+        return (to_moment @ h).mul_(2 / h.shape[2]), to_weight

@@ -18,6 +18,7 @@ class Recipe:
             itself.
         epochs, batch_size, lr, weight_decay, schedule, label_smoothing, augment: see ``fit``.
         seed: initial weights, subset, order. device: where.
+        precision, channels_last, compile: see ``fit``.
     """
 
     data: str = "fashion-mnist-sample"
@@ -40,6 +41,9 @@ class Recipe:
     augment: str | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}

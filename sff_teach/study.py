@@ -42,6 +42,9 @@ FIT_OPTIONS = (
     "augment",
     "seed",
     "device",
+    "precision",
+    "channels_last",
+    "compile",
 )
 
 

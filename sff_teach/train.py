@@ -20,6 +20,7 @@ from ._checks import (
     check_positive,
     check_seed,
 )
+from ._faster import check_faster, faster, near, pick_precision
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF
@@ -154,6 +155,9 @@ def fit(
     on_epoch: Callable[[History], None] | None = None,
     stop: threading.Event | None = None,
     checkpoint: str | Path | None = None,
+    precision: str = "float32",
+    channels_last: bool = False,
+    compile: bool = False,
 ) -> History:
     """Train a network by a rule, with AdamW.
 
@@ -179,6 +183,14 @@ def fit(
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
             stopped; model, data and settings must be the same.
+        precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` (with gradients scaled) for the blocks,
+            by ``torch.autocast``, while goodness and losses stay in float32; or ``"auto"``: the
+            better of the two on a CUDA device, float32 elsewhere.
+        channels_last: lay images out as (H, W, C) in memory, which GPUs and some CPUs prefer.
+        compile: let ``torch.compile`` make each block's body faster; the first steps take longer.
+
+    On a CUDA device the training images are kept there if they take half of its free memory or
+    less, and augmented there.
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
@@ -209,7 +221,9 @@ def fit(
         valid = None  # load(..., validation=0)
     valid = None if valid is None else as_image_set(valid, "valid")
     device = pick_device(device)
+    settings["precision"] = precision = pick_precision(precision, device)
     model = _as_network(model, train, device)
+    check_faster(model, rule_class, precision, compile, device)
     if valid is not None:
         _as_network(model, valid, device)
     if len(train) == 1:
@@ -231,6 +245,8 @@ def fit(
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(checkpoint, learner, history, generator, train)
+    train = near(train, device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     steps = len(train) // batch_size + (len(train) % batch_size > 1)
     devices = [device] if device.type == "cuda" else []
     bar = tqdm(
@@ -240,7 +256,8 @@ def fit(
         leave=False,
         disable=not progress,
     )
-    with bar, torch.random.fork_rng(devices=devices):
+    quick = faster(learner, device, precision, channels_last, compile)
+    with bar, quick, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         first = saved.resume() if saved is not None else 0
         bar.update(first * steps)
@@ -263,7 +280,8 @@ def fit(
                         x = AUGMENTATIONS[augment](x, generator)
                     done = (epoch * steps + meter.steps) / (epochs * steps)
                     _set_learning_rates(learner, done, lr, schedule)
-                    result = learner.step(x.to(device), y.to(device), done)
+                    x = x.to(device, memory_format=layout)
+                    result = learner.step(x, y.to(device), done)
                     if not torch.isfinite(result.losses).all():
                         history.stopped = "diverged"
                         warnings.warn(_divergence(result.losses, epoch, lr), stacklevel=2)
