@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ._checks import check_known
 from .core import SFF, LocalBlock
 from .data import ImageSet
+from .losses import scale_gradient
 from .rules import LookaheadSFF, OverlappingSFF, Rule
 
 PRECISIONS = ("float32", "auto", "bf16", "fp16")
@@ -85,22 +86,9 @@ def _mix(block: LocalBlock, device: torch.device, scaled: "_Scaled | None") -> N
     def mixed(x: Tensor) -> tuple[Tensor, Tensor]:
         h, g = forward(x)
         g = g.float()
-        return h, g if scaled is None else _ScaleGradient.apply(g, scaled.scaler.get_scale())
+        return h, g if scaled is None else scale_gradient(g, scaled.scaler.get_scale())
 
     block.forward = mixed
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied: what scaling the loss would do."""
-
-    @staticmethod
-    def forward(ctx, g: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return g.view_as(g)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None
 
 
 class _Scaled:

@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from . import __version__
+from .distributed import LostProcess, torchrun
 from .recipes import RECIPES, Recipe, get_recipe
 
 PACKAGES = (
@@ -106,7 +107,11 @@ class Train:
         from .study import append_run, measure_run
 
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
-        record = measure_run(recipe, checkpoint=self.checkpoint)
+        with torchrun(recipe.device) as (device, rank):
+            recipe = replace(recipe, device=device)
+            record = measure_run(recipe, checkpoint=self.checkpoint)
+        if rank:
+            return
         for row in record["epochs"]:
             valid = row.get("valid_accuracy")
             shown = f"   validation {valid:6.1%}" if valid is not None else ""
@@ -207,7 +212,7 @@ def main(args: list[str] | None = None) -> int:
     }
     try:
         code = tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, LostProcess) as error:
         print(f"sff-teach: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

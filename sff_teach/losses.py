@@ -1,6 +1,7 @@
 """Losses: what to ask of goodness. Every one is a function of goodness alone."""
 
 from torch import Tensor
+from torch.autograd.function import Function
 from torch.nn import functional as F
 
 
@@ -65,3 +66,26 @@ def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     have no lower bound. Label smoothing is ours, off by default.
     """
     return F.cross_entropy(g, y, label_smoothing=label_smoothing)
+
+
+def scale_gradient(g: Tensor, by: float) -> Tensor:
+    """g itself, whose gradient will be multiplied: what multiplying the loss would do.
+
+    Args:
+        g: any tensor. by: the factor.
+
+    Returns:
+        A tensor equal to ``g``.
+    """
+    return _ScaleGradient.apply(g, by)
+
+
+class _ScaleGradient(Function):
+    @staticmethod
+    def forward(ctx, g: Tensor, by: float) -> Tensor:
+        ctx.by = by
+        return g.view_as(g)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.by, None

@@ -12,7 +12,8 @@ class Recipe:
 
     Attributes:
         data, fraction, validation: see ``data.load``; the fraction is drawn with ``seed``.
-        network: a name from ``models.NETWORKS`` or of a torchvision classifier.
+        network: a name from ``models.NETWORKS`` or of a torchvision classifier; stem: ``"small"``
+            fits the latter to small images, see ``localize``.
         rule: see ``rules.RULES``. cut, kernel_size, filters, hidden, normalise, vote: see
             ``localize``; ``bp`` uses none of them, ``ff`` takes every layer of the network by
             itself.
@@ -25,6 +26,7 @@ class Recipe:
     fraction: float = 1.0
     validation: float = 0.1
     network: str = "cnn4"
+    stem: str | None = None
     rule: str = "sff"
     cut: int | str = "layer"
     kernel_size: int = 1
@@ -105,12 +107,69 @@ def family(name: str, about: str, base: Recipe, rates: dict[str, float]) -> None
         register(rule, lr)
 
 
-CIFAR = Recipe(data="cifar10", cut=2, kernel_size=3, augment="flip-crop")
+# Before anybody tuned them, all rules start from the same rate.
+UNTUNED = dict.fromkeys(("bp", "bp-goodness", "deepsup", "sff"), 3e-3)
+AUGMENTED = Recipe(augment="flip-crop", validation=0.0)
+LAPTOP = replace(AUGMENTED, cut=2, kernel_size=3, epochs=4)
 family(
     "cifar10-cnn5-laptop",
     "CIFAR-10 without a GPU: five layers in two blocks, 4 epochs",
-    replace(CIFAR, network="cnn5", epochs=4),
-    {"bp": 6e-3, "bp-goodness": 3e-3, "deepsup": 3e-3, "sff": 3e-3},
+    replace(LAPTOP, data="cifar10", network="cnn5"),
+    UNTUNED,
+)
+family(
+    "cifar100-cnn5-laptop",
+    "CIFAR-100 without a GPU: five layers in two blocks, 4 epochs",
+    replace(LAPTOP, data="cifar100", network="cnn5"),
+    UNTUNED,
+)
+family(
+    "cifar10-resnet18-laptop",
+    "5,000 images of CIFAR-10 without a GPU: ResNet18 in four blocks, 4 epochs",
+    replace(LAPTOP, data="cifar10", network="resnet18", stem="small", cut=4, fraction=0.1),
+    UNTUNED,
+)
+family(
+    "imagenette-resnet18-laptop",
+    "A fifth of Imagenette, 160 pixels, without a GPU: ResNet18 in four blocks, 4 epochs",
+    replace(LAPTOP, data="imagenette", network="resnet18", cut=4, fraction=0.2),
+    UNTUNED,
+)
+
+# One budget for a GPU: the same epochs, schedule and smoothing for every rule.
+GPU = replace(
+    AUGMENTED, cut="block", hidden=128, epochs=40, batch_size=128, weight_decay=0.05,
+    label_smoothing=0.1, precision="auto", channels_last=True,
+)  # fmt: skip
+family(
+    "cifar10-resnet18",
+    "CIFAR-10 on a GPU: ResNet18 in nine blocks, 40 epochs",
+    replace(GPU, data="cifar10", network="resnet18", stem="small"),
+    UNTUNED,
+)
+family(
+    "cifar10-mobilenet-v3",
+    "CIFAR-10 on a GPU: MobileNetV3 in its blocks, 40 epochs",
+    replace(GPU, data="cifar10", network="mobilenet_v3_large", stem="small"),
+    UNTUNED,
+)
+family(
+    "cifar100-resnet18",
+    "CIFAR-100 on a GPU: ResNet18 in nine blocks, 40 epochs",
+    replace(GPU, data="cifar100", network="resnet18", stem="small"),
+    UNTUNED,
+)
+family(
+    "cifar100-mobilenet-v3",
+    "CIFAR-100 on a GPU: MobileNetV3 in its blocks, 40 epochs",
+    replace(GPU, data="cifar100", network="mobilenet_v3_large", stem="small"),
+    UNTUNED,
+)
+family(
+    "imagenette-resnet18",
+    "Imagenette, 160 pixels, on a GPU: ResNet18 in nine blocks, 40 epochs",
+    replace(GPU, data="imagenette", network="resnet18"),
+    UNTUNED,
 )
 
 

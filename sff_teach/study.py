@@ -23,6 +23,7 @@ from . import __version__
 from ._checks import check_known
 from .core import SFF
 from .data import ImageSet, Splits, load
+from .distributed import running
 from .forward_forward import FFNetwork
 from .heads import learn_vote
 from .models import NETWORKS
@@ -90,6 +91,7 @@ def build(recipe: Recipe, data: ImageSet) -> nn.Module:
         hidden=recipe.hidden,
         normalise=recipe.normalise,
         vote=recipe.vote,
+        stem=recipe.stem,
         input_shape=(data.channels, *data.size),
     )
 
@@ -197,6 +199,7 @@ def machine() -> dict:
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "processes": torch.distributed.get_world_size() if running() else 1,
         "revision": revision,
     }
 

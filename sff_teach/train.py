@@ -25,6 +25,7 @@ from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF
 from .data import ImageSet, augment_flip_crop, batches, from_arrays
+from .distributed import Alone, Team, running
 from .forward_forward import FFNetwork
 from .rules import Rule, StepResult, get_rule, whole
 
@@ -190,7 +191,8 @@ def fit(
         compile: let ``torch.compile`` make each block's body faster; the first steps take longer.
 
     On a CUDA device the training images are kept there if they take half of its free memory or
-    less, and augmented there.
+    less, and augmented there. In a process group (torchrun) every process learns from its part of
+    each batch, see ``distributed``.
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
@@ -242,24 +244,33 @@ def fit(
     )
     parameters = sum(p.numel() for group in learner.groups() for p in group)
     history = History(rule=rule, settings=settings, parameters=parameters)
+    team = Team(learner, device) if running() else Alone()
+    if team.processes > 1 and batch_size < team.smallest_batch:
+        raise ValueError(
+            f"batch_size={batch_size} is less than an image for each of the {team.processes} "
+            f"processes; give {team.smallest_batch} or more."
+        )
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(checkpoint, learner, history, generator, train)
     train = near(train, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    steps = len(train) // batch_size + (len(train) % batch_size > 1)
+    rest = len(train) % batch_size  # images in the last batch, if it is not full
+    steps = len(train) // batch_size + (rest >= team.smallest_batch)
     devices = [device] if device.type == "cuda" else []
     bar = tqdm(
         total=epochs * steps,
         unit="step",
         delay=BAR_AFTER_SECONDS,
         leave=False,
-        disable=not progress,
+        disable=not progress or team.rank > 0,
     )
     quick = faster(learner, device, precision, channels_last, compile)
-    with bar, quick, torch.random.fork_rng(devices=devices):
+    with bar, quick, team.together(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         first = saved.resume() if saved is not None else 0
+        if team.rank:
+            torch.manual_seed(seed + (team.rank << 32) + first)  # its own dropout
         bar.update(first * steps)
         for epoch in range(first, epochs):
             bar.set_description(f"{rule} epoch {epoch + 1}/{epochs}")
@@ -271,32 +282,36 @@ def fit(
                     batch_size,
                     shuffle=True,
                     generator=generator,
-                    drop_last=len(train) % batch_size == 1,
+                    drop_last=0 < rest < team.smallest_batch,
                 ):
-                    if stop is not None and stop.is_set():
+                    if team.any(stop is not None and stop.is_set()):
                         history.stopped = "stopped"
                         break
                     if augment is not None:
                         x = AUGMENTATIONS[augment](x, generator)
                     done = (epoch * steps + meter.steps) / (epochs * steps)
                     _set_learning_rates(learner, done, lr, schedule)
+                    images = len(y)
+                    x, y = team.share(x, y)
                     x = x.to(device, memory_format=layout)
-                    result = learner.step(x, y.to(device), done)
+                    result = team.step(learner, x, y.to(device), done, images)
                     if not torch.isfinite(result.losses).all():
                         history.stopped = "diverged"
                         warnings.warn(_divergence(result.losses, epoch, lr), stacklevel=2)
                         break
-                    meter.add(result, len(y))
+                    meter.add(result, images)
                     bar.update()
                 row = {"epoch": epoch + 1, "complete": history.stopped is None} | meter.row()
                 if valid is not None and history.stopped is None:
                     row |= _validation(*_measure(model, valid))
             except KeyboardInterrupt:
+                if team.processes > 1:
+                    raise  # the others would wait for this one
                 history.stopped = "interrupted"
                 row = {"epoch": epoch + 1, "complete": False} | meter.row()
             if meter.steps:
                 history.rows.append(row)
-            if saved is not None and history.stopped is None:
+            if saved is not None and history.stopped is None and not team.rank:
                 saved.save()
             if on_epoch is not None:
                 on_epoch(history)

@@ -9,10 +9,12 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sff_teach.data import ImageSet, catalog, from_arrays, load
+from sff_teach.data import ImageSet, Splits, catalog, from_arrays, load
 from sff_teach.download import SETS
+from sff_teach.models import NETWORKS
 from sff_teach.recipes import RECIPES, Recipe, get_recipe
 from sff_teach.study import (
+    CONTROLS,
     append_run,
     build,
     compare,
@@ -22,12 +24,12 @@ from sff_teach.study import (
     once,
     read_runs,
     row_name,
+    run,
     study,
     summarise,
     table,
     tables_by_vote,
 )
-from sff_teach.train import fit
 
 TINY = Recipe(data="digits", network="cnn3", fraction=0.1, epochs=1, device="cpu")
 
@@ -143,17 +145,27 @@ def few_images(name: str) -> ImageSet:
         return load(name, 0.02, validation=0).train
     row = next(row for row in catalog() if row["name"] == name)
     shape = [int(n) for n in row["shape"].split("×")]
-    y = torch.arange(2 * row["classes"]) % row["classes"]
-    return from_arrays(torch.rand(len(y), *shape), y)
+    classes = [str(k) for k in range(row["classes"])]
+    return from_arrays(torch.rand(4, *shape), torch.arange(4) % 2, classes)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+FAMILIES = {name.removesuffix("-sff") for name in RECIPES if name.endswith("-sff")}
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if not n.endswith(CONTROLS[:-1])])
 def test_every_recipe_builds_and_takes_a_step(name):
-    recipe = get_recipe(name)
+    recipe = replace(get_recipe(name), device="cpu", epochs=1)
     data = few_images(recipe.data)
-    model = build(recipe, data)
-    history = fit(model, data, rule=recipe.rule, epochs=1, progress=False, device="cpu")
-    assert history.stopped is None
+    data = data.as_rgb() if recipe.network not in NETWORKS else data
+    _, history = run(recipe, Splits(data, data, data), validate=False, progress=False)
+    assert history.stopped is None and history.last["steps"] >= 1
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f"{f}-deepsup" in RECIPES])
+def test_a_family_gives_every_rule_the_same_budget(family):
+    sff = get_recipe(f"{family}-sff")
+    for rule in CONTROLS:
+        assert replace(get_recipe(f"{family}-{rule}"), rule="sff", lr=sff.lr) == sff
 
 
 def test_unknown_recipe_names_the_nearest():
