@@ -13,7 +13,7 @@ import tyro
 
 from . import __version__
 from .distributed import LostProcess, torchrun
-from .recipes import RECIPES, Recipe, get_recipe
+from .recipes import RECIPES, Recipe, expected, get_recipe
 
 PACKAGES = (
     "torch",
@@ -102,7 +102,8 @@ class Train:
     def __call__(self) -> None:
         if self.recipe == "list":
             for name, function in RECIPES.items():
-                print(f"{name:24s} {function.__doc__.strip().splitlines()[0]}")
+                print(f"{name:38s} {function.__doc__.strip().splitlines()[0]}")
+                print(f"{'':38s} Expect: {expected(name)}.")
             return
         from .study import append_run, measure_run
 

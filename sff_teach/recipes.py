@@ -1,7 +1,10 @@
 """Recipes: one frozen record per run, and the named runs of the course."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from ._checks import check_known
 
@@ -177,3 +180,14 @@ def get_recipe(name: str) -> Recipe:
     """The recipe of that name; ``ValueError`` names the nearest one if it is unknown."""
     check_known(name, RECIPES, "recipe")
     return RECIPES[name]()
+
+
+@lru_cache(maxsize=1)
+def _measured() -> dict[str, str]:
+    return json.loads((Path(__file__).parent / "expected.json").read_text(encoding="utf-8"))
+
+
+def expected(name: str) -> str:
+    """Accuracy, time and memory to expect of a recipe, and where that was measured; or that nobody
+    has measured it yet. Written by ``results/recipes.py``."""
+    return _measured().get(name, "not yet measured")

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -136,10 +137,12 @@ def measure_run(
 
     Returns:
         A dict ready for JSON. ``accuracy`` is by the network's own vote, ``accuracy_mean`` and
-        ``accuracy_last`` by both.
+        ``accuracy_last`` by both; ``peak_bytes`` see ``peak_memory``.
     """
     check_known(on, ("test", "valid"), "part of the data")
     splits = load_for(recipe) if splits is None else splits
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     model, history = run(recipe, splits, validate=on == "test", **run_options)
     own, mean, last = evaluate_votes(model, getattr(splits, on), (None, "mean", "last"))
     return _rounded(
@@ -154,12 +157,26 @@ def measure_run(
             "block_accuracy": mean.block_accuracy,
             "parameters": history.parameters,
             "seconds": history.seconds,
+            "peak_bytes": peak_memory(next(model.parameters()).device),
             "stopped": history.stopped,
             "recipe": asdict(recipe),
             "epochs": history.rows,
             "machine": machine(),
         }
     )
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes held at a time: on a GPU by tensors since the run began, on a processor by the
+    whole process since it began; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _rounded(value):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from sff_teach.data import ImageSet, Splits, catalog, from_arrays, load
 from sff_teach.download import SETS
 from sff_teach.models import NETWORKS
-from sff_teach.recipes import RECIPES, Recipe, get_recipe
+from sff_teach.recipes import RECIPES, Recipe, expected, get_recipe
 from sff_teach.study import (
     CONTROLS,
     append_run,
@@ -211,3 +213,19 @@ def test_once_makes_a_record_once(tmp_path):
     assert first == {"row": "a", "seed": 0, "accuracy": 0.123457}
     once(path, {"row": "a", "seed": 1}, make)
     assert len(made) == 2 == len(path.read_text().splitlines())
+
+
+def test_what_to_expect_of_recipes_is_what_was_measured(tmp_path, monkeypatch):
+    """The list that users read, made anew from the stored runs, is the committed one."""
+    root = Path(__file__).parents[2]
+    script = runpy.run_path(str(root / "results" / "recipes.py"))
+    monkeypatch.setitem(script["write"].__globals__, "EXPECTED", tmp_path / "expected.json")
+    monkeypatch.setitem(script["write"].__globals__, "PAGE", tmp_path / "recipes.md")
+    script["write"]()
+    assert (tmp_path / "recipes.md").read_text() == (root / "results/recipes.md").read_text()
+    made = (tmp_path / "expected.json").read_text()
+    assert made == (root / "sff_teach" / "expected.json").read_text()
+    assert json.loads(made).keys() <= RECIPES.keys()
+    assert expected("cifar100-resnet18-sff") == json.loads(made).get(
+        "cifar100-resnet18-sff", "not yet measured"
+    )
