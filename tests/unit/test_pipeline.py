@@ -162,7 +162,7 @@ sys.path.insert(0, {root!r})
 from tests.unit.test_pipeline import fit_pipeline, load, network
 if __name__ == "__main__":
     digits = load("digits", fraction=1.0)
-    fit_pipeline(network(), digits.train, epochs=12, lr=0.01, batch_size=16, progress=False,
+    fit_pipeline(network(), digits.train, epochs=12, lr=0.01, batch_size=32, progress=False,
                  checkpoint={path!r})
 """
 
@@ -179,7 +179,7 @@ def test_killed_it_leaves_a_checkpoint_and_no_process(digits, tmp_path):
     left = rows(path)
     assert 2 <= left < 12 and len(children) >= 2
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
-    settings = {"epochs": 12, "lr": 0.01, "batch_size": 16, "progress": False}
+    settings = {"epochs": 12, "lr": 0.01, "batch_size": 32, "progress": False}
     resumed, never = network(), network()
     history = fit(resumed, digits.train, checkpoint=path, **settings)
     assert plain(history) == plain(fit(never, digits.train, **settings))
