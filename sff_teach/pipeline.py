@@ -231,6 +231,7 @@ def fit_pipeline(
         "label_smoothing": label_smoothing,
         "augment": augment,
         "seed": seed,
+        "precision": "float32",
     }
     parameters = sum(p.numel() for block in own.blocks for p in block.parameters())
     history = History("sff", settings, parameters)
