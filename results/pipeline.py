@@ -32,12 +32,17 @@ from sff_teach.train import fit
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
-ROUNDS, EPOCHS, BAR = 6, 3, 1.6
+ROUNDS, EPOCHS, BAR = 5, 2, 1.6
 DRAWN = 8  # steps of the stored timeline
 ROWS = {  # network, cut, head, image, batch size, batches per epoch
-    "cnn4, 4 blocks, 28×28": (Recipe(network="cnn4"), (1, 28, 28), 64, 120),
-    "cnn5, 5 blocks, 32×32": (Recipe(network="cnn5", kernel_size=3), (3, 32, 32), 64, 50),
-    "ResNet18, 9 blocks, 32×32": (Recipe(network="resnet18", cut="block"), (3, 32, 32), 32, 4),
+    "cnn4, 4 blocks, 28×28": (Recipe(network="cnn4"), (1, 28, 28), 64, 200),
+    "cnn5, 5 blocks, 32×32": (Recipe(network="cnn5", kernel_size=3), (3, 32, 32), 64, 80),
+    "ResNet18, 9 blocks, 32×32": (
+        Recipe(network="resnet18", cut="block", stem="small"),
+        (3, 32, 32),
+        32,
+        6,
+    ),
 }
 
 
