@@ -27,9 +27,7 @@ from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
 from .data import ImageSet, batches
-from .losses import class_loss
-from .rules import ScalableForwardForward
-from .train import (
+from .history import (
     AUGMENTATIONS,
     BAR_AFTER_SECONDS,
     SCHEDULES,
@@ -38,6 +36,8 @@ from .train import (
     learning_rate,
     pick_device,
 )
+from .losses import class_loss
+from .rules import ScalableForwardForward
 
 AHEAD = 2  # outputs that may wait for the next process
 LOOK = 0.1  # seconds between two looks at what the processes have done

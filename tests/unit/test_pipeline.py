@@ -317,3 +317,37 @@ def test_only_networks_of_blocks_with_goodness(digits):
     fit(joined, digits.train.subset(slice(0, 64)), rule="bp", epochs=1, progress=False)
     with pytest.raises(ValueError, match="no local goodness"):
         fit_pipeline(joined, digits.train)
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"rule": "deepsup"}, 'pipeline is for rule="sff"'),
+        ({"device": "cuda"}, 'not on device="cuda"'),
+        ({"stop": threading.Event()}, "does not work with stop"),
+        ({"precision": "bf16"}, "does not work with precision"),
+        ({"compile": True}, "does not work with compile"),
+        ({"channels_last": True}, "does not work with channels_last"),
+        ({"pipeline": 0}, "pipeline=0"),
+    ],
+)
+def test_fit_refuses_what_a_pipeline_does_not_do(digits, bad, words):
+    with pytest.raises(ValueError, match=words):
+        fit(network(), digits.train, **({"pipeline": 2, "progress": False} | bad))
+
+
+def test_fit_hands_over_to_the_pipeline(digits, monkeypatch):
+    """Every setting arrives; that the weights are the same is tested above."""
+    seen = {}
+    monkeypatch.setattr(
+        "sff_teach.train.fit_pipeline", lambda *given, **options: seen.update(options, given=given)
+    )
+    settings = {
+        "epochs": 3, "batch_size": 7, "lr": 0.02, "weight_decay": 0.1, "schedule": "constant",
+        "label_smoothing": 0.1, "augment": "flip-crop", "seed": 4, "progress": False,
+        "on_epoch": print, "checkpoint": "run.pt",
+    }  # fmt: skip
+    model = network()
+    fit(model, digits.train, digits.valid, pipeline=1, **settings)
+    assert seen.pop("given") == (model, digits.train, digits.valid)
+    assert seen == settings | {"processes": 1, "threads": torch.get_num_threads()}
