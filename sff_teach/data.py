@@ -178,10 +178,10 @@ def load(
     """Load a data set by name, split into train, validation and test.
 
     name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
-    "fashion-mnist", "cifar10", "cifar100", "imagenette" (cropped to 160×160) and "pneumonia-mnist",
-    which are downloaded on first use into `data_home()`; or "folder:PATH", where PATH holds train/
-    and test/ (and perhaps valid/) with one folder of images per class, or else the class folders
-    themselves, of which 20 % of each become the test images.
+    "fashion-mnist", "cifar10", "cifar100", "imagenette" (cropped to 160×160: 4.1 GB of memory) and
+    "pneumonia-mnist", which are downloaded on first use into `data_home()`; or "folder:PATH", where
+    PATH holds train/ and test/ (and perhaps valid/) with one folder of images per class, or else
+    the class folders themselves, of which 20 % of each become the test images.
     validation: share of each class of the training pool that is set aside; 0 gives an empty set.
     The choice is fixed: it depends on neither seed nor fraction. Where a folder has valid/ (or
     val/), that is the validation set instead, unless validation is 0.

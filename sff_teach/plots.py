@@ -45,6 +45,7 @@ from .diagrams import (
     diagram_pipeline,
     diagram_sff,
     draw_network,
+    draw_timeline,
 )
 from .study import interval
 from .train import Evaluation, History
@@ -73,6 +74,7 @@ __all__ = [
     "draw_images",
     "draw_learning_curves",
     "draw_network",
+    "draw_timeline",
     "end_labels",
     "figure_html",
     "image_html",

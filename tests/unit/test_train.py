@@ -9,9 +9,10 @@ from torch import nn
 from sff_teach import rules
 from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
+from sff_teach.history import one_cycle
 from sff_teach.models import cnn, mlp
 from sff_teach.split import localize
-from sff_teach.train import History, evaluate, evaluate_votes, fit, one_cycle
+from sff_teach.train import History, evaluate, evaluate_votes, fit
 
 QUIET = {"progress": False, "device": "cpu"}
 
