@@ -495,6 +495,7 @@ def draw_network(
     widths *= min(2.2, (right - left - gaps) / widths.sum())
     spans = [sum(widths[list(block)]) + inside * (len(block) - 1) for block in blocks]
     roomy = min(spans) > 0.5
+    gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
 
     low, head = middle - 0.75, middle + 0.95
     _network_input(ax, input_shape, middle, left)
@@ -512,7 +513,7 @@ def draw_network(
         _fence(ax, start - margin, low, span + 2 * margin, head + 0.36 - low)
         layer, tip = widths[block[-1]], middle + heights[block[-1]] / 2
         name = ("linear" if rule == "bp" else "head") if roomy else ""
-        _network_head(ax, x, layer, min(span, 0.9), tip, head, name)
+        _network_head(ax, x, layer, min(span, 0.9), tip, head, name, gradient)
         if centre > numbered + 0.2:
             _text(ax, centre, head + 0.5, f"block {k + 1}" if roomy else f"{k + 1}")
             numbered = centre
@@ -525,15 +526,17 @@ def draw_network(
     return fig
 
 
-def _network_head(ax, right, layer, width, bottom, top, name):
+def _network_head(ax, right, layer, width, bottom, top, name, gradient):
     """The head over a block's last layer (`layer` wide), activations up and gradient down."""
     _box(ax, right - width, top, width, 0.26, name, HEAD, size=SMALL)
     x = right - layer / 2
-    if layer < 0.4:
-        _arrow(ax, (x, bottom), (x, top), size=0.07)
+    if gradient:
+        aside = min(0.1, layer / 4)
+        size = 0.8 * aside
+        _arrow(ax, (x - aside, bottom), (x - aside, top), size=size)
+        _arrow(ax, (x + aside, top), (x + aside, bottom), size=size, gradient=True)
     else:
-        _arrow(ax, (x - 0.1, bottom), (x - 0.1, top), size=0.08)
-        _arrow(ax, (x + 0.1, top), (x + 0.1, bottom), size=0.08, gradient=True)
+        _arrow(ax, (x, bottom), (x, top), size=0.07)
 
 
 def _network_input(ax, shape, middle, left):
