@@ -95,8 +95,9 @@ def fit(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         seed: order of the images, augmentation, negatives, dropout. Initial weights are the
             caller's: call ``torch.manual_seed`` before building the model.
-        progress: show a bar when training takes longer than two seconds.
-        on_epoch: called with the history after every epoch.
+        progress: show a bar when training takes longer than two seconds, with the last epoch's
+            loss and validation accuracy block by block.
+        on_epoch: called with the history after every epoch. ``plots.LiveHistory()`` draws it.
         stop: an event; once set, training ends after the current step.
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
@@ -243,6 +244,7 @@ def fit(
                 row = {"epoch": epoch + 1, "complete": False} | meter.row()
             if meter.steps:
                 history.rows.append(row)
+                bar.set_postfix_str(_so_far(row), refresh=False)
             if saved is not None and history.stopped is None and not team.rank:
                 saved.save()
             if on_epoch is not None:
@@ -287,6 +289,21 @@ class _Meter:
             row["train_loss"] = [loss / self.images for loss in self.losses.tolist()]
             row["train_accuracy"] = [right / self.images for right in self.correct.tolist()]
         return row
+
+
+def _so_far(row: dict) -> str:
+    """An epoch's figures, block by block, for the progress bar."""
+
+    def each(values: list[float], form: str) -> str:
+        shown = [form.format(value) for value in values]
+        return " ".join(shown if len(shown) <= 6 else [*shown[:2], "…", *shown[-2:]])
+
+    text = f"loss {each(row['train_loss'], '{:.3g}')}"
+    if "valid_accuracy" in row:
+        text += f", validation {each(row['valid_block_accuracy'], '{:.0%}')}"
+        if len(row["valid_block_accuracy"]) > 1:
+            text += f", vote {row['valid_accuracy']:.1%}"
+    return text
 
 
 def _validation(result: Evaluation) -> dict:

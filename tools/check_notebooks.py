@@ -59,23 +59,45 @@ class Link(NamedTuple):
 
 
 class _Tags(HTMLParser):
-    """Collects pictures, links and anchors of a piece of HTML."""
+    """Collects pictures, links and anchors of a piece of HTML.
+
+    A picture gets the text of its figure's caption as `caption`, empty if it has none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.images: list[dict] = []
+        self._figure: list[dict] = []  # pictures of the open <figure>
+        self._in_figure = self._in_caption = False
         self.links: list[str] = []
         self.anchors: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         attributes = dict(attrs)
         if tag == "img":
-            self.images.append(attributes)
+            self.images.append(attributes | {"caption": ""})
+            if self._in_figure:
+                self._figure.append(self.images[-1])
+        if tag == "figure":
+            self._in_figure, self._figure = True, []
+        if tag == "figcaption":
+            self._in_caption = True
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
         for key in ("id", "name"):
             if attributes.get(key):
                 self.anchors.append(attributes[key])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "figure":
+            self._in_figure = False
+        if tag == "figcaption":
+            self._in_caption = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_caption:
+            for image in self._figure:
+                image["caption"] += data
 
 
 class Page:
@@ -288,6 +310,8 @@ def output_problems(cell) -> Iterator[str]:
         for image in tags.images:
             if not (image.get("alt") or "").strip():
                 yield "<img> without alt text in an output"
+            if not image["caption"].strip():
+                yield "a picture without a caption; use plots.show(fig, alt=…, caption=…)"
         for text in output_texts(output):
             text = COLOUR.sub("", EMBEDDED_DATA.sub("", text))
             for path in MACHINE_PATH.findall(text)[:1]:

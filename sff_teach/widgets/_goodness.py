@@ -235,7 +235,10 @@ def goodness_explorer(
     """
     explorer = GoodnessExplorer(positive_h, negative_h, kind, theta)
     splits = [
-        [goodness_split(positive_h, negative_h, one, where) for where in (explorer.split.theta, None)]
+        [
+            goodness_split(positive_h, negative_h, one, where)
+            for where in (explorer.split.theta, None)
+        ]
         for one in sorted(GOODNESS, key=lambda one: one != kind)
     ]
     text = " ".join(f"{GOODNESS[one.kind][0].capitalize()}, {one}" for row in splits for one in row)

@@ -118,7 +118,9 @@ class Panel:
         self.error = error
         text = next(iter(str(error).strip().splitlines()), "")
         if not text or not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
-            text = f"{type(error).__name__}: {text}".removesuffix(": ")  # KeyError says its key only
+            text = f"{type(error).__name__}: {text}".removesuffix(
+                ": "
+            )  # KeyError says its key only
         self._say(text, error=True)
 
     def _say(self, text: str, error: bool = False) -> None:

@@ -113,12 +113,14 @@ def lab(chromium, tmp_path_factory):
 @pytest.fixture
 def page(chromium):
     """A page that notes errors and every address it asks for; both must stay clean."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    # High enough for a whole explorer: what lies outside is not in a screenshot.
+    context = chromium.new_context(viewport={"width": 1280, "height": 1500})
     page = context.new_page()
     page.set_default_timeout(30_000)
     errors, foreign = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda r: None if OWN.match(r.url) else foreign.append(r.url))
+    for kind in ("request", "websocket"):
+        page.on(kind, lambda r: None if OWN.match(r.url) else foreign.append(r.url))
     yield page
     context.close()
     assert not errors, f"errors in the page: {errors}"

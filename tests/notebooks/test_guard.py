@@ -55,6 +55,7 @@ def test_notebooks_have_their_own_numbers():
 # ---------------------------------------------------------------- the checker itself
 
 PICTURE = '<img src="data:image/png;base64,iVBORw0KGgo/tmp/AAAA" alt="two lines that cross">'
+FIGURE = f"<figure>{PICTURE}<figcaption>Two lines.</figcaption></figure>"
 OPENING = f"""# A small notebook
 
 You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing.
@@ -88,7 +89,7 @@ def good_notebook():
         new_code_cell(BOOTSTRAP, outputs=[new_output("stream", name="stdout", text="0.1.0\n")]),
         new_code_cell(
             "draw()",
-            outputs=[new_output("display_data", {"text/html": PICTURE, "text/plain": "[lines]"})],
+            outputs=[new_output("display_data", {"text/html": FIGURE, "text/plain": "[lines]"})],
         ),
         new_code_cell(
             "1 / 0",
@@ -216,6 +217,18 @@ BROKEN = {
         output(2, "display_data", {"text/html": '<img src="data:," alt=" ">'}),
         "<img> without alt text in an output",
     ),
+    "no caption": (
+        output(2, "display_data", {"text/html": f"<figure>{PICTURE}</figure>caption"}),
+        "a picture without a caption",
+    ),
+    "empty caption": (
+        output(
+            2,
+            "display_data",
+            {"text/html": f"<figure>{PICTURE}<figcaption> <b></b></figcaption></figure>"},
+        ),
+        "a picture without a caption",
+    ),
     "home path": (output(2, "stream", text="read /home/ada/x"), "machine: /home/ada/x"),
     "Windows path": (output(2, "stream", text="read C:\\Users\\x"), "machine: C:\\Users\\x"),
     "path in error": (
@@ -306,7 +319,8 @@ from IPython.display import display
 print(pathlib.Path.cwd() / "x")
 print(object())
 sys.stderr.write(" 50%|#####     | 1/2 [00:01<00:01]")
-framed = ipywidgets.HTML('<img src="data:," alt="a dot">')
+dot = '<figure><img src="data:," alt="a dot"><figcaption>A dot.</figcaption></figure>'
+framed = ipywidgets.HTML(dot)
 display(ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.HBox([framed])]))"""
 
 

@@ -215,3 +215,22 @@ def test_labels_beyond_the_models_classes(digits):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="with 5 classes"):
         fit(localize(cnn(1, (4,), pool_after=()), 5, cut="layer"), data, **QUIET)
+
+
+def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
+    """In a terminal the bar is all there is to see while a network trains."""
+    from sff_teach import train as train_module
+
+    monkeypatch.setattr(train_module, "BAR_AFTER_SECONDS", 0)
+    train, valid, _ = load("digits", fraction=0.1)
+    torch.manual_seed(0)
+    model = localize(cnn(1, (4, 8), ()), 10, cut="layer", input_shape=(1, 8, 8))
+    history = fit(model, train, valid, epochs=2, device="cpu")
+    shown = capfd.readouterr().err
+    for row in history.rows[:1]:  # the last epoch's figures come when the bar is about to go
+        losses = " ".join(f"{loss:.3g}" for loss in row["train_loss"])
+        blocks = " ".join(f"{share:.0%}" for share in row["valid_block_accuracy"])
+        vote = f"vote {row['valid_accuracy']:.1%}"
+        assert f"loss {losses}, validation {blocks}, {vote}" in shown
+    many = {"train_loss": [float(n) for n in range(9)]}
+    assert train_module._so_far(many) == "loss 0 1 … 7 8"
