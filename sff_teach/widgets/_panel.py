@@ -199,11 +199,12 @@ class TrialsPanel(Panel):
         if self.thread is not None and self.thread.is_alive():
             return  # one run at a time
         self._stop.clear()
+        thread = threading.Thread(target=self._work, args=(self.settings,), daemon=True)
         self._busy(True)
         self.progress.value = 0
         self._say("Training …")
-        self.thread = threading.Thread(target=self._work, args=(self.settings,), daemon=True)
-        self.thread.start()
+        self.thread = thread
+        thread.start()
 
     def _busy(self, busy: bool) -> None:
         self.train.disabled = self.clear.disabled = busy
