@@ -139,7 +139,7 @@ def draw_goodness_split(
 def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
     """Draw splits side by side: what there is to see without moving anything."""
     rows, columns = len(splits), max(map(len, splits))
-    fig, axes = plots.new_figure(plots.WIDTH, 2.9 * rows, rows, columns)
+    fig, axes = plots.new_figure(plots.WIDTH, 3.5 * rows, rows, columns)
     for ax, split in zip(np.atleast_1d(axes).flat, [one for row in splits for one in row]):
         plots.draw_goodness(
             split.positive, split.negative, split.theta, ax=ax,
