@@ -27,7 +27,7 @@ from nbformat.validator import iter_validate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
-from tools.bootstrap_cell import BOOTSTRAP, REPOSITORY  # noqa: E402
+from tools.bootstrap_cell import BOOTSTRAP, COLAB, colab_address  # noqa: E402
 
 MAX_BYTES = 1_500_000
 MAX_SECONDS = 90  # of one run of a notebook, on two cores
@@ -36,7 +36,6 @@ TAGS = {"raises-exception", "nbval-check-output", "hide-input", "exercise", "sol
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "sff_teach"}
 CELL_METADATA = {"tags", "jupyter", "cellView", "nbgrader", "editable", "deletable"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-COLAB = "https://colab.research.google.com/github/"
 
 # Picture data in HTML: random letters, in which any pattern may turn up by chance.
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
@@ -350,7 +349,10 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
         if not re.search(pattern, opening, re.IGNORECASE):
             yield 0, f"the opening does not say {what}"
     if first_code == len(cells) or cells[first_code].source != BOOTSTRAP:
-        yield first_code + 1, "the first code cell is not that of tools/bootstrap_cell.py"
+        yield (
+            first_code + 1,
+            "the first code cell is not that of tools/bootstrap_cell.py; run make stamp",
+        )
 
     exercises = list(exercise_sections(notebook))
     if len(exercises) < 2:
@@ -378,12 +380,18 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     ):
         yield summary[-1], "no link onward after the summary"
 
-    colab = f"{COLAB}{REPOSITORY.partition('.com/')[2]}/blob/"
-    for link in page.links:
-        if link.url.startswith(COLAB) and not (
-            link.url.startswith(colab) and link.url.endswith(f"/notebooks/{path.name}")
-        ):
-            yield link.cell, f"the Colab link leads elsewhere: {link.url}"
+    colab = [link for link in page.links if link.url.startswith(COLAB)]
+    if not any(link.cell == 1 for link in colab):
+        yield 1, "no Colab link below the title; run make stamp"
+    for link in colab:
+        if link.url != colab_address(place_in_repository(path)):
+            yield link.cell, f"the Colab link leads elsewhere; run make stamp: {link.url}"
+
+
+def place_in_repository(path: Path) -> str:
+    """Return where a notebook stands, or would stand, in the repository."""
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if ROOT in path.parents else f"notebooks/{path.name}"
 
 
 def exercise_sections(notebook) -> Iterator[tuple[int, str]]:
