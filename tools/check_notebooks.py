@@ -43,6 +43,11 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a traceback in a terminal or notebo
 _TOP_FOLDERS = "home|Users|root|work|tmp|var|private|opt|usr|mnt|srv|builds|content"
 MACHINE_PATH = re.compile(rf"(?<![\w.~/…-])(?:/(?:{_TOP_FOLDERS})/|[A-Z]:\\+Users\\)[^\s\"'<>]*")
 
+# A self-check answer; without the empty line Markdown would not see what stands inside.
+ANSWER = re.compile(
+    r"(?s)<details><summary>(?=\S)(.+?)</summary>\n\n\*\*(Right|No|Not quite)\.\*\* (.*?)</details>"
+)
+
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
@@ -371,6 +376,8 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     if not boxes:
         yield 0, "no cell holds claim, evidence and verdict"
 
+    yield from question_problems(notebook)
+
     summary = [h.cell for h in page.headings if h.text.strip().lower().startswith("summary")]
     if not summary:
         yield 0, 'no heading "Summary"'
@@ -392,6 +399,36 @@ def place_in_repository(path: Path) -> str:
     """Return where a notebook stands, or would stand, in the repository."""
     path = path.resolve()
     return path.relative_to(ROOT).as_posix() if ROOT in path.parents else f"notebooks/{path.name}"
+
+
+def question_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield what the self-check questions before the summary lack.
+
+    A question is a paragraph that begins with a bold letter; its answers are <details>, whose text
+    begins with the verdict and goes on with the reason.
+    """
+    text, number = "", 0
+    for count, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown":
+            text += cell.source + "\n\n"
+            number = number or ("## Check yourself\n" in cell.source and count) or 0
+    section = re.search(r"(?ms)^## Check yourself\n(.*?)^## (\w+)", text)
+    if not section or section[2] != "Summary":
+        yield 0, 'no section "Check yourself" right before the summary'
+        return
+    letters = re.split(r"(?m)^\*\*([A-Z])\.\*\* ", section[1])[1:]
+    questions = dict(zip(letters[::2], letters[1::2]))
+    if len(questions) < 3:
+        yield number, f"{len(questions)} self-check questions; at least 3"
+    for letter, question in questions.items():
+        answers = ANSWER.findall(question)
+        if len(answers) < 3 or len(answers) != question.count("<details"):
+            yield number, f"question {letter}: at least 3 answers, each in <details> with a verdict"
+        if [verdict for _, verdict, _ in answers].count("Right") != 1:
+            yield number, f"question {letter}: exactly one answer begins with **Right.**"
+        for answer, _, reason in answers:
+            if len(reason.split()) < 4:
+                yield number, f"question {letter}: no reason given behind {answer!r}"
 
 
 def exercise_sections(notebook) -> Iterator[tuple[int, str]]:

@@ -81,6 +81,27 @@ Count.
 ```
 </details>"""
 CLAIM = "**Claim** it is small → **Evidence** a test → **Verdict** yes"
+QUESTIONS = "## Check yourself\n" + "".join(
+    f"""
+**{letter}.** Which is it?
+
+<details><summary>This</summary>
+
+**Right.** This is why it is.
+</details>
+
+<details><summary>That</summary>
+
+**No.** That is why it is not.
+</details>
+
+<details><summary>Both</summary>
+
+**Not quite.** A half of it is wrong.
+</details>
+"""
+    for letter in "ABC"
+)
 ONWARD = (
     "## Summary\n\nThat was it. On to [the next](next.ipynb#More-to-read), or [up](#Exercises)."
 )
@@ -101,7 +122,7 @@ def good_notebook():
     ]
     for count, cell in enumerate(code, 1):
         cell.execution_count = count
-    texts = [new_markdown_cell(text) for text in (OPENING, EXERCISES, CLAIM, ONWARD)]
+    texts = [new_markdown_cell(text) for text in (OPENING, EXERCISES, CLAIM, QUESTIONS, ONWARD)]
     notebook = new_notebook(cells=[texts[0], *code, *texts[1:]])
     notebook.metadata["kernelspec"] = {
         "name": "python3",
@@ -241,9 +262,9 @@ BROKEN = {
         output(2, "stream", text="Traceback (most recent call last):\n"),
         "a traceback was printed",
     ),
-    "broken link": (edit(6, "next.ipynb#", "gone.ipynb#"), "broken link: gone.ipynb"),
-    "broken anchor": (edit(6, "#More-to-read", "#Less"), "broken anchor: next.ipynb#Less"),
-    "broken own anchor": (edit(6, "(#Exercises)", "(#Tests)"), "broken anchor: #Tests"),
+    "broken link": (edit(7, "next.ipynb#", "gone.ipynb#"), "broken link: gone.ipynb"),
+    "broken anchor": (edit(7, "#More-to-read", "#Less"), "broken anchor: next.ipynb#Less"),
+    "broken own anchor": (edit(7, "(#Exercises)", "(#Tests)"), "broken anchor: #Tests"),
     "broken picture": (edit(5, "**Claim**", "**Claim** ![a](a.png)"), "broken link: a.png"),
     "picture without alt": (
         edit(5, "**Claim**", "**Claim** ![](next.ipynb)"),
@@ -265,8 +286,29 @@ BROKEN = {
     "no hint": (edit(4, "<summary>Hint</summary>", ""), "an exercise without a hint or solution"),
     "no solution": (edit(4, "<details><summary>Sol", "<p><summary>Sol"), "an exercise without"),
     "no verdict": (edit(5, "Verdict", "Result"), "no cell holds claim"),
-    "no summary": (edit(6, "## Summary", "## End"), 'no heading "Summary"'),
-    "no link onward": (edit(6, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
+    "no questions": (edit(6, "## Check yourself", "## More"), 'no section "Check yourself"'),
+    "questions elsewhere": (
+        edit(6, "## Check yourself", "## Check yourself\n\n## Then"),
+        "no section",
+    ),
+    "two questions": (edit(6, "**C.**", "And:"), "2 self-check questions"),
+    "two answers": (
+        edit(6, "<details><summary>Both</summary>\n\n**Not quite.** A half", "A half"),
+        "question A: at least 3 answers",
+    ),
+    "no verdict on an answer": (edit(6, "**No.** ", ""), "question B: at least 3 answers"),
+    "hidden Markdown": (
+        edit(6, "</summary>\n\n", "</summary>\n"),
+        "question C: at least 3 answers",
+    ),
+    "no right answer": (edit(6, "**Right.**", "**No.**"), "question A: exactly one answer"),
+    "all right": (edit(6, "**No.**", "**Right.**"), "question A: exactly one answer"),
+    "no reason": (
+        edit(6, "That is why it is not.", "No!"),
+        "question A: no reason given behind 'That'",
+    ),
+    "no summary": (edit(7, "## Summary", "## End"), 'no heading "Summary"'),
+    "no link onward": (edit(7, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
     "another's Colab": (edit(0, "sff-teach/blob", "other/blob"), "the Colab link leads elsewhere"),
     "wrong Colab": (edit(0, "small.ipynb", "big.ipynb"), "the Colab link leads elsewhere"),
     "another tag": (edit(0, f"blob/{TAG}/", "blob/v0/"), "the Colab link leads elsewhere"),
