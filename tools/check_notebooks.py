@@ -427,6 +427,8 @@ def question_problems(notebook) -> Iterator[tuple[int, str]]:
         if [verdict for _, verdict, _ in answers].count("Right") != 1:
             yield number, f"question {letter}: exactly one answer begins with **Right.**"
         for answer, _, reason in answers:
+            if re.search(r"[$`*]", answer):
+                yield number, f"question {letter}: Markdown is not seen in a summary: {answer!r}"
             if len(reason.split()) < 4:
                 yield number, f"question {letter}: no reason given behind {answer!r}"
 

@@ -301,6 +301,7 @@ BROKEN = {
         edit(6, "</summary>\n\n", "</summary>\n"),
         "question C: at least 3 answers",
     ),
+    "Markdown in an answer": (edit(6, "<summary>That", "<summary>$K$"), "Markdown is not seen"),
     "no right answer": (edit(6, "**Right.**", "**No.**"), "question A: exactly one answer"),
     "all right": (edit(6, "**No.**", "**Right.**"), "question A: exactly one answer"),
     "no reason": (
