@@ -157,6 +157,18 @@ def test_kit_holds_no_answers_of_assignments(built):
     assert {f"notebooks/{p.name}" for p in (ROOT / "notebooks").glob("*.ipynb")} <= set(names)
 
 
+def test_the_command_line_says_what_it_lacks(colab):
+    done = subprocess.run(
+        [PYTHON, "-m", "sff_teach", "doctor"],
+        cwd=ROOT,
+        env=environment(colab),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.strip().endswith("pip install tyro"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Tests of the explorers' files that build no widget; they ran with the newest versions already.
 PURE = ("every_number", "every_kernel", "trial_repeats", "counts_without_computing", "bad_settings")
 
