@@ -12,6 +12,8 @@ class or a fork changes `REPOSITORY`; a release, or a class that wants the same 
 sets `TAG` to the name of its git tag. Then `make stamp`, commit, and set that tag on the commit.
 """
 
+import re
+
 REPOSITORY = "https://github.com/sff-teach/sff-teach"
 TAG = "main"  # what Colab opens and clones: a branch until there is a release, then "v0.1.0"
 
@@ -38,6 +40,15 @@ COLAB = "https://colab.research.google.com/github/"
 def colab_address(path: str) -> str:
     """Return the address that opens a notebook in Colab; path: inside the repository."""
     return f"{COLAB}{REPOSITORY.partition('.com/')[2]}/blob/{TAG}/{path}"
+
+
+def with_colab_link(opening: str, path: str) -> str:
+    """Return a first cell with the Colab link below its title, or an old link renewed."""
+    link = f"[Open in Colab]({colab_address(path)})"
+    if COLAB in opening:
+        return re.sub(rf"\[[^\]]*\]\({re.escape(COLAB)}[^)]*\)", link, opening)
+    title, _, rest = opening.partition("\n")
+    return f"{title}\n\n{link}\n{rest}"
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat.reader import NotJSONError  # noqa: E402
 
 import sff_teach  # noqa: E402
-from tools.bootstrap_cell import BOOTSTRAP, COLAB, MARK, colab_address  # noqa: E402
+from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link  # noqa: E402
 from tools.check_notebooks import (  # noqa: E402
     CELL_METADATA,
     COLOUR,
@@ -69,12 +69,7 @@ def prepare(notebook, path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
     opening = notebook.cells[0]
-    link = f"[Open in Colab]({colab_address(place_in_repository(path))})"
-    if COLAB in opening.source:
-        opening.source = re.sub(rf"\[[^\]]*\]\({re.escape(COLAB)}[^)]*\)", link, opening.source)
-    else:
-        title, _, rest = opening.source.partition("\n")
-        opening.source = f"{title}\n\n{link}\n{rest}"
+    opening.source = with_colab_link(opening.source, place_in_repository(path))
 
 
 def execute(notebook, folder: Path) -> float:
