@@ -65,5 +65,19 @@ def test_the_four_weeks_add_up():
     assert taught == [number for number in sorted(MINUTES) if number <= "11"]
 
 
+def test_the_assignments_are_those_that_are_released():
+    released = sorted((ROOT / "notebooks/assignments/release").rglob("*.ipynb"))
+    if not released:
+        pytest.skip("No assignment is released yet.")
+    said = {row[0]: row for row in rows("What there is")}
+    for path in released:
+        number, title = re.match(r"# Assignment (\d) · (.+)", opening(path)).groups()
+        minutes = re.search(r"\*\*Minutes:\*\* about (\d+)", opening(path))[1]
+        points = sum(int(n) for n in re.findall(r"(?m)^\| \d .*\| (\d+) \|$", opening(path)))
+        assert said[number][1] == title
+        assert said[number][3:] == [minutes, str(points)]
+    assert len(released) == len(said)
+
+
 def test_figures_of_the_guide_have_a_ground():
     assert problems(GUIDE, stored_pages()) == []
