@@ -25,7 +25,7 @@ def main(path: Path, student: str) -> dict:
             cell.source = f'STUDENT_ID = "{student}"'
     client = NotebookClient(
         notebook,
-        timeout=120,
+        timeout=600,  # of a cell; how fast it is, `make notebooks-test` watches
         kernel_name="python3",
         allow_errors=True,
         resources={"metadata": {"path": str(path.parent)}},
