@@ -32,7 +32,7 @@ places = Path("sff-teach", "notebooks").absolute().parents  # sff-teach, this fo
 if "google.colab" in sys.modules and not any((p / "sff_teach").is_dir() for p in places):
     !git clone --quiet --depth 1 --branch {TAG} {REPOSITORY} sff-teach
 sys.path[:0] = [str(p) for p in places if (p / "sff_teach").is_dir()]
-import sff_teach"""
+import sff_teach  # noqa: F401 (a missing package shows here, not later)"""
 
 COLAB = "https://colab.research.google.com/github/"
 
