@@ -249,7 +249,7 @@ def run_cell(cell, namespace: dict) -> Exception | None:
 
 
 def run(notebook, student_id: str) -> dict[str, str | None]:
-    """Run a notebook cell by cell, past errors, as nbgrader does.
+    """Run a notebook up to its last test, cell by cell, past errors, as nbgrader does.
 
     Returns:
         For every test cell by grade id: None if it passed, else what was raised.
@@ -257,9 +257,10 @@ def run(notebook, student_id: str) -> dict[str, str | None]:
     notebook = copy.deepcopy(notebook)
     set_student(notebook, student_id)
     namespace: dict = {"__name__": "__main__"}
-    results = {}
+    tests = [grade_id(cell) for cell in notebook.cells if role(cell, "grade")]
+    results: dict[str, str | None] = {}
     for cell in notebook.cells:
-        if cell.cell_type == "code" and not is_bootstrap(cell):
+        if cell.cell_type == "code" and not is_bootstrap(cell) and len(results) < len(tests):
             error = run_cell(cell, namespace)
             if role(cell, "grade"):
                 results[grade_id(cell)] = error and f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ solution), and which words of the visible tests' message tell the student (`says
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def check(source: Path, student_id: str = STUDENT) -> list[Outcome]:
             after = [assignments.visible(c) for c in code[number + 1 : test + 1]]
             for mistake in task.mistakes:
                 outcomes.append(_try(task.cell, mistake, mutate(cell, mistake), after, namespace))
+        if not by_cell:
+            break
         error = assignments.run_cell(cell, namespace)
         if error:
             raise RuntimeError(f"{source.name}: {cell.id} fails: {error}") from error
@@ -138,7 +141,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def _cell(text: str) -> str:
-    text = " ".join(str(text).split())
+    text = re.sub(r"\d+\.\d{3,}", "…", " ".join(str(text).split()))  # differs by machine
     for mark in "\\|*_<[$`":
         text = text.replace(mark, "\\" + mark)
     return text
