@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test notebooks gallery lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test notebooks assignments gallery lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -37,7 +37,7 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 	@$(PYTHON) tools/install.py
 
 unit: install  ## the package's tests
-	$(QUIET_MACHINE) $(PY) -m pytest tests/unit --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest tests/unit tests/classroom --durations=10
 
 guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
 	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
@@ -58,6 +58,9 @@ browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictu
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
 	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
 	$(PY) tools/gallery.py
+
+assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes
+	$(QUIET_MACHINE) $(PY) tools/make_assignments.py
 
 gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py

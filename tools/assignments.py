@@ -71,6 +71,15 @@ def role(cell, name: str) -> bool:
     return bool(cell.metadata.get("nbgrader", {}).get(name))
 
 
+def is_test(cell) -> bool:
+    return role(cell, "grade") and not role(cell, "solution")
+
+
+def by_hand(cell) -> bool:
+    """Tell whether a person gives the points of a cell."""
+    return role(cell, "task") or (role(cell, "grade") and role(cell, "solution"))
+
+
 def is_locked(cell) -> bool:
     """Tell whether nbgrader overwrites the cell with the released one before it grades."""
     return not role(cell, "solution") and (role(cell, "grade") or role(cell, "locked"))
@@ -257,12 +266,12 @@ def run(notebook, student_id: str) -> dict[str, str | None]:
     notebook = copy.deepcopy(notebook)
     set_student(notebook, student_id)
     namespace: dict = {"__name__": "__main__"}
-    tests = [grade_id(cell) for cell in notebook.cells if role(cell, "grade")]
+    tests = [cell for cell in notebook.cells if is_test(cell)]
     results: dict[str, str | None] = {}
     for cell in notebook.cells:
         if cell.cell_type == "code" and not is_bootstrap(cell) and len(results) < len(tests):
             error = run_cell(cell, namespace)
-            if role(cell, "grade"):
+            if is_test(cell):
                 results[grade_id(cell)] = error and f"{type(error).__name__}: {error}"
     return results
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
 from tools import assignments, mutation_check  # noqa: E402
-from tools.assignments import grade_id, role  # noqa: E402
+from tools.assignments import grade_id  # noqa: E402
 
 
 def mark_scheme(source: Path, notebook) -> str:
@@ -25,12 +25,12 @@ def mark_scheme(source: Path, notebook) -> str:
     rows = ["## Mark scheme", "", "| task | points | given for |", "|---|---|---|"]
     total = 0
     for cell in notebook.cells:
-        if role(cell, "grade") or role(cell, "task"):
+        if "points" in cell.metadata.get("nbgrader", {}):
             points = cell.metadata.nbgrader["points"]
             total += points
             how = (
                 "by hand, after the scheme in the cell"
-                if role(cell, "task")
+                if assignments.by_hand(cell)
                 else "all tests passing, the visible and the hidden ones; else 0"
             )
             name = mutation_check.title(notebook, grade_id(cell))

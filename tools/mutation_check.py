@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
 from tools import assignments  # noqa: E402
-from tools.assignments import SOLUTION, grade_id, role  # noqa: E402
+from tools.assignments import SOLUTION, grade_id, is_test  # noqa: E402
 
 PAGE = ROOT / "docs" / "teaching_mutations.md"
 STUDENT = "ada17"
@@ -95,7 +95,7 @@ def check(source: Path, student_id: str = STUDENT) -> list[Outcome]:
     for number, cell in enumerate(code):
         task = by_cell.pop(grade_id(cell), None)
         if task:
-            test = next(i for i in range(number, len(code)) if role(code[i], "grade"))
+            test = next(i for i in range(number, len(code)) if is_test(code[i]))
             after = [assignments.visible(c) for c in code[number + 1 : test + 1]]
             for mistake in task.mistakes:
                 outcomes.append(_try(task.cell, mistake, mutate(cell, mistake), after, namespace))
@@ -114,7 +114,7 @@ def _try(name: str, mistake: dict, mutant, after: list, namespace: dict) -> Outc
     for cell in (mutant, *after):
         error = assignments.run_cell(cell, namespace)
         if error:
-            by_test = isinstance(error, AssertionError) and role(cell, "grade")
+            by_test = isinstance(error, AssertionError) and is_test(cell)
             message = str(error) if by_test else f"{type(error).__name__}: {error}"
             return Outcome(name, mistake["mistake"], mistake["says"], message, by_test)
     return Outcome(name, mistake["mistake"], mistake["says"], None, False)
@@ -141,7 +141,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def _cell(text: str) -> str:
-    text = re.sub(r"\d+\.\d{3,}", "…", " ".join(str(text).split()))  # differs by machine
+    text = re.sub(r"\d+\.\d{4,}", "…", " ".join(str(text).split()))  # differs by machine
     for mark in "\\|*_<[$`":
         text = text.replace(mark, "\\" + mark)
     return text
