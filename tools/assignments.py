@@ -142,7 +142,7 @@ def release(notebook):
             cell.metadata.update(deletable=False, editable=False)
         elif role(cell, "solution"):
             cell.metadata["deletable"] = False
-        _clear_solution(cell)
+        clear_solution(cell)
         for kind, allowed in ((HIDDEN, "grade"), (SCHEME, "task")):
             if has_region(cell.source, kind) and not role(cell, allowed):
                 raise ValueError(f"{kind} in a cell that is no {allowed} cell: {cell.source[:60]}")
@@ -155,7 +155,8 @@ def release(notebook):
     return notebook
 
 
-def _clear_solution(cell) -> None:
+def clear_solution(cell) -> None:
+    """Put nbgrader's stub in the place of a cell's solution, in place."""
     stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
     if has_region(cell.source, SOLUTION):
         if not role(cell, "solution"):
@@ -257,22 +258,24 @@ def run_cell(cell, namespace: dict) -> Exception | None:
     return None
 
 
-def run(notebook, student_id: str) -> dict[str, str | None]:
-    """Run a notebook up to its last test, cell by cell, past errors, as nbgrader does.
+def run(notebook, student_id: str, to_the_end: bool = False) -> dict[str, str | None]:
+    """Run a notebook cell by cell, past errors, as nbgrader does; no further than its last test,
+    unless told.
 
     Returns:
-        For every test cell by grade id: None if it passed, else what was raised.
+        For every test cell by grade id: None if it passed, else what was raised. To the end: the
+        same for every other cell that raised something, by its id.
     """
     notebook = copy.deepcopy(notebook)
     set_student(notebook, student_id)
     namespace: dict = {"__name__": "__main__"}
-    tests = [cell for cell in notebook.cells if is_test(cell)]
+    code = [c for c in notebook.cells if c.cell_type == "code" and not is_bootstrap(c)]
+    last = max(i for i, cell in enumerate(code) if is_test(cell))
     results: dict[str, str | None] = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and not is_bootstrap(cell) and len(results) < len(tests):
-            error = run_cell(cell, namespace)
-            if is_test(cell):
-                results[grade_id(cell)] = error and f"{type(error).__name__}: {error}"
+    for cell in code if to_the_end else code[: last + 1]:
+        error = run_cell(cell, namespace)
+        if is_test(cell) or (to_the_end and error):
+            results[grade_id(cell) or cell.id] = error and f"{type(error).__name__}: {error}"
     return results
 
 

@@ -6,7 +6,6 @@ its own generate_assignment is held against ours.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import os
 import re
@@ -94,21 +93,21 @@ def test_the_copy_with_answers_has_no_marks_in_it(source):
     text = make_assignments.copies(source)["solution"]
     assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)", text)
     assert "NotImplementedError" not in text.replace("raise NotImplementedError()`", "")
-    hidden = {
-        line.strip()
-        for cell in assignments.read(source).cells
-        for kind in (HIDDEN, SCHEME)
-        for inside, part in assignments.regions(cell.source, kind)
-        if inside
-        for line in part
-        if len(line.strip()) > 8
-    }
+    secret, public = set(), set()
+    for cell in assignments.read(source).cells:
+        shown = cell.source
+        for kind in (HIDDEN, SCHEME):
+            for inside, part in assignments.regions(cell.source, kind):
+                secret.update(line.strip() for line in part if inside and len(line.strip()) > 8)
+            shown = assignments.replace_regions(shown, kind, lambda part: [])
+        public.update(line.strip() for line in shown.split("\n"))
     lines = {
         line.strip()
         for cell in nbformat.reads(text, as_version=4).cells
         for line in cell.source.split("\n")
     }
-    assert not hidden & lines
+    assert secret - public
+    assert not (secret - public) & lines
 
 
 @each
@@ -192,7 +191,13 @@ def test_form(source):
 @pytest.mark.parametrize("student", STUDENTS)
 @each
 def test_right_answers_get_full_marks(source, student):
-    results = assignments.run(assignments.read(source), student)
+    """And what stands behind the last test runs, too, for the first student."""
+    notebook = assignments.read(source)
+    for cell in notebook.cells:
+        if cell.id == "study":  # half a minute as it is; one epoch runs the same code
+            assert 'EPOCHS, MARGIN = ("bp", "sff"), 30,' in cell.source
+            cell.source = cell.source.replace("), 30,", "), 1,")
+    results = assignments.run(notebook, student, to_the_end=student == STUDENTS[0])
     assert results
     assert {test: error for test, error in results.items() if error} == {}
 
@@ -221,18 +226,17 @@ def test_without_an_id_the_set_up_says_what_to_do(source):
     assert "write your student id between the quotes" in str(error)
 
 
+@pytest.mark.parametrize("first", [0, 1])
 @each
-def test_one_wrong_answer_costs_its_own_points_only(source):
-    """Tests of a task don't lean on the answers to others."""
+def test_a_missing_answer_costs_its_own_points_only(source, first):
+    """Every other answer is missing: just these tests fail, so tests lean on no other answer."""
     notebook = assignments.read(source)
-    answers = [cell for cell in notebook.cells if role(cell, "solution")]
-    for wrong in [cell for cell in answers if cell.cell_type == "code"]:
-        changed = copy.deepcopy(notebook)
-        cell = next(cell for cell in changed.cells if grade_id(cell) == grade_id(wrong))
-        assignments._clear_solution(cell)
-        results = assignments.run(changed, STUDENTS[0])
-        failed = [test for test, error in results.items() if error]
-        assert failed == [grade_id(wrong) + "-test"]
+    answers = [c for c in notebook.cells if role(c, "solution") and c.cell_type == "code"]
+    for cell in answers[first::2]:
+        assignments.clear_solution(cell)
+    results = assignments.run(notebook, STUDENTS[0])
+    failed = [test for test, error in results.items() if error]
+    assert failed == [f"{grade_id(cell)}-test" for cell in answers[first::2]]
 
 
 # ---------------------------------------------------------------- beside nbgrader
