@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools.bootstrap_cell import BOOTSTRAP, MARK
+from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks" / "assignments"
@@ -42,7 +42,7 @@ def copy_path(source: Path, kind: str) -> Path:
 
 
 def read(path: Path):
-    """Return a source with the course's present bootstrap cell in it."""
+    """Return a source with the course's present bootstrap cell and the link to Colab in it."""
     notebook = nbformat.read(path, as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     if not first.source.startswith(MARK):
@@ -51,6 +51,8 @@ def read(path: Path):
             "`python tools/bootstrap_cell.py` prints there."
         )
     first.source = BOOTSTRAP
+    released = copy_path(path, "release").relative_to(ROOT).as_posix()
+    notebook.cells[0].source = with_colab_link(notebook.cells[0].source, released)
     return notebook
 
 
