@@ -217,6 +217,8 @@ def add_audit_hook(
     count=len,
     error=PermissionError,
     plain_data=bytes.__add__,
+    exists=os.stat,
+    creates=os.O_CREAT,
     open_=os.open,
     read=os.read,
     close=os.close,
@@ -296,7 +298,14 @@ def add_audit_hook(
                 "", path
             )  # of a subclass the text alone: its methods would be student code
             if starts(path, own) or path == folder:
-                return
+                # /tmp is the student's own here, so only what was somewhere else is worth a word
+                if event != "open" or starts(path, folder + "/") or args[2] & creates:
+                    return
+                try:
+                    exists(path)
+                    return
+                except OSError:
+                    pass
             if not starts(path, "/") and ".." not in path:
                 return
             if event in ("open", "os.listdir", "os.scandir") and starts(path, readable):
@@ -490,8 +499,9 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
         found = put() + leave_modes()
         for name, value in given.items():
             if namespace.get(name) is not value:
-                if callable(value) or isinstance(value, module_type):
-                    found.append(name)
+                now = namespace.get(name)
+                if callable(now) or isinstance(now, module_type):
+                    found.append(name)  # another value is a name used twice, no more
                 namespace[name] = value
         namespace["__builtins__"] = builtins_
         return found
@@ -563,6 +573,7 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
 
     def test(step: dict, change: bool) -> None:
         """Fork, judge, and wait; then end whatever the test has started."""
+        end_others()
         pid = fork()
         if pid == 0:
             try:
@@ -579,10 +590,14 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
                 sleep(pause)
                 pause = min(2 * pause, 0.02)
         send(judged=step["at"], changed=change, late=not ended)
+        if not ended:
+            kill(pid, sigkill)
+        end_others(-pid)
+
+    def end_others(group: int = 0) -> None:
+        """End what cells or tests have started: everything, where this is the first process."""
         try:
-            if not ended:
-                kill(pid, sigkill)
-            kill(-1 if alone else -pid, sigkill)
+            kill(-1 if alone else group, sigkill if alone or group else 0)
         except failures:
             pass  # nothing was left
         try:
@@ -611,7 +626,14 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
             execute(compile_(source, name, "exec", optimize=0), namespace)
         except BaseException as problem:
             error = describe(problem)
+            memory = isinstance(problem, MemoryError)
+        else:
+            memory = False
         running["student"] = False
+        if memory:  # what filled it would be in the way of all that follows
+            for name in set(namespace) - set(before):
+                if not isinstance(namespace[name], (type, types.FunctionType, module_type)):
+                    del namespace[name]
         if step["kind"] == "given":
             for name, value in namespace.items():
                 if before.get(name, before) is not value and name not in own_names:

@@ -32,6 +32,8 @@ def inside(body: str) -> Notebook:
     )
 
 
+LAYER = Notebook().nb.cells[Notebook().at("s-task2")].source
+
 FIND_WORDS = """
 import os, json
 def hunt(f):
@@ -69,13 +71,13 @@ def crowd(source: Path, out: Path) -> dict[str, Case]:
         "wrong": Case(
             Notebook()
             .answer("s-task1", "def mean_square(h):\n    return h.square().sum(1)")
-            .answer("s-task2", Notebook().nb.cells[6].source.replace("relu", "tanh"))
+            .answer("s-task2", LAYER.replace("relu", "tanh"))
             .answer("s-task3", "def passes(K):\n    return K"),
             NONE,
             reason="25 / 4",
         ),
         "hidden-only": Case(
-            Notebook().answer("s-task2", Notebook().nb.cells[6].source.replace("relu", "tanh")),
+            Notebook().answer("s-task2", LAYER.replace("relu", "tanh")),
             (2, 0, 1),
             reason="other numbers",
         ),
