@@ -21,6 +21,7 @@ No test source, no word and no other notebook is ever in the helper itself.
 from __future__ import annotations
 
 import builtins
+import collections
 import contextlib
 import functools
 import gc
@@ -28,6 +29,7 @@ import importlib
 import json
 import linecache
 import os
+import resource
 import signal
 import socket
 import sys
@@ -59,6 +61,13 @@ HOOKS = (
     "__array_function__", "__torch_function__", "__torch_dispatch__", "__class__", "__format__",
     "__getattribute__", "__instancecheck__", "__contains__", "__iter__",
 )  # fmt: skip
+HARMLESS = (
+    "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__",
+    "__slots__", "__orig_bases__", "__firstlineno__", "__static_attributes__", "__parameters__",
+    "_fields", "_field_defaults", "__match_args__", "__new__", "_make", "_replace", "_asdict",
+    "__replace__", "__repr__", "__getnewargs__", "__annotate__", "__annotate_func__",
+    "__annotations_cache__",
+)  # fmt: skip
 # Audit events: refused to student code …
 REFUSED = {
     "sys._getframe": "frames", "sys._current_frames": "frames", "sys.settrace": "frames",
@@ -89,6 +98,7 @@ FILES = (
 # What these modules get, whoever called them gets.
 PASS_ON = ("inspect", "traceback", "ctypes", "threading", "pathlib", "shutil", "glob", "os")
 HEAP = 1 << 9  # the flag of types that are made while Python runs, and that can be changed
+SLOWER = 3  # by the clock a test may take this many times its seconds of computing
 OWN_TYPE = "AssertionError: a value of the type {}, which is your own, is no answer"
 
 # Nothing below may be a class, or keep what it needs in a module: student code finds both
@@ -99,7 +109,7 @@ OWN_TYPE = "AssertionError: a value of the type {}, which is your own, is no ans
 
 
 def belongings(names):
-    """A function that puts back what these modules and their classes hold now, and names it.
+    """Two functions: what has changed in these modules and their classes, and one to put it back.
 
     Only what can be called is held, and numbers such as ``math.pi``: other values change in honest
     work as well.
@@ -132,28 +142,56 @@ def belongings(names):
         if isinstance(value, dict) and name.isupper()
     ]
 
-    def put_back(missing=object(), set_=setattr, errors=(AttributeError, TypeError)):  # noqa: B008
-        found, loaded = [], sys.modules
+    missing = object()
+
+    def changes() -> dict:
+        """What differs from what was held: (where, name) → what is there now."""
+        found, loaded = {}, sys.modules
         for name, module in modules.items():
             if loaded.get(name) is not module:
-                loaded[name] = module
-                found.append(name)
-        for owner, now, held in kept:
+                found[-1, name] = loaded.get(name, missing)
+        for where, (_, now, held) in enumerate(kept):
             for name, value in held.items():
                 if now.get(name, missing) is not value:
-                    try:
-                        set_(owner, name, value)
-                    except errors:
-                        continue
-                    found.append(f"{owner.__name__}.{name}")
-        for table, held in tables:
+                    found[where, name] = now.get(name, missing)
+        for where, (table, held) in enumerate(tables):
             if table != held:
-                table.clear()
-                table.update(held)
-                found.append("the tolerances of torch.testing")
+                found[-2, where] = dict(table)
         return found
 
-    return put_back
+    def put_back(
+        before=None, set_=setattr, delete=delattr, errors=(AttributeError, TypeError)
+    ) -> list[str]:
+        """Undo all changes but those that were there ``before``; name what was undone."""
+        before, told = before or {}, []
+        for (where, name), now in changes().items():
+            if (where, name) in before and (
+                before[where, name] is now or (where == -2 and before[where, name] == now)
+            ):
+                continue
+            if where == -2:
+                table, held = tables[name]
+                table.clear()
+                table.update(before.get((where, name), held))
+                told.append("the tolerances of torch.testing")
+                continue
+            if where == -1:
+                sys.modules[name] = before.get((where, name), modules[name])
+                told.append(name)
+                continue
+            owner, _, held = kept[where]
+            value = before.get((where, name), held[name])
+            try:
+                if value is missing:
+                    delete(owner, name)
+                else:
+                    set_(owner, name, value)
+            except errors:
+                continue
+            told.append(f"{owner.__name__}.{name}")
+        return told
+
+    return changes, put_back
 
 
 def watched_modules() -> list[str]:
@@ -167,25 +205,28 @@ def watched_modules() -> list[str]:
     ]
 
 
-def mode_leaver():
-    """A function that leaves every mode that reroutes torch's functions; says if there was one."""
+def modes():
+    """Two functions for torch's modes, which reroute its functions: how many, and leave some."""
     import torch
     from torch.utils import _python_dispatch
 
     functions, pop_function = torch._C._len_torch_function_stack, torch._C._pop_torch_function_stack
     dispatches, pop_dispatch = torch._C._len_torch_dispatch_stack, _python_dispatch._pop_mode
 
-    def leave_modes() -> list[str]:
+    def count() -> tuple[int, int]:
+        return functions(), dispatches()
+
+    def leave(but: tuple[int, int] = (0, 0)) -> list[str]:
         found = []
-        while functions() > 0:
+        while functions() > but[0]:
             pop_function()
             found = ["torch's functions, by a mode"]
-        while dispatches() > 0:
+        while dispatches() > but[1]:
             pop_dispatch()
             found = ["torch's functions, by a mode"]
         return found
 
-    return leave_modes
+    return count, leave
 
 
 # ---------------------------------------------------------------- the audit hook
@@ -280,6 +321,8 @@ def add_audit_hook(
         if what is not None:
             if starts(event, "object.") and args[1] not in inner:
                 return
+            if event == "sys.setprofile" and running["student"] is None:
+                return
             if student_asks(frame):
                 tell(f"tried to get at {what}, which the grader refuses")
                 raise error(f"the grader gives no access to {what}")
@@ -356,6 +399,8 @@ def type_checker():
         if isinstance(value, type)
     }
 
+    places, getter = trusted_places(), type(collections.namedtuple("_", "x").x)
+
     def ours(kind) -> bool:
         return not kind.__flags__ & HEAP or kind in known
 
@@ -365,8 +410,24 @@ def type_checker():
             return True
         if ours(kind):
             return False
-        own = [base for base in kind.__mro__ if not ours(base)]
-        return issubclass(kind, plain) or any(n in vars(base) for base in own for n in HOOKS)
+        own = {
+            name: value
+            for base in kind.__mro__
+            if not ours(base)
+            for name, value in vars(base).items()
+            if not library(value)
+        }
+        if issubclass(kind, plain):
+            # A named tuple is one, too; nothing of its own stands between a test and its values.
+            return any(
+                name not in HARMLESS and not isinstance(v, getter) for name, v in own.items()
+            )
+        return any(name in own for name in HOOKS)
+
+    def library(value) -> bool:
+        """Whether this is a function from a file of the installation."""
+        code = getattr(value, "__code__", None)
+        return isinstance(code, types.CodeType) and code.co_filename.startswith(places)
 
     def vet(value, depth: int = 0) -> str | None:
         kind = type(value)
@@ -441,10 +502,18 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     # All that is used while student code is around is a local name from here on.
     write, fork, wait, kill, leave = os.write, os.fork, os.waitpid, os.kill, os._exit
     clock, sleep, compile_, execute, encode = time.monotonic, time.sleep, compile, exec, encoder()
-    nohang, sigkill, setprofile, new_group = os.WNOHANG, signal.SIGKILL, sys.setprofile, os.setpgid
+    nohang, sigkill, out_of_time, setprofile, new_group = (
+        os.WNOHANG,
+        signal.SIGKILL,
+        signal.SIGXCPU,
+        sys.setprofile,
+        os.setpgid,
+    )
     steps, own_names, seconds = job["steps"], job["own_names"], job["seconds"]
-    often = belongings([n for n in OFTEN if n in sys.modules])
-    alone, leave_modes, places = "processes" in walls, mode_leaver(), trusted_places()
+    changes, put_back_often = belongings([n for n in OFTEN if n in sys.modules])
+    alone, places, (count_modes, leave_modes) = "processes" in walls, trusted_places(), modes()
+    timer = signal.ITIMER_PROF
+    set_timer, set_limit, cpu = signal.setitimer, resource.setrlimit, resource.RLIMIT_CPU
     lines_of, starts, module_type, failures = (
         linecache.cache,
         str.startswith,
@@ -494,9 +563,9 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     }
     given: dict = {}
 
-    def restore(put) -> list[str]:
+    def restore(put, before=None, but=(0, 0)) -> list[str]:
         """Put modules, torch's modes and the notebook's given names back."""
-        found = put() + leave_modes()
+        found = put(before) + leave_modes(but)
         for name, value in given.items():
             if namespace.get(name) is not value:
                 now = namespace.get(name)
@@ -510,6 +579,13 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     # libraries set handlers as well.
     import _signal
 
+    in_cell = [False]
+
+    def interrupt(*_) -> None:
+        if in_cell[0]:
+            raise TimeoutError(f"took longer than {seconds} s")
+
+    signal.signal(signal.SIGPROF, interrupt)
     for owner in (signal, _signal):
         for name in ("signal", "setitimer", "siginterrupt"):
             setattr(owner, name, nothing)
@@ -518,7 +594,7 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     def judge(step: dict, change: bool) -> None:
         """In a process of its own: run the test and send the verdict."""
         told.clear()
-        caught = restore(put_back)
+        caught: list[str] = []
         names = dict(namespace)
         bad = [vet(names[name]) for name in own_names if name in names]
         refused = [kind for kind in bad if kind]
@@ -531,36 +607,38 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
         def is_students(code) -> bool:
             return code.co_filename != step["file"] and not starts(code.co_filename, places)
 
+        entered: list = []  # the student's call that the test, or a library for it, has made
+
         def watch(frame, event, value) -> None:
-            # The moment at which control goes from student code back to the test.
-            if event != "return" or not is_students(frame.f_code):
-                return
-            above = frame.f_back
-            while above is not None and above.f_code is not code:
-                if is_students(above.f_code):
-                    return
-                above = above.f_back
-            caught.extend(restore(often))
-            kind = vet(value)
-            if kind:
-                refused.append(kind)
-                raise AssertionError(OWN_TYPE.format(kind))
+            # The moments at which control goes from the test to student code, and back. What the
+            # test itself or a library has replaced for the time of the call stays.
+            if event == "call":
+                if not entered and is_students(frame.f_code):
+                    entered.extend((frame, changes(), count_modes()))
+            elif event == "return" and entered and entered[0] is frame:
+                _, before, but = entered
+                entered.clear()
+                caught.extend(restore(put_back_often, before, but))
+                kind = vet(value)
+                if kind:
+                    refused.append(kind)
+                    running["student"] = None  # the error ends this very function: no news
+                    raise AssertionError(OWN_TYPE.format(kind))
 
         error, line = None, None
+        set_limit(cpu, (seconds, seconds + 1))
         running["student"] = True
         setprofile(watch)
         try:
             execute(code, names)
         except BaseException as problem:
             setprofile(None)
-            caught.extend(restore(put_back))
             error, line = describe(problem), line_of(problem, step["file"])
         else:
             setprofile(None)
-            caught.extend(restore(put_back))
         if refused:
             error = OWN_TYPE.format(refused[0])
-            caught.append(f"a value of an own type, {refused[0]}")
+            tell(f"gave a test a value of an own type, {refused[0]}")
         proof = step["words"][2 * change + (error is not None)]
         send(
             verdict=step["at"],
@@ -574,6 +652,8 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     def test(step: dict, change: bool) -> None:
         """Fork, judge, and wait; then end whatever the test has started."""
         end_others()
+        for name in restore(put_back)[:10]:
+            tell(f"had replaced {name}; it was put back")
         pid = fork()
         if pid == 0:
             try:
@@ -583,13 +663,16 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
                 send(verdict=step["at"], changed=change, proof="", error=describe(problem))
             finally:
                 leave(0)
-        end, pause, ended = clock() + seconds, 0.001, False
+        end, pause, ended, late = clock() + SLOWER * seconds, 0.001, False, True
         while not ended and clock() < end:
-            ended = wait(pid, nohang)[0] != 0
-            if not ended:
+            number, status = wait(pid, nohang)
+            ended = number != 0
+            if ended:
+                late = status & 0x7F == out_of_time  # the signal that ended it
+            else:
                 sleep(pause)
                 pause = min(2 * pause, 0.02)
-        send(judged=step["at"], changed=change, late=not ended)
+        send(judged=step["at"], changed=change, late=late)
         if not ended:
             kill(pid, sigkill)
         end_others(-pid)
@@ -597,9 +680,10 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     def end_others(group: int = 0) -> None:
         """End what cells or tests have started: everything, where this is the first process."""
         try:
-            kill(-1 if alone else group, sigkill if alone or group else 0)
-        except failures:
-            pass  # nothing was left
+            if alone or group:
+                kill(-1 if alone else group, sigkill)
+        except failures:  # noqa: SIM105 (contextlib can be replaced, this can't)
+            pass
         try:
             while wait(-1, 0 if alone else nohang)[0]:
                 pass
@@ -623,12 +707,17 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
         name, source = step["file"], step["source"]
         lines_of[name] = (len(source), None, source.splitlines(True), name)
         try:
+            in_cell[0] = True
+            set_timer(timer, seconds, 0.5)  # and again, if the cell's own "except" takes it
             execute(compile_(source, name, "exec", optimize=0), namespace)
+            in_cell[0] = False
         except BaseException as problem:
+            in_cell[0] = False
             error = describe(problem)
             memory = isinstance(problem, MemoryError)
         else:
             memory = False
+        set_timer(timer, 0)
         running["student"] = False
         if memory:  # what filled it would be in the way of all that follows
             for name in set(namespace) - set(before):
@@ -693,7 +782,7 @@ def main() -> None:
     for name in ("_session", "_sandbox"):
         del sys.modules[f"sff_teach.{name}"]
         delattr(package, name)
-    put_back, vet = belongings(watched_modules()), type_checker()
+    (_, put_back), vet = belongings(watched_modules()), type_checker()
     note_size()
     gc.collect()
     gc.freeze()  # forks share this memory as long as nobody touches it

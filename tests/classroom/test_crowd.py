@@ -11,7 +11,7 @@ from ._crowd import crowd
 from ._small import write_source
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="student code is isolated on Linux only")
-LIMITS = Limits(seconds=5, memory=1.0)
+LIMITS = Limits(seconds=4, memory=0.5)
 
 
 @pytest.fixture(scope="module")
