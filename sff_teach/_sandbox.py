@@ -114,11 +114,15 @@ def _probe() -> list[str]:
 
     walls = [("files", _NEWNS), ("network", _NEWNET), ("processes", _NEWPID)]
     found = [name for name, flags in walls if _possible(with_rights(flags))]
-    if root and _possible(lambda: os.setresuid(UIDS, UIDS, UIDS)):
+    # In a namespace of its own a process can give up every right but to compute.
+    if other_users() or "files" in found:
         found.append("user")
-    elif not root and "files" in found:
-        found.append("user")  # inside its namespace it has lost every right but to compute
     return [*found, "limits"]
+
+
+def other_users() -> bool:
+    """Whether this process can turn others into users that nobody is."""
+    return os.geteuid() == 0 and _possible(lambda: os.setresuid(UIDS, UIDS, UIDS))
 
 
 def available_walls() -> list[str]:
@@ -213,7 +217,7 @@ def _read_only(path: str, flags: int) -> None:
 # ---------------------------------------------------------------- step 2: the process
 
 
-def drop_rights(walls: list[str], slot: int, memory: int, seconds: int) -> str:
+def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_user: bool) -> str:
     """Become a process that can only compute, and return its folder.
 
     Returns in a new process; the one that called stays behind as its guard, and takes it along when
@@ -239,25 +243,25 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int) -> str:
     if linux:
         _prctl(_PDEATHSIG, signal.SIGKILL)
     uid = UIDS + slot
-    root = linux and os.geteuid() == 0
+    other_user = other_user and "user" in walls
     if "files" in walls:
         # Nothing that is written can be executed or loaded as a library.
-        owner = f",uid={uid},gid={uid}" if root else ""
+        owner = f",uid={uid},gid={uid}" if other_user else ""
         for path, size in ((HOME, "256m"), ("/tmp", "64m"), ("/dev/shm", "64m")):
             _mount(
                 "none", path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={size},mode=700{owner}"
             )
-    elif root and "user" in walls:
+    elif other_user:
         os.chown(folder, uid, uid)
     os.chdir(folder)
     os.environ.update(HOME=folder, TMPDIR="/tmp" if "files" in walls else folder)
     _limit(memory, seconds)
     if linux:
-        if root and "user" in walls:
+        if other_user:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)  # and with the user go all capabilities
-        elif not root and "user" in walls:
+        elif "user" in walls:
             # version 3 of the header; two words each of effective, permitted, inheritable: none
             _call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
         _prctl(_NO_NEW_PRIVS, 1)

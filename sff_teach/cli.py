@@ -208,8 +208,8 @@ class Grade:
     """The instructor's notebooks, or the one of this assignment."""
     assignment: str | None = None
     """For example a1, where the names of the returned notebooks don't say it."""
-    seconds: int = 30
-    """For each cell and each test."""
+    seconds: int = 20
+    """Of computing, for each cell and each test."""
     memory: float = 2.0
     """GiB for each notebook, on top of what torch itself takes."""
     jobs: int | None = None
