@@ -44,6 +44,7 @@ _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
 _BIND, _MOVE, _REC, _PRIVATE = 4096, 8192, 16384, 1 << 18
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
+_set_handler = signal.signal  # the session replaces it
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -226,7 +227,7 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
     """
     linux = sys.platform == "linux"
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _set_handler(signal.SIGCHLD, signal.SIG_DFL)
     if linux:
         _prctl(_PDEATHSIG, signal.SIGKILL)
     flags = {"network": _NEWNET | _NEWIPC, "processes": _NEWPID, "files": _NEWNS | _NEWUTS}

@@ -68,6 +68,11 @@ HARMLESS = (
     "__replace__", "__repr__", "__getnewargs__", "__annotate__", "__annotate_func__",
     "__annotations_cache__",
 )  # fmt: skip
+EQUAL = ("__eq__", "__ne__", "__lt__", "__gt__", "__le__", "__ge__")
+PLAIN = (
+    "builtins", "collections", "datetime", "decimal", "enum", "fractions", "numpy", "pandas",
+    "scipy", "sff_teach", "sklearn", "torch", "torchvision", "types", "typing",
+)  # fmt: skip
 # Audit events: refused to student code …
 REFUSED = {
     "sys._getframe": "frames", "sys._current_frames": "frames", "sys.settrace": "frames",
@@ -99,7 +104,7 @@ FILES = (
 PASS_ON = ("inspect", "traceback", "ctypes", "threading", "pathlib", "shutil", "glob", "os")
 HEAP = 1 << 9  # the flag of types that are made while Python runs, and that can be changed
 SLOWER = 10  # by the clock a test may take this many times its seconds of computing
-OWN_TYPE = "AssertionError: a value of the type {}, which is your own, is no answer"
+OWN_TYPE = "AssertionError: a value of the type {}, which decides what it equals, is no answer"
 
 # Nothing below may be a class, or keep what it needs in a module: student code finds both
 # (``object.__subclasses__()``, ``sys.modules``). It cannot find local variables, see `_audit`.
@@ -114,7 +119,8 @@ def belongings(names):
     Only what can be called is held, and numbers such as ``math.pi``: other values change in honest
     work as well.
     """
-    modules = {n: sys.modules[n] for n in names if n in sys.modules}
+    loaded = sys.modules
+    modules = {n: loaded[n] for n in names if n in loaded}
     kept, seen = [], set()  # (owner, its dict, name → value)
 
     def keep(owner) -> None:
@@ -144,9 +150,9 @@ def belongings(names):
 
     missing = object()
 
-    def changes() -> dict:
+    def changes(enumerate=enumerate, dict=dict) -> dict:
         """What differs from what was held: (where, name) → what is there now."""
-        found, loaded = {}, sys.modules
+        found = {}
         for name, module in modules.items():
             if loaded.get(name) is not module:
                 found[-1, name] = loaded.get(name, missing)
@@ -176,7 +182,7 @@ def belongings(names):
                 told.append("the tolerances of torch.testing")
                 continue
             if where == -1:
-                sys.modules[name] = before.get((where, name), modules[name])
+                loaded[name] = before.get((where, name), modules[name])
                 told.append(name)
                 continue
             owner, _, held = kept[where]
@@ -392,11 +398,13 @@ def type_checker():
         int, float, complex, str, bytes, list, tuple, dict, set, torch.Tensor, numpy.ndarray,
         numpy.generic,
     )  # fmt: skip
+    # Types that were there at first; true: one that says itself what it equals, like mock.ANY.
     known = {
-        value
+        value: value.__module__.partition(".")[0] not in PLAIN
+        and any(name in vars(base) for base in value.__mro__[:-1] for name in EQUAL)
         for module in list(sys.modules.values())
         for value in list(getattr(module, "__dict__", {}).values())
-        if isinstance(value, type)
+        if isinstance(value, type) and value.__flags__ & HEAP and isinstance(value.__module__, str)
     }
 
     places, getter = trusted_places(), type(collections.namedtuple("_", "x").x)
@@ -409,7 +417,7 @@ def type_checker():
         if meta is not type and not ours(meta):
             return True
         if ours(kind):
-            return False
+            return known.get(kind, False)
         own = {
             name: value
             for base in kind.__mro__
@@ -438,6 +446,11 @@ def type_checker():
             kind = type(value)
             if lies(kind):
                 return kind.__name__
+            if issubclass(kind, torch.Tensor):
+                # its attributes stand in front of its methods
+                if any(callable(v) for v in (getattr(value, "__dict__", None) or {}).values()):
+                    return kind.__name__
+                continue
             if kind in (list, tuple, set, frozenset):
                 waiting += list(value)[:1000]
             elif kind is dict:
@@ -450,50 +463,94 @@ def type_checker():
 
 
 def shaken(value):
-    """The value with its numbers changed: no test may find it right."""
+    """The value with its numbers changed, or None for what has none: no test may find it right."""
+    import numpy
     import torch
 
     kind = type(value)
-    if kind in (torch.Tensor, torch.nn.Parameter):
+    if isinstance(value, torch.Tensor):
         if value.is_floating_point() or value.is_complex():
             return value * 1.37 + 0.61
         return ~value if value.dtype == torch.bool else value + 1
-    if kind is bool:
+    if isinstance(value, (bool, numpy.bool_)):
         return not value
-    if kind in (int, float):
+    if isinstance(value, (numpy.ndarray, numpy.generic)):
+        return ~value if value.dtype == bool else value + 1
+    if kind in (int, float, complex):
         return value + 1 if kind is int else value * 1.37 + 0.61
     if kind is str:
         return value + "?"
-    if kind in (list, tuple):
-        return kind(shaken(v) for v in value)
-    if kind is dict:
+    if kind in (list, tuple, torch.Size):
+        return (tuple if kind is torch.Size else kind)(shaken(v) for v in value)
+    if isinstance(value, tuple):  # a named one
+        return kind(*(shaken(v) for v in value))
+    if isinstance(value, dict):
         return {k: shaken(v) for k, v in value.items()}
-    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-        return ~value if value.dtype == bool else value + 1
-    return value
+    if value is None:
+        return "None"
+    return shake(value) if callable(value) else None
 
 
 def shake(value):
     """A function, or a class's methods, whose results are `shaken`; other values themselves."""
-    if isinstance(value, types.FunctionType):
-
-        @functools.wraps(value)
-        def changed(*args, **kwargs):
-            return shaken(value(*args, **kwargs))
-
-        return changed
     if isinstance(value, type):
         for name, method in list(vars(value).items()):
             if isinstance(method, types.FunctionType) and not name.startswith("__"):
                 setattr(value, name, shake(method))
+            elif isinstance(method, property):
+                setattr(value, name, property(shake(method.fget)))
+        if any("__call__" in vars(base) for base in value.__mro__):
+            value.__call__ = shake(value.__call__)
         return value
-    return shaken(value)
+    if not callable(value):
+        return shaken(value)
+
+    def changed(*args, **kwargs):
+        return shaken(value(*args, **kwargs))
+
+    return functools.wraps(value)(changed) if isinstance(value, types.FunctionType) else changed
 
 
 # ---------------------------------------------------------------- one notebook
 
 
-def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, vet) -> None:
+def stand_ins():
+    """Functions that do nothing in place of those that would hand out this file's frames.
+
+    A signal handler gets the running frame, whosever it is. Without an error: libraries set
+    handlers as well. They come from a namespace of their own, which leads nowhere.
+
+    Returns ``setitimer``, which they replace, and that namespace.
+    """
+    import _signal
+
+    nowhere: dict = {}
+    exec(
+        "def nothing(*args, **kwargs):\n    return None\n"
+        "class IPython:\n    run_line_magic = run_cell_magic = system = getoutput = nothing\n"
+        "def get_ipython():\n    return IPython\n",
+        nowhere,
+    )
+    timer = _signal.setitimer
+    for owner in (signal, _signal):
+        for name in ("signal", "setitimer", "siginterrupt", "getsignal"):
+            setattr(owner, name, nowhere["nothing"])
+    for name in ("getprofile", "gettrace"):
+        setattr(sys, name, nowhere["nothing"])
+    return timer, nowhere
+
+
+def run_job(
+    job: dict,
+    channel: int,
+    walls: list[str],
+    folder: str,
+    put_back,
+    vet,
+    set_timer,
+    nowhere,
+    running_cell: list,
+) -> None:
     """Run a job's steps and write what happened, a JSON object per line, into ``channel``."""
     # All that is used while student code is around is a local name from here on.
     write, fork, wait, kill, leave = os.write, os.fork, os.waitpid, os.kill, os._exit
@@ -509,7 +566,7 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
     changes, put_back_often = belongings([n for n in OFTEN if n in sys.modules])
     alone, places, (count_modes, leave_modes) = "processes" in walls, trusted_places(), modes()
     timer = signal.ITIMER_PROF
-    set_timer, set_limit, cpu = signal.setitimer, resource.setrlimit, resource.RLIMIT_CPU
+    set_limit, cpu = resource.setrlimit, resource.RLIMIT_CPU
     lines_of, starts, module_type, failures = (
         linecache.cache,
         str.startswith,
@@ -517,7 +574,8 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
         OSError,
     )
     builtins_ = vars(builtins)
-    running = {"student": False}
+    running, in_cell = {"student": False}, running_cell
+    in_cell[1] = seconds
     told: list[str] = []
 
     def send(**event) -> None:
@@ -544,18 +602,11 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
             trace = trace.tb_next
         return line
 
-    # Cells may talk to IPython; nobody answers here.
-    def nothing(*args, **kwargs):
-        return None
-
-    ipython = types.SimpleNamespace(
-        run_line_magic=nothing, run_cell_magic=nothing, system=nothing, getoutput=nothing
-    )
     namespace: dict = {
         "__name__": "__main__",
         "__builtins__": builtins_,
-        "get_ipython": lambda: ipython,
-        "display": nothing,
+        "get_ipython": nowhere["get_ipython"],  # cells may talk to IPython; nobody answers here
+        "display": nowhere["nothing"],
     }
     given: dict = {}
 
@@ -571,20 +622,6 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
         namespace["__builtins__"] = builtins_
         return found
 
-    # A handler would be called with the frame that runs, whosever it is. Without an answer, too:
-    # libraries set handlers as well.
-    import _signal
-
-    in_cell = [False]
-
-    def interrupt(*_) -> None:
-        if in_cell[0]:
-            raise TimeoutError(f"took longer than {seconds} s")
-
-    signal.signal(signal.SIGPROF, interrupt)
-    for owner in (signal, _signal):
-        for name in ("signal", "setitimer", "siginterrupt"):
-            setattr(owner, name, nothing)
     add_audit_hook(tell, tuple({"files", "network", "processes"} - set(walls)), folder, running)
 
     def judge(step: dict, change: bool) -> None:
@@ -598,10 +635,11 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
             for name in own_names:
                 if name in names:
                     names[name] = shake(names[name])
-        code = compile_(step["source"], step["file"], "exec", optimize=0)
+        file = step["file"]
+        code = compile_(step["source"], file, "exec", optimize=0)
 
         def is_students(code) -> bool:
-            return code.co_filename != step["file"] and not starts(code.co_filename, places)
+            return code.co_filename != file and not starts(code.co_filename, places)
 
         entered: list = []  # the student's call that the test, or a library for it, has made
 
@@ -629,12 +667,12 @@ def run_job(job: dict, channel: int, walls: list[str], folder: str, put_back, ve
             execute(code, names)
         except BaseException as problem:
             setprofile(None)
-            error, line = describe(problem), line_of(problem, step["file"])
+            error, line = describe(problem), line_of(problem, file)
         else:
             setprofile(None)
         if refused:
             error = OWN_TYPE.format(refused[0])
-            tell(f"gave a test a value of an own type, {refused[0]}")
+            tell(f"gave a test a value of a type that decides what it equals, {refused[0]}")
         proof = step["words"][2 * change + (error is not None)]
         send(
             verdict=step["at"],
@@ -779,11 +817,19 @@ def main() -> None:
     for name in ("_session", "_sandbox"):
         del sys.modules[f"sff_teach.{name}"]
         delattr(package, name)
+    in_cell = [False, 0]
+
+    def interrupt(*_) -> None:
+        if in_cell[0]:
+            raise TimeoutError(f"took longer than {in_cell[1]} s")
+
+    signal.signal(signal.SIGPROF, interrupt)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    set_timer, nowhere = stand_ins()
     (_, put_back), vet = belongings(watched_modules()), type_checker()
     note_size()
     gc.collect()
     gc.freeze()  # forks share this memory as long as nobody touches it
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.sendall(json.dumps({"ready": True}).encode())
     while True:
         data, handles, *_ = socket.recv_fds(control, 65536, 1)
@@ -793,13 +839,14 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _one(request | {"other_user": other_user}, handles[0], walls, devnull, put_back, vet)
+            request["other_user"] = other_user
+            _one(request, handles[0], walls, devnull, put_back, vet, set_timer, nowhere, in_cell)
             os._exit(0)
         os.close(handles[0])
         control.sendall(json.dumps({"pid": pid}).encode())
 
 
-def _one(request: dict, handle: int, walls: list[str], devnull: int, put_back, vet) -> None:
+def _one(request: dict, handle: int, walls: list[str], devnull: int, *tools) -> None:
     """Turn this fork into a notebook's process, and run the job that comes through ``handle``."""
     folder = _sandbox.drop_rights(walls, **request)
     for number in (0, 1, 2):
@@ -813,5 +860,5 @@ def _one(request: dict, handle: int, walls: list[str], devnull: int, put_back, v
         with open(os.path.join(folder, os.path.basename(name)), "wb") as file:
             file.write(bytes.fromhex(content))
     del data
-    run_job(job, channel.fileno(), walls, folder, put_back, vet)
+    run_job(job, channel.fileno(), walls, folder, *tools)
     os._exit(0)

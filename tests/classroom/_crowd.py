@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (cells of notebooks, as strings)
 """Made submissions: name → the notebook, the marks it must get, and what the teacher must read."""
 
 from __future__ import annotations
@@ -286,7 +287,7 @@ def crowd(source: Path, out: Path) -> dict[str, Case]:
                 "def passes(K):\n    return Yes(0)",
             ),
             (2, 3, 0),
-            ("a value of an own type, Yes",),
+            ("decides what it equals, Yes",),
         ),
         "tensor-that-lies": Case(
             Notebook().answer(
@@ -296,7 +297,42 @@ def crowd(source: Path, out: Path) -> dict[str, Case]:
                 "        return True\ndef mean_square(h):\n    return torch.zeros(1).as_subclass(T)",
             ),
             (0, 3, 1),
-            ("a value of an own type, T",),
+            ("decides what it equals, T",),
+        ),
+        "mock-any": Case(
+            Notebook().answer(
+                "s-task3", "from unittest import mock\ndef passes(K):\n    return mock.ANY"
+            ),
+            (2, 3, 0),
+        ),
+        "own-method": Case(
+            inside("t = torch.full((len(h),), 5.0)\nt.tolist = lambda: [6.25]\nreturn t"),
+            (0, 3, 1),
+        ),
+        "profile-function": Case(
+            inside("import sys\nfor c in sys.getprofile().__closure__:\n    print(c)"), (0, 3, 1)
+        ),
+        "cached-answer": Case(
+            Notebook().answer(
+                "s-task3",
+                "import functools\n@functools.lru_cache(None)\ndef passes(K):\n    return 2 * K",
+            ),
+            FULL,
+        ),
+        "numpy-answer": Case(
+            Notebook().answer(
+                "s-task3", "import numpy as np\ndef passes(K):\n    return np.int64(2) * K"
+            ),
+            FULL,
+        ),
+        "inherited-layer": Case(
+            Notebook().answer(
+                "s-task2",
+                "class Layer(nn.Sequential):\n    def __init__(self, units):\n"
+                "        linear = nn.Linear(6, units)\n        super().__init__(linear, nn.ReLU())\n"
+                "        object.__setattr__(self, 'linear', linear)",
+            ),
+            FULL,
         ),
         "operator-replaced": Case(
             cheat(

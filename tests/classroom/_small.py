@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (cells of notebooks, as strings)
 """A small assignment and the ways in which a class returns it."""
 
 from __future__ import annotations
