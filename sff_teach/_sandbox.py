@@ -241,6 +241,7 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
         if "files" not in walls:
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
+    os.setsid()  # else a signal to its own group would reach the guard
     if linux:
         _prctl(_PDEATHSIG, signal.SIGKILL)
     uid = UIDS + slot

@@ -181,11 +181,11 @@ def crowd(source: Path, out: Path) -> dict[str, Case]:
         ),
         "delete-files": Case(
             Notebook().last(
-                f"import shutil\nshutil.rmtree('/', ignore_errors=True)\n"
+                f"import shutil\nshutil.rmtree('/dev', ignore_errors=True)\n"
                 f"shutil.rmtree({str(out)!r}, ignore_errors=True)"
             ),
             FULL,
-            ("tried to delete /",),
+            ("tried to delete /dev",),
         ),
         "read-grader": Case(
             cheat(
