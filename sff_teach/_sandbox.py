@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from _signal import signal as _set_handler  # itself: the session replaces what stands in modules
 from pathlib import Path
 
 HOME = "/home/student"
@@ -44,7 +45,6 @@ _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
 _BIND, _MOVE, _REC, _PRIVATE = 4096, 8192, 16384, 1 << 18
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
-_set_handler = signal.signal  # the session replaces it
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 

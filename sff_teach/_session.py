@@ -401,7 +401,7 @@ def type_checker():
     # Types that were there at first; true: one that says itself what it equals, like mock.ANY.
     known = {
         value: value.__module__.partition(".")[0] not in PLAIN
-        and any(name in vars(base) for base in value.__mro__[:-1] for name in EQUAL)
+        and any(n in vars(base) for base in value.__mro__ if base.__flags__ & HEAP for n in EQUAL)
         for module in list(sys.modules.values())
         for value in list(getattr(module, "__dict__", {}).values())
         if isinstance(value, type) and value.__flags__ & HEAP and isinstance(value.__module__, str)
