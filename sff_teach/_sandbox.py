@@ -227,7 +227,7 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
     """
     linux = sys.platform == "linux"
     os.setsid()
-    _set_handler(signal.SIGCHLD, signal.SIG_DFL)
+    _set_handler(signal.SIGCHLD, int(signal.SIG_DFL))
     if linux:
         _prctl(_PDEATHSIG, signal.SIGKILL)
     flags = {"network": _NEWNET | _NEWIPC, "processes": _NEWPID, "files": _NEWNS | _NEWUTS}
