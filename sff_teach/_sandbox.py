@@ -20,7 +20,7 @@ import tempfile
 from _signal import signal as _set_handler  # itself: the session replaces what stands in modules
 from pathlib import Path
 
-HOME = "/home/student"
+HOME = "/home/sff-teach-student"  # an empty folder in the room, of no user of the machine
 UIDS = 64_000  # the first of the users that nobody is; one for each notebook that is run at a time
 
 # What a wall keeps out, and what its absence means: this is said before grading starts.
@@ -164,6 +164,9 @@ def _needed(data: list[str]) -> list[Path]:
     return kept
 
 
+_own_tmp = True  # False where the course lies in /tmp, which a /tmp of the student's would cover
+
+
 def enter_room(data: list[str], hidden: list[str]) -> None:
     """Move this process into a file system with Python and ``data`` alone, all of it read-only.
 
@@ -194,7 +197,10 @@ def enter_room(data: list[str], hidden: list[str]) -> None:
         _mount(f"/dev/{name}", str(inside), None, _BIND)
     for folder in ("proc", "tmp", "dev/shm", HOME[1:]):
         Path(room, folder).mkdir(parents=True, exist_ok=True)
-    _mount("none", f"{room}/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,mode=700")
+    global _own_tmp  # forks of this process read it
+    _own_tmp = not any(path.is_relative_to("/tmp") for path in _needed(data))
+    if _own_tmp:
+        _mount("none", f"{room}/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,mode=700")
     for path in hidden:
         if Path(room + path).is_dir():
             _mount("none", room + path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=4k,mode=700")
@@ -249,14 +255,17 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
     if "files" in walls:
         # Nothing that is written can be executed or loaded as a library.
         owner = f",uid={uid},gid={uid}" if other_user else ""
-        for path, size in ((HOME, "256m"), ("/tmp", "64m"), ("/dev/shm", "64m")):
+        folders = {HOME: "256m", "/tmp": "64m", "/dev/shm": "64m"}
+        if not _own_tmp:
+            del folders["/tmp"]
+        for path, size in folders.items():
             _mount(
                 "none", path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={size},mode=700{owner}"
             )
     elif other_user:
         os.chown(folder, uid, uid)
     os.chdir(folder)
-    os.environ.update(HOME=folder, TMPDIR="/tmp" if "files" in walls else folder)
+    os.environ.update(HOME=folder, TMPDIR="/tmp" if "files" in walls and _own_tmp else folder)
     _limit(memory, seconds)
     if linux:
         if other_user:

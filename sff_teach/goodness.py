@@ -132,7 +132,8 @@ def class_goodness(
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, FORMS))}.")
-    if torch.is_autocast_enabled(h.device.type):  # half precision keeps three digits of a mean
+    if h.device.type != "meta" and torch.is_autocast_enabled(h.device.type):
+        # half precision keeps three digits of a mean of squares
         with torch.autocast(h.device.type, enabled=False):
             return class_goodness(
                 h.float(), weight, bias, filters=filters, form=form, channel_dim=channel_dim

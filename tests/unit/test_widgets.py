@@ -415,7 +415,8 @@ def test_points_lie_where_they_were_measured_on_top_of_the_curves(two_points):
     axes = draw_fraction(two_points).axes[0]
     marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_markersize() == 10]
     assert marks == [[50, 100 * one.accuracy] for one in two_points]
-    assert [one.get_text() for one in axes.texts][:2] == ["1", "2"]
+    numbers = [one.get_text() for one in axes.texts if one.get_text().isdigit()]
+    assert numbers == ["1", "2"]
     empty = draw_fraction([], curves={})
     assert plots.png(empty).startswith(PNG)
     running = draw_fraction([], history=two_points[0].history)
