@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 from ._checks import check_count, check_fits, check_known, check_positive, check_seed
 from ._modes import looking
 from .core import SFF, GoodnessHead
-from .data import ImageSet, batches
+from .data import DataSet, batches
 from .losses import class_loss
-from .train import AUGMENTATIONS, SCHEDULES, History, as_image_set, learning_rate
+from .train import AUGMENTATIONS, SCHEDULES, History, as_data_set, learning_rate
 
 AHEAD = 2  # outputs that may wait for the next process
 
@@ -99,7 +99,7 @@ class _Job:
 
 def fit_pipeline(
     model: SFF,
-    train: ImageSet | tuple[Tensor, Tensor],
+    train: DataSet | tuple[Tensor, Tensor],
     *,
     processes: int = 2,
     epochs: int = 5,
@@ -145,7 +145,7 @@ def fit_pipeline(
     check_seed(seed)
     check_known(schedule, SCHEDULES, "schedule")
     check_known(augment, (None, *AUGMENTATIONS), "augment")
-    train = as_image_set(train, "train")
+    train = as_data_set(train, "train")
     check_fits(model, train.x[:2], "train x")
     first = min(batch_size, len(train))
     plan = balance(block_seconds(model, train.x[:first], train.y[:first]), processes)
@@ -213,7 +213,7 @@ def _history(model: SFF, job: _Job, reports: list[dict]) -> History:
 # ---------------------------------------------------------------- in each process
 
 
-def _work(rank: int, job: _Job, pickled: bytes, train: ImageSet) -> None:
+def _work(rank: int, job: _Job, pickled: bytes, train: DataSet) -> None:
     model = pickle.loads(pickled)  # its own: tensors that are sent would be shared with the caller
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
@@ -270,7 +270,7 @@ def _work(rank: int, job: _Job, pickled: bytes, train: ImageSet) -> None:
     dist.destroy_process_group()
 
 
-def _own_batches(job: _Job, train: ImageSet):
+def _own_batches(job: _Job, train: DataSet):
     """What ``fit`` would train on: the same order, the same augmentation."""
     generator = torch.Generator().manual_seed(job.seed)
     for _ in range(job.epochs):

@@ -14,17 +14,17 @@ from tqdm.auto import tqdm
 from ._checks import (
     check_count,
     check_fits,
-    check_images,
     check_known,
     check_labels,
     check_positive,
+    check_samples,
     check_seed,
 )
 from ._faster import check_faster, faster, near, pick_precision
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF
-from .data import ImageSet, augment_flip_crop, batches, from_arrays
+from .data import DataSet, augment_flip_crop, batches, from_arrays
 from .distributed import Alone, Team, running
 from .forward_forward import FFNetwork
 from .rules import Rule, StepResult, get_rule, whole
@@ -139,8 +139,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def fit(
     model: nn.Module,
-    train: ImageSet | tuple[Tensor, Tensor],
-    valid: ImageSet | tuple[Tensor, Tensor] | None = None,
+    train: DataSet | tuple[Tensor, Tensor],
+    valid: DataSet | tuple[Tensor, Tensor] | None = None,
     *,
     rule: str = "sff",
     epochs: int = 5,
@@ -167,14 +167,14 @@ def fit(
             ``FFNetwork`` for ``ff`` and ``ff-greedy``; any classifier for ``bp``. It is trained in
             place, moved to the device, and left in evaluation mode. ``bp`` and ``bp-goodness``
             join its blocks into one.
-        train: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        train: a DataSet, or tensors x (N, C, ...) and y (N,): images, sequences, a table.
         valid: measured after every epoch; nothing is chosen by it.
         rule: see ``rules.RULES``.
         epochs, batch_size: how long and how. A last batch of a single image is left out, because
             BatchNorm can't normalise it.
         lr: peak learning rate. weight_decay: AdamW's.
         schedule: ``"one-cycle"`` or ``"constant"``.
-        label_smoothing: for the class losses. augment: None or ``"flip-crop"``.
+        label_smoothing: for the class losses. augment: None or, for images, ``"flip-crop"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         seed: order of the images, augmentation, negatives, dropout. Initial weights are the
             caller's: call ``torch.manual_seed`` before building the model.
@@ -218,10 +218,15 @@ def fit(
     check_known(schedule, SCHEDULES, "schedule")
     check_known(augment, (None, *AUGMENTATIONS), "augment")
     rule_class = get_rule(rule)
-    train = as_image_set(train, "train")
-    if isinstance(valid, ImageSet) and not len(valid):
+    train = as_data_set(train, "train")
+    if augment is not None and train.x.dim() != 4:
+        raise ValueError(
+            f'augment="{augment}" is for images (N, C, H, W), and train has shape '
+            f"{tuple(train.x.shape)}; leave it out."
+        )
+    if isinstance(valid, DataSet) and not len(valid):
         valid = None  # load(..., validation=0)
-    valid = None if valid is None else as_image_set(valid, "valid")
+    valid = None if valid is None else as_data_set(valid, "valid")
     device = pick_device(device)
     settings["precision"] = precision = pick_precision(precision, device)
     model = _as_network(model, train, device)
@@ -365,27 +370,27 @@ def _divergence(losses: Tensor, epoch: int, lr: float) -> str:
     )
 
 
-def as_image_set(data: ImageSet | tuple[Tensor, Tensor], argument: str = "data") -> ImageSet:
-    """An ImageSet as it is; a pair of tensors (x, y) as one, its pixels unchanged.
+def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -> DataSet:
+    """A DataSet as it is; a pair of tensors (x, y) as one, its values unchanged.
 
-    Raises ValueError or TypeError for anything else and for images that are empty or not finite.
+    Raises ValueError or TypeError for anything else and for samples that are empty or not finite.
     """
-    if not isinstance(data, ImageSet):
+    if not isinstance(data, DataSet):
         if not (isinstance(data, tuple) and len(data) == 2):
             raise TypeError(
-                f"{argument} must be an ImageSet or a pair of tensors (x, y), not "
+                f"{argument} must be a DataSet or a pair of tensors (x, y), not "
                 f"{type(data).__name__}; see sff_teach.load."
             )
         x, y = data
-        check_images(x, argument=f"{argument} x")
+        check_samples(x, f"{argument} x")
         channels = x.shape[1]
         data = from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=argument)
-    check_images(data.x, argument=f"{argument}.x")
+    check_samples(data.x, f"{argument}.x")
     return data
 
 
-def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF | FFNetwork:
-    """The model on its device, known to take these images and labels; a classifier as one block."""
+def _as_network(model: nn.Module, data: DataSet, device: torch.device) -> SFF | FFNetwork:
+    """The model on its device, known to take these samples; a classifier becomes one block."""
     network = model if isinstance(model, SFF | FFNetwork) else whole(model, data.num_classes)
     check_labels(data.y, network.num_classes, f"{data.name} y")
     network.to(device)
@@ -397,7 +402,7 @@ def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF |
 
 def evaluate(
     model: nn.Module,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: DataSet | tuple[Tensor, Tensor],
     *,
     vote: str | None = None,
     batch_size: int = 500,
@@ -406,7 +411,7 @@ def evaluate(
 
     Args:
         model: as for ``fit``; evaluated in evaluation mode, then put back into the mode it was in.
-        data: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        data: a DataSet, or tensors x (N, C, ...) and y (N,).
         vote: ``"mean"`` or ``"last"``; None for the model's own.
         batch_size: images at a time.
 
@@ -418,20 +423,20 @@ def evaluate(
 
 def evaluate_votes(
     model: nn.Module,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: DataSet | tuple[Tensor, Tensor],
     votes: Sequence[str | None],
     *,
     batch_size: int = 500,
 ) -> list[Evaluation]:
     """``evaluate`` with several votes from a single pass over the data, one Evaluation each."""
-    data = as_image_set(data, "data")
+    data = as_data_set(data, "data")
     network = _as_network(model, data, next(model.parameters()).device)
     return _measure(network, data, votes, batch_size)
 
 
 def _measure(
     network: SFF | FFNetwork,
-    data: ImageSet,
+    data: DataSet,
     votes: Sequence[str | None] = (None,),
     batch_size: int = 500,
 ) -> list[Evaluation]:
