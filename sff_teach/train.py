@@ -219,10 +219,11 @@ def fit(
     check_known(augment, (None, *AUGMENTATIONS), "augment")
     rule_class = get_rule(rule)
     train = as_data_set(train, "train")
-    if augment is not None and train.x.dim() != 4:
+    if train.x.dim() != 4 and (augment is not None or channels_last):
+        option = "channels_last=True" if augment is None else f'augment="{augment}"'
         raise ValueError(
-            f'augment="{augment}" is for images (N, C, H, W), and train has shape '
-            f"{tuple(train.x.shape)}; leave it out."
+            f"{option} is for images (N, C, H, W), and train has shape {tuple(train.x.shape)}; "
+            "leave it out."
         )
     if isinstance(valid, DataSet) and not len(valid):
         valid = None  # load(..., validation=0)

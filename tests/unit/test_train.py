@@ -184,6 +184,7 @@ X, Y = torch.randn(40, 1, 8, 8), torch.arange(40) % 10
         ((X[:, 0], Y), {}, ValueError, r"does not fit the model .* x\[:, None\] if these are grey"),
         ((X[:, 0, 0, 0], Y), {}, ValueError, r"not \(B, C, \.\.\.\)"),
         ((X[:, 0], Y), {"augment": "flip-crop"}, ValueError, "is for images"),
+        ((X[:, 0], Y), {"channels_last": True}, ValueError, "channels_last=True is for images"),
         ((X.expand(-1, 3, -1, -1), Y), {}, ValueError, "does not fit the model"),
         ((X * float("nan"), Y), {}, ValueError, "NaN or infinite pixels"),
         ((X[:0], Y[:0]), {}, ValueError, "holds no images"),
