@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test notebooks gallery lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test colab-test colab-kit notebooks stamp gallery lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -55,9 +55,19 @@ browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictu
 	  "playwright>=1.40" "axe-playwright-python>=0.1.4"
 	$(QUIET_MACHINE) $(PY) -m pytest tests/browser --durations=5
 
+colab-test: install  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
+	$(PY) tools/colab_environment.py
+	$(QUIET_MACHINE) $(PY) -m pytest tests/colab --durations=5
+
+colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
+	$(PY) tools/colab_kit.py
+
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
 	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
 	$(PY) tools/gallery.py
+
+stamp: install  ## write the bootstrap cell and the Colab links in, without running notebooks anew
+	$(QUIET_MACHINE) $(PY) tools/stamp.py
 
 gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py

@@ -32,6 +32,7 @@ OKABE_ITO = {
 }
 INK, GREY, PALE = "#222222", "#6B6B6B", "#E4E4E4"  # text; axes and notes; grid
 WIDTH = 9.0  # inches: the full width of a notebook, shown at 100 CSS pixels per inch
+MARK, TOUCH, NUMBER = 13, 7, 9  # points: room for a mark; marks closer share a number; its font
 MAX_BYTES = 120_000  # of one PNG, so that a notebook with a dozen figures stays light
 
 
@@ -273,6 +274,64 @@ def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> Non
             annotation_clip=False,
             arrowprops=line | {"relpos": (0, 0.5)},
         )
+
+
+@style()
+def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> None:
+    """Write a number beside each mark: where there is room, and once for marks that lie together.
+
+    `marks`: `(x, y, text, colour)` in data coordinates; a mark without text is only kept clear.
+    Call it last: it fixes the limits.
+    """
+    marks = list(marks)
+    fig = ax.figure
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+    if fig.get_layout_engine() is not None:
+        fig.get_layout_engine().execute(fig)  # where the axes will be
+    points = ax.transData.transform(np.reshape([mark[:2] for mark in marks], (-1, 2)))
+    points = points * 72 / fig.dpi  # (marks, 2)
+    groups: list[list[int]] = []  # marks that touch the first of their group
+    for i, place in enumerate(points):
+        near = [group for group in groups if np.abs(place - points[group[0]]).max() < TOUCH]
+        if near:
+            near[0].append(i)
+        else:
+            groups.append([i])
+    panel = ax.bbox.extents * 72 / fig.dpi
+    taken = [(*(place - MARK / 2), *(place + MARK / 2)) for place in points]
+    for group in groups:
+        named = [i for i in group if marks[i][2]]
+        text = ", ".join(dict.fromkeys(marks[i][2] for i in named))
+        if not text:
+            continue
+        (left, low), (right, top) = points[group].min(0), points[group].max(0)
+        middle = (left + right) / 2
+        wide, high = 0.62 * NUMBER * len(text) + 1, 1.1 * NUMBER
+        places = [
+            (x, y, x + wide, y + high)
+            for away in (MARK / 2, MARK / 2 + 5, MARK / 2 + 10)
+            for x, y in (
+                (right + away, top + 1 + away - MARK / 2),
+                (left - wide - away, top + 1 + away - MARK / 2),
+                (right + away, low - high - 1 - away + MARK / 2),
+                (left - wide - away, low - high - 1 - away + MARK / 2),
+                (middle - wide / 2, top + 1 + away),
+                (middle - wide / 2, low - high - 1 - away),
+            )
+        ]
+        best = min(places, key=lambda box: sum(_common(box, one) for one in taken)
+                   + wide * high - _common(box, panel))  # fmt: skip
+        taken.append(best)
+        colours = {marks[i][3] for i in named}
+        ax.annotate(text, marks[group[0]][:2], xytext=np.array(best[:2]) - points[group[0]],
+                    textcoords="offset points", fontsize=NUMBER, zorder=8,
+                    color=ink(colours.pop()) if len(colours) == 1 else INK)  # fmt: skip
+
+
+def _common(a, b):
+    """Area that two boxes (left, bottom, right, top) have in common."""
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, wide) * max(0.0, high)
 
 
 def _spread(wanted, gap):

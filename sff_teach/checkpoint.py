@@ -6,11 +6,22 @@ from pathlib import Path
 
 import torch
 
-from ._files import write_whole
+from ._files import remove_unfinished, write_whole
 from .data import DataSet
 from .rules import Rule
 
 FORMAT = "sff-teach checkpoint 1"
+CONTENT = {
+    "rule": str,
+    "settings": dict,
+    "data": list,
+    "rows": list,
+    "modules": dict,
+    "optimizers": list,
+    "generator": torch.Tensor,
+    "random": torch.Tensor,
+    "cuda": list,
+}
 
 
 class Checkpoint:
@@ -62,11 +73,12 @@ class Checkpoint:
         }
         try:
             write_whole(self.path, lambda file: torch.save(state, file))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch's writer makes the one of the other
+            reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
             if not self.warned:
                 warnings.warn(
-                    f"the checkpoint {self.path} could not be written ({error.strerror}); training "
-                    "goes on, and what was saved before stays.",
+                    f"the checkpoint {self.path} could not be written ({reason}); training goes "
+                    "on, and what was saved before stays.",
                     stacklevel=3,
                 )
             self.warned = True
@@ -74,9 +86,12 @@ class Checkpoint:
     def resume(self) -> int:
         """Take over the state of the file, if there is one: the number of epochs it has behind it.
 
+        What a killed process has left unfinished beside it is removed.
+
         Raises:
             ValueError: the file is damaged, no checkpoint, or of another training.
         """
+        remove_unfinished(self.path)
         if not self.path.exists():
             return 0
         state = read(self.path)
@@ -99,21 +114,24 @@ class Checkpoint:
                 f"checkpoint={self.path} is of another network; build the network as it was, or "
                 "give another file."
             )
+        try:
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["random"])
+            if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(state["cuda"])
+        except Exception:  # whatever a file that no Checkpoint wrote makes of them
+            raise _damaged(self.path) from None
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
         self.history.rows[:] = state["rows"]
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["random"])
-        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda"])
         return len(state["rows"])
 
 
 def _shapes(modules: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, tuple]]:
     return {
-        name: {key: tuple(value.shape) for key, value in state.items()}
+        name: {key: tuple(getattr(value, "shape", ())) for key, value in dict(state).items()}
         for name, state in modules.items()
     }
 
@@ -128,9 +146,20 @@ def read(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise ValueError
-    except Exception:  # whatever a damaged file makes of the reader
+        for name, kind in CONTENT.items():
+            if not isinstance(state[name], kind):
+                raise TypeError
+    except PermissionError:
         raise ValueError(
-            f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
-            "anew, or give another file."
+            f"checkpoint={path} is not yours to read; change its permissions, or give another file."
         ) from None
+    except Exception:  # whatever a damaged file makes of the reader
+        raise _damaged(path) from None
     return state
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
+        "anew, or give another file."
+    )

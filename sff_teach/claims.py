@@ -183,12 +183,19 @@ def _cifar(folder: Path, cut: int, kernel_size: int) -> list[Effect]:
     return difference(f"CIFAR-10 (JPEG copy), 5,000 images, {cut} blocks", runs, base)
 
 
+def _all_of_cifar(folder: Path) -> list[Effect]:
+    rows = {rule: pick(folder, "laptop_cifar10", {"rule": rule}) for rule in ("bp", "sff")}
+    name = "CIFAR-10 (JPEG copy), 50,000 images, 2 blocks"
+    return difference(name, rows["sff"], rows["bp"])
+
+
 def _layerwise(folder: Path) -> list[Effect]:
     return _against_bp(folder, PLAIN) + _cifar(folder, cut=5, kernel_size=1)
 
 
 def _in_blocks(folder: Path) -> list[Effect]:
     effects = _against_bp(folder, BLOCKS) + _cifar(folder, cut=2, kernel_size=3)
+    effects += _all_of_cifar(folder)
     for network, count in (("resnet18", 9), ("mobilenet_v3_small", 13)):
         rows = {"network": network, "kernel_size": 1}
         base = pick(folder, "residual_blocks", {**rows, **BP})
@@ -360,7 +367,7 @@ CLAIMS = (
         "two blocks of layers with 3×3 heads, or one per residual block with 1×1; SFF − bp; "
         + FOUR_LAYERS,
         as_good, _in_blocks, _command("fashion_rules"),
-        "fashion_rules.jsonl, cifar_rules.jsonl, residual_blocks.jsonl",
+        "fashion_rules.jsonl, cifar_rules.jsonl, laptop_cifar10.jsonl, residual_blocks.jsonl",
     ),
     Claim(
         "better than backprop on little data", PAPER,

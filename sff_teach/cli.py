@@ -97,6 +97,8 @@ class Train:
     """Append the run, as one JSON line, to this file."""
     checkpoint: Path | None = None
     """Keep the training here after every epoch; the same command goes on from it."""
+    pipeline: int | None = None
+    """For ``sff``: so many processes share the blocks; the weights stay the same."""
     change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def __call__(self) -> None:
@@ -110,7 +112,7 @@ class Train:
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
         with torchrun(recipe.device) as (device, rank):
             recipe = replace(recipe, device=device)
-            record = measure_run(recipe, checkpoint=self.checkpoint)
+            record = measure_run(recipe, checkpoint=self.checkpoint, pipeline=self.pipeline)
         if rank:
             return
         for row in record["epochs"]:

@@ -195,10 +195,10 @@ def load(
     name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
     "breast-cancer" (a table of 569 rows and 30 columns); "docstrings" (up to 5,750 + 1,500
     sentences as sequences, from the libraries installed here, see `text.corpus`); "fashion-mnist",
-    "cifar10", "cifar100", "imagenette" (cropped to 160×160) and "pneumonia-mnist",
-    which are downloaded on first use into `data_home()`; or "folder:PATH", where PATH holds train/
-    and test/ (and perhaps valid/) with one folder of images per class, or else the class folders
-    themselves, of which 20 % of each become the test images.
+    "cifar10", "cifar100", "imagenette" (cropped to 160×160: 4.1 GB of memory) and
+    "pneumonia-mnist", which are downloaded on first use into `data_home()`; or "folder:PATH", where
+    PATH holds train/ and test/ (and perhaps valid/) with one folder of images per class, or else
+    the class folders themselves, of which 20 % of each become the test images.
     validation: share of each class of the training pool that is set aside; 0 gives an empty set.
     The choice is fixed: it depends on neither seed nor fraction. Where a folder has valid/ (or
     val/), or a set has validation data of its own ("docstrings", "pneumonia-mnist"), that is the

@@ -316,52 +316,139 @@ def diagram_block() -> Figure:
 def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
     """Draw who is busy when: backprop in a pipeline of micro-batches, and blocks of SFF.
 
-    Forward takes one unit of time, backward two. In GPipe (Huang et al. 2019) a device waits for
-    the gradients to come back, and weights change once all micro-batches are through. In SFF a
-    device passes its output on after the forward pass, learns from the batch by itself, and takes
-    the next one.
+    Forward takes one unit of time, backward two. In GPipe a device waits for the gradients to come
+    back, and weights change once all m micro-batches are through: of p devices' time the share
+    ``(p - 1) / (m + p - 1)`` is idle. In SFF a device passes its output on after the forward pass,
+    learns from the batch by itself, and takes the next one: only the start is idle, once.
+
+    Source: Huang et al. 2019, section 2.3, for GPipe and its share of idle time.
     """
     span = 3 * (batches + devices - 1)
-    fig, ax = _canvas(0.84 * devices + 1.65)
+    row, gap = 0.42, 0.6
+    fig, ax = _canvas(2 * (row * devices + gap) + 0.75)
     _title(ax, "Who works when: backprop in a pipeline, and SFF")
-    left, unit, high = 1.75, (WIDTH - 1.95) / span, 0.36
-    low = 0.75
-    for name, timeline in (("SFF", _sff_times), ("backprop\n(GPipe)", _gpipe_times)):
-        middle = low + 0.21 * devices
-        _text(ax, 0.15, middle, name, size=NORMAL, bold=True, ha="left")
-        _box(ax, left, low - 0.05, span * unit, 0.42 * devices + 0.02, "", GREY, strength=0.06)
+    left, unit = 1.75, (WIDTH - 1.95) / span
+    idle = (devices - 1) / (batches + devices - 1)
+    for number, (name, of, timeline, read) in enumerate(
+        (
+            ("backprop\n(GPipe)", f"{batches} micro-\nbatches", _gpipe_times,
+             f"idle: $\\frac{{p-1}}{{m+p-1}}$ = {idle:.0%} of p = {devices} devices with "
+             f"m = {batches} micro-batches, at every batch; weights change at its end"),
+            ("SFF", "batch after\nbatch", _sff_times,
+             "idle: at most p - 1 forward passes, at the start; weights change after every batch"),
+        )
+    ):  # fmt: skip
+        low = ax.get_ylim()[1] - 0.5 - number * (row * devices + gap) - row * devices
+        middle = low + row * devices / 2
+        _text(ax, 0.15, middle + 0.2, name, size=NORMAL, bold=True, ha="left")
+        _text(ax, 0.15, middle - 0.25, of, ha="left", colour=GREY)
         for device in range(devices):
-            y = low + 0.42 * (devices - 1 - device)
-            _text(ax, left - 0.08, y + high / 2, f"device {device + 1}", ha="right")
-            for batch, start, length, backward in timeline(device, devices, batches):
-                colour = GRADIENT if backward else BLOCK
-                _box(ax, left + start * unit, y, length * unit - 0.02, high, f"{batch + 1}", colour,
-                     strength=0.35 if backward else 0.22)  # fmt: skip
-        low += 0.42 * devices + 0.35
-    busy = 3 * batches / span
-    _box(ax, left, 0.2, 0.3, 0.22, "", BLOCK)
-    _text(ax, left + 0.38, 0.31, "forward", ha="left")
-    _box(ax, left + 1.1, 0.2, 0.3, 0.22, "", GRADIENT, strength=0.35)
-    _text(ax, left + 1.48, 0.31, "backward", ha="left")
-    _text(ax, left + 2.3, 0.31, f"GPipe is busy {busy:.0%} of the time; SFF has no gap after the "
-          "first batch", ha="left")  # fmt: skip
+            y = low + row * (devices - 1 - device)
+            _text(ax, left - 0.08, y + row / 2, f"device {device + 1}", ha="right")
+            _idle(ax, left, y + 0.03, span * unit, row - 0.06)
+            for batch, start, length, backward, update in timeline(device, devices, batches):
+                length, whole = min(length, span - start), length
+                _work(ax, left + start * unit, y + 0.03, length * unit, row - 0.06, backward,
+                      f"{batch + 1}" if length == whole else "")  # fmt: skip
+                if update and length == whole:
+                    _update(ax, left + (start + length) * unit, y + row / 2)
+        _text(ax, left, low - 0.18, read, ha="left")
+    _pipeline_key(ax, left, 0.2)
     return fig
 
 
+def _idle(ax, x, y, w, h):
+    """Time in which a device waits: what is left free of this shows."""
+    ax.add_patch(Rectangle((x, y), w, h, facecolor="#F5F5F5", edgecolor="#BDBDBD", hatch="////",
+                           linewidth=0.8, zorder=1))  # fmt: skip
+
+
+def _work(ax, x, y, w, h, backward, text="", strength=0.22):
+    """Time in which a device passes forward or learns."""
+    colour = GRADIENT if backward else BLOCK
+    face = tint(colour, strength + 0.13 * backward)
+    ax.add_patch(Rectangle((x, y), w, h, facecolor=face, edgecolor=ink(colour), linewidth=1,
+                           zorder=3))  # fmt: skip
+    if text:
+        _text(ax, x + w / 2, y + h / 2, text)
+
+
+def _update(ax, x, y, size=0.07):
+    """The moment at which a device's weights change."""
+    corners = [(x - size, y), (x, y + size), (x + size, y), (x, y - size)]
+    ax.add_patch(Polygon(corners, closed=True, facecolor=INK, edgecolor="white", linewidth=0.8,
+                         zorder=5))  # fmt: skip
+
+
+def _pipeline_key(ax, x, y):
+    _work(ax, x, y - 0.1, 0.3, 0.2, False)
+    _text(ax, x + 0.38, y, "forward", ha="left")
+    _work(ax, x + 1.1, y - 0.1, 0.3, 0.2, True)
+    _text(ax, x + 1.48, y, "backward", ha="left")
+    _update(ax, x + 2.4, y)
+    _text(ax, x + 2.55, y, "weights change", ha="left")
+    _idle(ax, x + 3.8, y - 0.1, 0.3, 0.2)
+    _text(ax, x + 4.18, y, "idle", ha="left")
+
+
 def _sff_times(device, devices, batches):
-    """(batch, start, length, backward) of one device, for as long as GPipe takes."""
-    for batch in range((3 * (batches + devices - 1) - device) // 3):
-        yield batch, device + 3 * batch, 1, False
-        yield batch, device + 3 * batch + 1, 2, True
+    """(batch, start, length, backward, update) of one device, for as long as GPipe takes."""
+    span = 3 * (batches + devices - 1)
+    for batch, start in enumerate(range(device, span, 3)):
+        yield batch, start, 1, False, False
+        if start + 1 < span:
+            yield batch, start + 1, 2, True, True
 
 
 def _gpipe_times(device, devices, batches):
-    """All forwards, then all backwards from the last device to the first."""
+    """All forwards, then all backwards from the last device to the first, then the update."""
     for batch in range(batches):
-        yield batch, device + batch, 1, False
+        yield batch, device + batch, 1, False, False
     turn = devices - 1 + batches
     for i, batch in enumerate(reversed(range(batches))):
-        yield batch, turn + 2 * (devices - 1 - device + i), 2, True
+        yield batch, turn + 2 * (devices - 1 - device + i), 2, True, i == batches - 1
+
+
+@style()
+def draw_timeline(trace: Sequence[dict]) -> Figure:
+    """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
+
+    `trace`: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
+    too narrow to read. A number is a batch, counted from 1; a process that has several blocks
+    passes forward and learns with one after the other.
+    """
+    if not trace:
+        raise ValueError("trace is empty: give the records of at least one step.")
+    processes = sorted({r["process"] for r in trace})
+    first, last = min(r["start"] for r in trace), max(r["stop"] for r in trace)
+    row, bar, left = 0.66, 0.4, 1.0
+    unit = (WIDTH - left - 0.25) / (last - first)
+    fig, ax = _canvas(row * len(processes) + 1.1)
+    _title(ax, "Who worked when: measured")
+    for place, process in enumerate(processes):
+        y = ax.get_ylim()[1] - 0.4 - row * (place + 1)
+        mine = [r for r in trace if r["process"] == process]
+        _text(ax, left - 0.08, y + 0.3, f"process {process + 1}", ha="right")
+        _idle(ax, left, y, (last - first) * unit, bar)
+        for r in mine:
+            start, sent, stop = (left + (r[name] - first) * unit
+                                 for name in ("start", "sent", "stop"))  # fmt: skip
+            strength = 0.22 + 0.25 * (r["step"] % 2)  # neighbours differ
+            _work(ax, start, y, sent - start, bar, False, strength=strength)
+            _work(ax, sent, y, stop - sent, bar, True, strength=strength)
+            _update(ax, stop, y + bar / 2, 0.05)
+        for step in sorted({r["step"] for r in mine}):
+            start = left + (min(r["start"] for r in mine if r["step"] == step) - first) * unit
+            stop = left + (max(r["stop"] for r in mine if r["step"] == step) - first) * unit
+            if stop - start > 0.12 * len(str(step + 1)):
+                _text(ax, (start + stop) / 2, y + bar + 0.1, f"{step + 1}")
+        busy = sum(r["stop"] - r["start"] for r in mine) / (last - first)
+        _text(ax, left - 0.08, y + 0.1, f"{busy:.0%} busy", ha="right", colour=GREY, size=SMALL)
+    y = ax.get_ylim()[1] - 0.4 - row * len(processes)
+    _text(ax, left, y - 0.15, "0", ha="left")
+    _text(ax, WIDTH - 0.25, y - 0.15, f"{1000 * (last - first):.0f} ms", ha="right")
+    _pipeline_key(ax, left, 0.2)
+    return fig
 
 
 @style()
@@ -408,6 +495,7 @@ def draw_network(
     widths *= min(2.2, (right - left - gaps) / widths.sum())
     spans = [sum(widths[list(block)]) + inside * (len(block) - 1) for block in blocks]
     roomy = min(spans) > 0.5
+    gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
 
     low, head = middle - 0.75, middle + 0.95
     _network_input(ax, input_shape, middle, left)
@@ -425,7 +513,7 @@ def draw_network(
         _fence(ax, start - margin, low, span + 2 * margin, head + 0.36 - low)
         layer, tip = widths[block[-1]], middle + heights[block[-1]] / 2
         name = ("linear" if rule == "bp" else "head") if roomy else ""
-        _network_head(ax, x, layer, min(span, 0.9), tip, head, name)
+        _network_head(ax, x, layer, min(span, 0.9), tip, head, name, gradient)
         if centre > numbered + 0.2:
             _text(ax, centre, head + 0.5, f"block {k + 1}" if roomy else f"{k + 1}")
             numbered = centre
@@ -438,15 +526,17 @@ def draw_network(
     return fig
 
 
-def _network_head(ax, right, layer, width, bottom, top, name):
+def _network_head(ax, right, layer, width, bottom, top, name, gradient):
     """The head over a block's last layer (`layer` wide), activations up and gradient down."""
     _box(ax, right - width, top, width, 0.26, name, HEAD, size=SMALL)
     x = right - layer / 2
-    if layer < 0.4:
-        _arrow(ax, (x, bottom), (x, top), size=0.07)
+    if gradient:
+        aside = min(0.1, layer / 4)
+        size = 0.8 * aside
+        _arrow(ax, (x - aside, bottom), (x - aside, top), size=size)
+        _arrow(ax, (x + aside, top), (x + aside, bottom), size=size, gradient=True)
     else:
-        _arrow(ax, (x - 0.1, bottom), (x - 0.1, top), size=0.08)
-        _arrow(ax, (x + 0.1, top), (x + 0.1, bottom), size=0.08, gradient=True)
+        _arrow(ax, (x, bottom), (x, top), size=0.07)
 
 
 def _network_input(ax, shape, middle, left):

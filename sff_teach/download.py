@@ -1,7 +1,8 @@
 """Data sets from the network: fetched once, checked, kept as one file of plain arrays.
 
 Archives are read where they lie, never unpacked, so that no path inside one can lead outside; and
-nothing in them is executed: images, raw bytes and arrays without objects are all that is read.
+nothing in them is executed: images, raw bytes and arrays without objects are all that is read, up
+to a limit.
 """
 
 import errno
@@ -10,11 +11,16 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
 import tarfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -29,7 +35,15 @@ from ._folder import SUFFIXES, read_image
 
 TIMEOUT = 30  # seconds without a byte
 TRIES = 3  # per address; a new try goes on where the last one broke off
+PAUSE = 1.0  # seconds before a new try
 CHUNK = 1 << 18
+MOST_BYTES = 4 << 30  # of a download, or of what an archive unpacks to; the sets need a quarter
+MOST_IN_ONE = 256 << 20  # bytes of one file in an archive
+MOST_MEMBERS = 1_000_000  # files in an archive
+WORKERS = min(4, os.cpu_count() or 1)  # that decode images; Pillow lets threads run side by side
+GROUP = 64  # images per task of a worker
+UNREADABLE = (ValueError, KeyError, EOFError, OSError, tarfile.TarError, zipfile.BadZipFile,
+              zlib.error)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,11 @@ def fetch(name: str, home: Path) -> Path:
         with FileLock(home / f".{name}.lock"):
             if not path.is_file():
                 _make(name, home, path)
+    except NotImplementedError:  # some network disks
+        raise DownloadError(
+            f'"{name}" cannot be stored in {home}, whose disk knows no locks; set SFF_TEACH_DATA '
+            "to a folder on a disk of this machine."
+        ) from None
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
@@ -88,7 +107,12 @@ def _make(name: str, home: Path, path: Path) -> None:
         except _Failed as failed:
             reasons.append(str(failed))
             continue
-        write_whole(path, partial(_store, copy.read(paths)))
+        try:
+            arrays = copy.read(paths)
+        except UNREADABLE as error:  # as published, but not what we know how to read
+            reasons.append(f"{copy.files[0].name} cannot be read: {_reason(error)}")
+            continue
+        write_whole(path, partial(_store, arrays))
         for done in paths:
             done.unlink()
         return
@@ -130,13 +154,15 @@ class _Failed(Exception):
 def _get(file: File, home: Path) -> Path:
     """The checked file in ``home``: put there by hand, or fetched."""
     path, part = home / file.name, home / f"{file.name}.part"
+    by_hand = ""
     if path.is_file():
         if _md5(path) in file.md5:
             return path
-        path.unlink()
+        by_hand = f"{path} is another file than expected, by its checksum; "
     host = file.url.split("/")[2]
     reason = ""
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        time.sleep(PAUSE if number else 0)
         try:
             _continue(file.url, part)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -151,7 +177,7 @@ def _get(file: File, home: Path) -> Path:
             return path
         part.unlink(missing_ok=True)
         reason = "another file than expected: wrong checksum"
-    raise _Failed(f"{host}: {reason}")
+    raise _Failed(f"{by_hand}{host}: {reason}")
 
 
 def _continue(url: str, part: Path) -> None:
@@ -172,6 +198,8 @@ def _continue(url: str, part: Path) -> None:
         missing = int(missing) if missing is not None else None
         start = 0 if whole else have
         total = None if missing is None else start + missing
+        if total is not None and total > MOST_BYTES:
+            raise OSError(f"wants to send {total:,} bytes, far more than any set has")
         if missing is not None and shutil.disk_usage(part.parent).free < missing:
             raise OSError(errno.ENOSPC, "No space left on device")
         with (
@@ -182,6 +210,8 @@ def _continue(url: str, part: Path) -> None:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
                 bar.update(len(chunk))
+                if out.tell() > MOST_BYTES:
+                    break  # the checksum will tell
     if total is not None and part.stat().st_size < total:
         raise OSError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
 
@@ -192,6 +222,8 @@ def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", error)
     if isinstance(cause, TimeoutError):
         return f"no answer for {TIMEOUT:g} s"
+    if isinstance(cause, socket.gaierror):
+        return "not found; is this machine online?"
     if isinstance(error, http.client.IncompleteRead):
         return "broke off"
     return str(cause).strip() or type(cause).__name__
@@ -211,35 +243,101 @@ def _md5(path: Path) -> str:
 def _images_in_tar(size: int | None = None, names: dict[str, str] | None = None):
     """A reader of an archive of …/train/…/CLASS/image and …/test/… (or val/)."""
 
+    def decode(group: list[tuple[PurePosixPath, bytes]]) -> list[np.ndarray]:
+        shape = (size, size) if size else None
+        return [read_image(Path(place), shape, content=content) for place, content in group]
+
     def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
-        found = {"train": ([], []), "test": ([], [])}
-        with tarfile.open(paths[0]) as archive:
-            for member in tqdm(archive, desc="reading images", unit="image", leave=False, delay=1):
-                place = PurePosixPath(member.name)
-                parts = {"train": "train", "test": "test", "val": "test"}
-                part = next((parts[p] for p in place.parts if p in parts), None)
-                if part is None or not member.isfile() or not place.name.lower().endswith(SUFFIXES):
-                    continue
-                content = archive.extractfile(member).read()
-                shape = (size, size) if size else None
-                image = read_image(Path(place.name), shape, content=content)
-                image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-                found[part][0].append(image.transpose(2, 0, 1))
-                found[part][1].append(place.parent.name)
-        classes = sorted(set(found["train"][1]))
+        images, labels = {"train": [], "test": []}, {"train": [], "test": []}
+        bar = tqdm(desc="reading images", unit="image", leave=False, delay=1)
+        with bar, tarfile.open(paths[0]) as archive, ThreadPoolExecutor(WORKERS) as pool:
+            for group, decoded in _side_by_side(pool, decode, _groups(_image_files(archive))):
+                for (place, _), image in zip(group, decoded, strict=True):
+                    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+                    part = _part(place)
+                    images[part].append(np.ascontiguousarray(image.transpose(2, 0, 1)))
+                    labels[part].append(place.parent.name)
+                bar.update(len(group))
+        classes = sorted(set(labels["train"]))
+        if not classes or set(labels["test"]) != set(classes):
+            raise ValueError("its train and test folders do not have the same classes")
         arrays = {"classes": np.array([(names or {}).get(c, c) for c in classes])}
-        for part, (images, labels) in found.items():
-            x, y = np.stack(images), np.array([classes.index(c) for c in labels])
-            arrays |= _in_order(part, x, y)
+        for part in images:
+            y = np.array([classes.index(c) for c in labels[part]])
+            arrays |= _in_order(part, images[part], y)
         return arrays
 
     return read
 
 
-def _in_order(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """By a hash of the pixels: the same order, wherever the images came from."""
-    order = sorted(range(len(x)), key=lambda i: hashlib.md5(x[i].tobytes()).digest())
-    return {f"{part}_images": x[order], f"{part}_labels": y[order].astype(np.int64)}
+def _part(place: PurePosixPath) -> str | None:
+    """ "train" or "test", by the folder; None elsewhere."""
+    parts = {"train": "train", "test": "test", "val": "test"}
+    return next((parts[p] for p in place.parts if p in parts), None)
+
+
+def _image_files(archive: tarfile.TarFile) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Name and content of the images for training and testing; links and devices are no files."""
+    for member in _files(archive):
+        place = PurePosixPath(member.name)
+        if _part(place) is not None and place.name.lower().endswith(SUFFIXES):
+            yield place, archive.extractfile(member).read()
+
+
+def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of an archive, as long as it is not larger than any set."""
+    total = 0
+    for number, member in enumerate(archive):
+        total += member.size
+        if member.size > MOST_IN_ONE or total > MOST_BYTES or number >= MOST_MEMBERS:
+            raise ValueError("it unpacks to far more than any set has")
+        if member.isfile():
+            yield member
+
+
+def _groups(items: Iterable, size: int | None = None) -> Iterator[list]:
+    """Lists of ``size`` items each, the last one perhaps shorter."""
+    group = []
+    for item in items:
+        group.append(item)
+        if len(group) == (size or GROUP):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _side_by_side(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterator[tuple]:
+    """(item, work(item)) in order, with a few items under way, so that few are in memory."""
+    under_way = deque()
+    try:
+        for item in items:
+            under_way.append((item, pool.submit(work, item)))
+            if len(under_way) > 2 * WORKERS:
+                item, future = under_way.popleft()
+                yield item, future.result()
+        while under_way:
+            item, future = under_way.popleft()
+            yield item, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # on an error or Ctrl-C, at once
+
+
+def _in_order(part: str, images: Sequence[np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
+    """By a hash of the pixels: the same order, wherever the images came from.
+
+    A list of images is emptied, so that they are in memory only once.
+    """
+    if len({image.shape for image in images}) != 1:
+        raise ValueError("its images have different sizes")
+    digests = [hashlib.md5(image, usedforsecurity=False).digest() for image in images]
+    order = sorted(range(len(images)), key=digests.__getitem__)
+    x = np.empty((len(images), *images[0].shape), dtype=np.uint8)
+    for row, i in zip(x, order, strict=True):
+        row[...] = images[i]
+        if isinstance(images, list):
+            images[i] = None
+    return {f"{part}_images": x, f"{part}_labels": y[order].astype(np.int64)}
 
 
 def _cifar_binary(train: Sequence[str], test: Sequence[str], meta: str, labels: int):
@@ -248,7 +346,7 @@ def _cifar_binary(train: Sequence[str], test: Sequence[str], meta: str, labels: 
 
     def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
         with tarfile.open(paths[0]) as archive:
-            inside = {PurePosixPath(m.name).name: m for m in archive.getmembers() if m.isfile()}
+            inside = {PurePosixPath(member.name).name: member for member in _files(archive)}
 
             def content(name: str) -> bytes:
                 return archive.extractfile(inside[name]).read()
@@ -271,8 +369,8 @@ def _idx(classes: Sequence[str]):
         images, labels = 16, 8  # bytes before the data
         arrays = {"classes": np.array(classes)}
         for part, (x, y) in (("train", paths[:2]), ("test", paths[2:])):
-            x = np.frombuffer(gzip.decompress(x.read_bytes()), np.uint8, offset=images)
-            y = np.frombuffer(gzip.decompress(y.read_bytes()), np.uint8, offset=labels)
+            x = np.frombuffer(_unzipped(x), np.uint8, offset=images)
+            y = np.frombuffer(_unzipped(y), np.uint8, offset=labels)
             arrays[f"{part}_images"] = x.reshape(-1, 1, 28, 28)
             arrays[f"{part}_labels"] = y.astype(np.int64)
         return arrays
@@ -280,11 +378,22 @@ def _idx(classes: Sequence[str]):
     return read
 
 
+def _unzipped(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        content = file.read(MOST_IN_ONE + 1)
+    if len(content) > MOST_IN_ONE:
+        raise ValueError("it unpacks to far more than any set has")
+    return content
+
+
 def _medmnist(classes: Sequence[str]):
     """A reader of a MedMNIST file."""
 
     def read(paths: Sequence[Path]) -> dict[str, np.ndarray]:
         arrays = {"classes": np.array(classes)}
+        with zipfile.ZipFile(paths[0]) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+                raise ValueError("it unpacks to far more than any set has")
         with np.load(paths[0], allow_pickle=False) as stored:
             for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):
                 x = stored[f"{theirs}_images"]

@@ -32,6 +32,7 @@ from ._figures import (
     image_html,
     ink,
     new_figure,
+    number_marks,
     png,
     rule_style,
     show,
@@ -45,6 +46,7 @@ from .diagrams import (
     diagram_pipeline,
     diagram_sff,
     draw_network,
+    draw_timeline,
 )
 from .study import interval
 from .train import Evaluation, History
@@ -73,11 +75,13 @@ __all__ = [
     "draw_images",
     "draw_learning_curves",
     "draw_network",
+    "draw_timeline",
     "end_labels",
     "figure_html",
     "image_html",
     "ink",
     "new_figure",
+    "number_marks",
     "png",
     "rule_style",
     "show",
@@ -589,7 +593,7 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
     )  # fmt: skip
     names.set_axis_off()
     for name, number in numbers.items():
-        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=8,
+        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=9,
                    va="center", transform=names.transAxes,
                    color=ink(_frontier_style(name).colour))  # fmt: skip
     for ax, ratio in ((memory, "saved_ratio"), (flops, "flops_ratio")):
@@ -601,12 +605,12 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
             ax.errorbar(one[ratio], mean, yerr=[[mean - low], [high - mean]], color=look.colour,
                         marker=look.marker, markerfacecolor=fill, markersize=7,
                         elinewidth=0.7)  # fmt: skip
-            ax.annotate(f"{numbers[one['measured_as']]}", (one[ratio], mean), xytext=(5, 4),
-                        fontsize=8, color=INK, textcoords="offset points")  # fmt: skip
             places.append((one[ratio], mean))
         best = sorted(at for at in places if not any(_beats(other, at) for other in places))
         ax.plot(*zip(*best, strict=True), color=GREY, linestyle="-", linewidth=1, zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+        written = [f"{numbers[one['measured_as']]}" for one in points]
+        number_marks(ax, [(*at, text, INK) for at, text in zip(places, written)])
     return fig
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,21 +17,27 @@ from ._checks import (
     check_known,
     check_labels,
     check_positive,
-    check_samples,
     check_seed,
 )
 from ._faster import check_faster, faster, near, pick_precision
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF
-from .data import DataSet, augment_flip_crop, batches, from_arrays
+from .data import DataSet, batches
 from .distributed import Alone, Team, running
 from .forward_forward import FFNetwork
+from .history import (
+    AUGMENTATIONS,
+    BAR_AFTER_SECONDS,
+    SCHEDULES,
+    History,
+    as_data_set,
+    check_image_options,
+    learning_rate,
+    pick_device,
+)
+from .pipeline import fit_pipeline
 from .rules import Rule, StepResult, get_rule, whole
-
-SCHEDULES = ("one-cycle", "constant")
-AUGMENTATIONS = {"flip-crop": augment_flip_crop}
-BAR_AFTER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,95 +52,6 @@ class Evaluation:
     block_accuracy: list[float]
     loss: float
     n: int
-
-
-@dataclass
-class History:
-    """What ``fit`` measured: one row per epoch, and why it ended.
-
-    Attributes:
-        rule: name. settings: what fit was called with. parameters: how many were trained.
-        rows: dicts with epoch (from 1), seconds (training only), train_loss and train_accuracy
-            (lists, one number per block; for ``ff`` the share of positives above their negatives,
-            where chance gives half), and with validation data valid_accuracy, valid_loss,
-            valid_block_accuracy; ``complete`` is False for an epoch that was cut short.
-        stopped: None when all epochs ran, else "interrupted", "stopped" or "diverged".
-    """
-
-    rule: str
-    settings: dict
-    parameters: int
-    rows: list[dict] = field(default_factory=list)
-    stopped: str | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Training time of all epochs, without validation."""
-        return sum(row["seconds"] for row in self.rows)
-
-    @property
-    def last(self) -> dict:
-        """The last epoch's row; never a "best" one."""
-        if not self.rows:
-            raise ValueError("history has no rows; fit stopped before its first step.")
-        return self.rows[-1]
-
-    def column(self, name: str) -> list:
-        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
-        return [row[name] for row in self.rows]
-
-    def to_dict(self) -> dict:
-        """Plain numbers, lists and strings, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        if not self.rows:
-            return f"{self.rule}: no epoch ran"
-        row = self.last
-        valid = row.get("valid_accuracy")
-        shown = (
-            f"validation {valid:.1%}" if valid is not None else f"loss {row['train_loss'][-1]:.3f}"
-        )
-        ended = f", {self.stopped}" if self.stopped else ""
-        return f"{self.rule}: {shown} after {row['epoch']} epochs, {self.seconds:.1f} s{ended}"
-
-
-def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
-    """The learning rate, as a share of its peak, when ``done`` of all steps are over.
-
-    Cosine up from ``start`` to 1 over the first ``warm_up`` of the steps, cosine down to 0 over
-    the rest (Smith & Topin's one-cycle in the form of ``torch.optim.lr_scheduler.OneCycleLR``; a
-    plain function of the step has no state to save).
-    """
-    if done < warm_up:
-        return start + (1 - start) * _half_cosine(done / warm_up)
-    return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
-
-
-def learning_rate(done: float, lr: float, schedule: str) -> float:
-    """The rate after the share ``done`` of all steps, with ``lr`` as its peak."""
-    return lr * one_cycle(done) if schedule == "one-cycle" else lr
-
-
-def _half_cosine(t: float) -> float:
-    return (1 - torch.cos(torch.tensor(t * torch.pi)).item()) / 2
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """``"auto"``: CUDA, else Apple's MPS, else the CPU; any other name if it works here.
-
-    Raises ValueError for a device that this machine does not have.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f'device="{name}" is not usable here; use "auto" or "cpu", and see `sff-teach doctor`.'
-        ) from None
 
 
 def fit(
@@ -159,6 +76,7 @@ def fit(
     precision: str = "float32",
     channels_last: bool = False,
     compile: bool = False,
+    pipeline: int | None = None,
 ) -> History:
     """Train a network by a rule, with AdamW.
 
@@ -178,8 +96,9 @@ def fit(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         seed: order of the images, augmentation, negatives, dropout. Initial weights are the
             caller's: call ``torch.manual_seed`` before building the model.
-        progress: show a bar when training takes longer than two seconds.
-        on_epoch: called with the history after every epoch.
+        progress: show a bar when training takes longer than two seconds, with the last epoch's
+            loss and validation accuracy block by block.
+        on_epoch: called with the history after every epoch. ``plots.LiveHistory()`` draws it.
         stop: an event; once set, training ends after the current step.
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
@@ -189,6 +108,9 @@ def fit(
             better of the two on a CUDA device, float32 elsewhere.
         channels_last: lay images out as (H, W, C) in memory, which GPUs and some CPUs prefer.
         compile: let ``torch.compile`` make each block's body faster; the first steps take longer.
+        pipeline: for ``sff``, how many processes on the CPU share the blocks, and torch's threads;
+            the weights stay those of one process with as many threads as each of them has. See
+            ``pipeline.fit_pipeline``, also for several GPUs.
 
     On a CUDA device the training images are kept there if they take half of its free memory or
     less, and augmented there. In a process group (torchrun) every process learns from its part of
@@ -218,13 +140,20 @@ def fit(
     check_known(schedule, SCHEDULES, "schedule")
     check_known(augment, (None, *AUGMENTATIONS), "augment")
     rule_class = get_rule(rule)
+    if pipeline is not None:
+        _check_pipeline(rule, device, {
+            "stop": stop is not None, "precision": precision not in ("float32", "auto"),
+            "channels_last": channels_last, "compile": compile,
+        })  # fmt: skip
+        check_count(pipeline, "pipeline")
+        return fit_pipeline(
+            model, train, valid, processes=pipeline, epochs=epochs, batch_size=batch_size, lr=lr,
+            weight_decay=weight_decay, schedule=schedule, label_smoothing=label_smoothing,
+            augment=augment, seed=seed, threads=max(1, torch.get_num_threads() // pipeline),
+            progress=progress, on_epoch=on_epoch, checkpoint=checkpoint,
+        )  # fmt: skip
     train = as_data_set(train, "train")
-    if train.x.dim() != 4 and (augment is not None or channels_last):
-        option = "channels_last=True" if augment is None else f'augment="{augment}"'
-        raise ValueError(
-            f"{option} is for images (N, C, H, W), and train has shape {tuple(train.x.shape)}; "
-            "leave it out."
-        )
+    check_image_options(train.x, augment, channels_last)
     if isinstance(valid, DataSet) and not len(valid):
         valid = None  # load(..., validation=0)
     valid = None if valid is None else as_data_set(valid, "valid")
@@ -317,6 +246,7 @@ def fit(
                 row = {"epoch": epoch + 1, "complete": False} | meter.row()
             if meter.steps:
                 history.rows.append(row)
+                bar.set_postfix_str(_so_far(row), refresh=False)
             if saved is not None and history.stopped is None and not team.rank:
                 saved.save()
             if on_epoch is not None:
@@ -325,6 +255,21 @@ def fit(
                 break
     model.eval()
     return history
+
+
+def _check_pipeline(rule: str, device: str, without: dict[str, bool]) -> None:
+    if rule != "sff":
+        raise ValueError(
+            f'pipeline is for rule="sff", whose blocks need nothing from later ones, not for '
+            f'"{rule}"; leave it out.'
+        )
+    if device not in ("auto", "cpu"):
+        raise ValueError(
+            f'pipeline works on the CPU, not on device="{device}"; call fit_pipeline with devices=.'
+        )
+    for name, given in without.items():
+        if given:
+            raise ValueError(f"pipeline does not work with {name}; leave one of them out.")
 
 
 class _Meter:
@@ -348,6 +293,21 @@ class _Meter:
         return row
 
 
+def _so_far(row: dict) -> str:
+    """An epoch's figures, block by block, for the progress bar."""
+
+    def each(values: list[float], form: str) -> str:
+        shown = [form.format(value) for value in values]
+        return " ".join(shown if len(shown) <= 6 else [*shown[:2], "…", *shown[-2:]])
+
+    text = f"loss {each(row['train_loss'], '{:.3g}')}"
+    if "valid_accuracy" in row:
+        text += f", validation {each(row['valid_block_accuracy'], '{:.0%}')}"
+        if len(row["valid_block_accuracy"]) > 1:
+            text += f", vote {row['valid_accuracy']:.1%}"
+    return text
+
+
 def _validation(result: Evaluation) -> dict:
     return {
         "valid_accuracy": result.accuracy,
@@ -369,25 +329,6 @@ def _divergence(losses: Tensor, epoch: int, lr: float) -> str:
         f"the loss of block {block} is no longer finite in epoch {epoch + 1}; training stopped and "
         f"the history up to here is kept. Try a learning rate below lr={lr:g}."
     )
-
-
-def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -> DataSet:
-    """A DataSet as it is; a pair of tensors (x, y) as one, its values unchanged.
-
-    Raises ValueError or TypeError for anything else and for samples that are empty or not finite.
-    """
-    if not isinstance(data, DataSet):
-        if not (isinstance(data, tuple) and len(data) == 2):
-            raise TypeError(
-                f"{argument} must be a DataSet or a pair of tensors (x, y), not "
-                f"{type(data).__name__}; see sff_teach.load."
-            )
-        x, y = data
-        check_samples(x, f"{argument} x")
-        channels = x.shape[1]
-        data = from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=argument)
-    check_samples(data.x, f"{argument}.x")
-    return data
 
 
 def _as_network(model: nn.Module, data: DataSet, device: torch.device) -> SFF | FFNetwork:

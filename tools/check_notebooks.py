@@ -27,7 +27,7 @@ from nbformat.validator import iter_validate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
-from tools.bootstrap_cell import BOOTSTRAP, REPOSITORY  # noqa: E402
+from tools.bootstrap_cell import BOOTSTRAP, COLAB, colab_address  # noqa: E402
 
 MAX_BYTES = 1_500_000
 MAX_SECONDS = 90  # of one run of a notebook, on two cores
@@ -36,13 +36,17 @@ TAGS = {"raises-exception", "nbval-check-output", "hide-input", "exercise", "sol
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "sff_teach"}
 CELL_METADATA = {"tags", "jupyter", "cellView", "nbgrader", "editable", "deletable"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-COLAB = "https://colab.research.google.com/github/"
 
 # Picture data in HTML: random letters, in which any pattern may turn up by chance.
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a traceback in a terminal or notebook
 _TOP_FOLDERS = "home|Users|root|work|tmp|var|private|opt|usr|mnt|srv|builds|content"
 MACHINE_PATH = re.compile(rf"(?<![\w.~/…-])(?:/(?:{_TOP_FOLDERS})/|[A-Z]:\\+Users\\)[^\s\"'<>]*")
+
+# A self-check answer; without the empty line Markdown would not see what stands inside.
+ANSWER = re.compile(
+    r"(?s)<details><summary>(?=\S)(.+?)</summary>\n\n\*\*(Right|No|Not quite)\.\*\* (.*?)</details>"
+)
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
@@ -59,23 +63,45 @@ class Link(NamedTuple):
 
 
 class _Tags(HTMLParser):
-    """Collects pictures, links and anchors of a piece of HTML."""
+    """Collects pictures, links and anchors of a piece of HTML.
+
+    A picture gets the text of its figure's caption as `caption`, empty if it has none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.images: list[dict] = []
+        self._figure: list[dict] = []  # pictures of the open <figure>
+        self._in_figure = self._in_caption = False
         self.links: list[str] = []
         self.anchors: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         attributes = dict(attrs)
         if tag == "img":
-            self.images.append(attributes)
+            self.images.append(attributes | {"caption": ""})
+            if self._in_figure:
+                self._figure.append(self.images[-1])
+        if tag == "figure":
+            self._in_figure, self._figure = True, []
+        if tag == "figcaption":
+            self._in_caption = True
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
         for key in ("id", "name"):
             if attributes.get(key):
                 self.anchors.append(attributes[key])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "figure":
+            self._in_figure = False
+        if tag == "figcaption":
+            self._in_caption = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_caption:
+            for image in self._figure:
+                image["caption"] += data
 
 
 class Page:
@@ -288,6 +314,8 @@ def output_problems(cell) -> Iterator[str]:
         for image in tags.images:
             if not (image.get("alt") or "").strip():
                 yield "<img> without alt text in an output"
+            if not image["caption"].strip():
+                yield "a picture without a caption; use plots.show(fig, alt=…, caption=…)"
         for text in output_texts(output):
             text = COLOUR.sub("", EMBEDDED_DATA.sub("", text))
             for path in MACHINE_PATH.findall(text)[:1]:
@@ -326,7 +354,10 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
         if not re.search(pattern, opening, re.IGNORECASE):
             yield 0, f"the opening does not say {what}"
     if first_code == len(cells) or cells[first_code].source != BOOTSTRAP:
-        yield first_code + 1, "the first code cell is not that of tools/bootstrap_cell.py"
+        yield (
+            first_code + 1,
+            "the first code cell is not that of tools/bootstrap_cell.py; run make stamp",
+        )
 
     exercises = list(exercise_sections(notebook))
     if len(exercises) < 2:
@@ -345,6 +376,8 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     if not boxes:
         yield 0, "no cell holds claim, evidence and verdict"
 
+    yield from question_problems(notebook)
+
     summary = [h.cell for h in page.headings if h.text.strip().lower().startswith("summary")]
     if not summary:
         yield 0, 'no heading "Summary"'
@@ -354,12 +387,50 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     ):
         yield summary[-1], "no link onward after the summary"
 
-    colab = f"{COLAB}{REPOSITORY.partition('.com/')[2]}/blob/"
-    for link in page.links:
-        if link.url.startswith(COLAB) and not (
-            link.url.startswith(colab) and link.url.endswith(f"/notebooks/{path.name}")
-        ):
-            yield link.cell, f"the Colab link leads elsewhere: {link.url}"
+    colab = [link for link in page.links if link.url.startswith(COLAB)]
+    if not any(link.cell == 1 for link in colab):
+        yield 1, "no Colab link below the title; run make stamp"
+    for link in colab:
+        if link.url != colab_address(place_in_repository(path)):
+            yield link.cell, f"the Colab link leads elsewhere; run make stamp: {link.url}"
+
+
+def place_in_repository(path: Path) -> str:
+    """Return where a notebook stands, or would stand, in the repository."""
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if ROOT in path.parents else f"notebooks/{path.name}"
+
+
+def question_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield what the self-check questions before the summary lack.
+
+    A question is a paragraph that begins with a bold letter; its answers are <details>, whose text
+    begins with the verdict and goes on with the reason.
+    """
+    text, number = "", 0
+    for count, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown":
+            text += cell.source + "\n\n"
+            number = number or ("## Check yourself\n" in cell.source and count) or 0
+    section = re.search(r"(?ms)^## Check yourself\n(.*?)^## (\w+)", text)
+    if not section or section[2] != "Summary":
+        yield 0, 'no section "Check yourself" right before the summary'
+        return
+    letters = re.split(r"(?m)^\*\*([A-Z])\.\*\* ", section[1])[1:]
+    questions = dict(zip(letters[::2], letters[1::2]))
+    if len(questions) < 3:
+        yield number, f"{len(questions)} self-check questions; at least 3"
+    for letter, question in questions.items():
+        answers = ANSWER.findall(question)
+        if len(answers) < 3 or len(answers) != question.count("<details"):
+            yield number, f"question {letter}: at least 3 answers, each in <details> with a verdict"
+        if [verdict for _, verdict, _ in answers].count("Right") != 1:
+            yield number, f"question {letter}: exactly one answer begins with **Right.**"
+        for answer, _, reason in answers:
+            if re.search(r"[$`*]", answer):
+                yield number, f"question {letter}: Markdown is not seen in a summary: {answer!r}"
+            if len(reason.split()) < 4:
+                yield number, f"question {letter}: no reason given behind {answer!r}"
 
 
 def exercise_sections(notebook) -> Iterator[tuple[int, str]]:

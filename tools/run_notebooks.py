@@ -2,9 +2,10 @@
 
     python tools/run_notebooks.py [notebooks/05_….ipynb …]      without names: all of them
 
-Each notebook gets the bootstrap cell of tools/bootstrap_cell.py, is run from top to bottom in a
-fresh kernel, and is written back only if every cell did what it should: an error (except in a cell
-tagged raises-exception, which must raise) or a file that grew too large leaves it as it was.
+Each notebook gets the bootstrap cell and the Colab link of tools/bootstrap_cell.py, is run from top
+to bottom in a fresh kernel, and is written back only if every cell did what it should: an error
+(except in a cell tagged raises-exception, which must raise) or a file that grew too large leaves it
+as it was.
 Cell ids stay. What differs from run to run or from machine to machine goes: progress bars, widget
 state, paths, addresses. A live widget is replaced by a still of what it showed. The version of the
 package, the seconds taken and the hash of the source that ran are kept in `metadata.sff_teach`, and
@@ -31,15 +32,15 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat.reader import NotJSONError  # noqa: E402
 
 import sff_teach  # noqa: E402
-from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY  # noqa: E402
+from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link  # noqa: E402
 from tools.check_notebooks import (  # noqa: E402
     CELL_METADATA,
-    COLAB,
     COLOUR,
     EMBEDDED_DATA,
     MAX_BYTES,
     WIDGET_VIEW,
     check_notebook,
+    place_in_repository,
     source_sha256,
 )
 
@@ -54,8 +55,8 @@ class NotebookError(Exception):
     """A notebook that cannot be kept as it ran; the message is one sentence."""
 
 
-def prepare(notebook) -> None:
-    """Write the bootstrap cell and the repository's address in, and clear what an old run left."""
+def prepare(notebook, path: Path) -> None:
+    """Write the bootstrap cell and the Colab link in, and clear what an old run left."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if not code or not code[0].source.startswith(MARK):
         raise NotebookError(
@@ -65,11 +66,10 @@ def prepare(notebook) -> None:
     code[0].source = BOOTSTRAP
     for cell in code:
         cell.outputs, cell.execution_count = [], None
-    address = COLAB + REPOSITORY.partition(".com/")[2] + "/blob/"
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(rf"{re.escape(COLAB)}[^/]+/[^/]+/blob/", address, cell.source)
+    opening = notebook.cells[0]
+    opening.source = with_colab_link(opening.source, place_in_repository(path))
 
 
 def execute(notebook, folder: Path) -> float:
@@ -217,7 +217,7 @@ def run_notebook(path: Path) -> float:
     """Run one notebook and write it back; return the seconds taken."""
     notebook = nbformat.read(path, as_version=4)
     notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
-    prepare(notebook)
+    prepare(notebook, path)
     seconds = execute(notebook, path.parent)
     tidy(notebook, seconds)
     text = nbformat.writes(notebook) + "\n"

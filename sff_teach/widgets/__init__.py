@@ -14,7 +14,13 @@ from ._fraction import (
     run_fraction,
     stored_curves,
 )
-from ._goodness import GoodnessExplorer, draw_goodness_split, goodness_explorer, goodness_split
+from ._goodness import (
+    GoodnessExplorer,
+    draw_goodness_grid,
+    draw_goodness_split,
+    goodness_explorer,
+    goodness_split,
+)
 from ._inspector import (
     Inspector,
     InspectorResult,
@@ -49,6 +55,7 @@ __all__ = [
     "describe_layers",
     "draw_cost",
     "draw_fraction",
+    "draw_goodness_grid",
     "draw_goodness_split",
     "draw_inspector",
     "draw_layers",

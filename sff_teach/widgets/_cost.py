@@ -150,16 +150,17 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
         title=["A step, over backprop's", "Saved for backward, MB"],
         xlabel=["saved bytes ÷ backprop's", "block at work"], ylabel=["FLOPs ÷ backprop's", ""],
     )  # fmt: skip
+    numbers = []
     for number, one in enumerate(kept, 1):
         for step in STEPS:
             if step != "backprop":
                 at = one.ratio(step, "saved"), one.ratio(step, "flops")
                 plane.plot(*at, **LOOK[step], markersize=5, alpha=0.5, linestyle="none")
-                plane.annotate(f"{number}", at, xytext=(5, 3), textcoords="offset points",
-                               fontsize=8, color=plots.GREY)  # fmt: skip
+                numbers.append((*at, f"{number}", plots.GREY))
     for step in STEPS:
         at = result.ratio(step, "saved"), result.ratio(step, "flops")
         plane.plot(*at, **LOOK[step], markersize=10, linestyle="none", label=step)
+        numbers.append((*at, "", plots.GREY))
     plane.axhline(1, color=plots.GREY, linewidth=0.8, linestyle=":")
     plane.axvline(1, color=plots.GREY, linewidth=0.8, linestyle=":")
     points = (result, *kept)
@@ -168,7 +169,7 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
     plane.set_xlim(0, max(1.15, 1.1 * right))
     plane.set_ylim(min(0.5, 0.9 * min(o.ratio(s, "flops") for o in points for s in STEPS)),
                    max(1.7, 1.1 * top))  # fmt: skip
-    plane.legend(loc="best", fontsize=8)
+    plane.legend(loc="best", fontsize=9)
 
     at_work = [saved / 1e6 for saved in result.saved_by_block]
     places = range(1, len(at_work) + 1)
@@ -180,6 +181,7 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
     blocks.text(0.98, 1.01 * whole, "backprop, whole network", ha="right", va="bottom",
                 transform=blocks.get_yaxis_transform(), fontsize=9)  # fmt: skip
     blocks.grid(axis="x", visible=False)
+    plots.number_marks(plane, numbers)
     return fig
 
 
@@ -201,6 +203,11 @@ def describe_cost(result: CostResult) -> str:
     )
 
 
+def _rounded(value: float) -> str:
+    """Three digits, without powers of ten: 1.93, 22.3, 3,410."""
+    return f"{float(f'{value:.3g}'):,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
 class CostExplorer(InstantPanel):
     """The widget of ``cost_explorer``: ``box`` is displayed, ``results`` are the kept ones."""
 
@@ -217,7 +224,7 @@ class CostExplorer(InstantPanel):
             "batch": dropdown("batch", {str(b): b for b in BATCHES}, 64),
         }
         super().__init__(controls, [], results, "sff-cost")
-        controls["network"].observe(self._on_network, "value")
+        controls["network"].observe(self._guarded(self._on_network), "value")
 
     def _on_network(self, change) -> None:
         self.controls["width"].disabled = change["new"] != "cnn"
@@ -237,8 +244,8 @@ class CostExplorer(InstantPanel):
     def summary(self, result: CostResult) -> str:
         """Backprop's own counts, and SFF's share of them."""
         return (
-            f"Backprop: {result.flops['backprop'] / 1e9:.3g} GFLOPs and "
-            f"{result.saved['backprop'] / 1e6:.3g} MB a step. SFF: "
+            f"Backprop: {_rounded(result.flops['backprop'] / 1e9)} GFLOPs and "
+            f"{_rounded(result.saved['backprop'] / 1e6)} MB a step. SFF: "
             f"{result.ratio('SFF', 'flops'):.2f} × and {result.ratio('SFF', 'saved'):.2f} ×."
         )
 
@@ -250,14 +257,15 @@ def cost_explorer(results: Sequence[CostResult] | None = None) -> CostExplorer:
     the explorer.
     """
     results = [run_cost(), run_cost(classes=1000)] if results is None else list(results)
+    explorer = CostExplorer(results)
     if results:
-        text = describe_cost(results[-1])
+        text, fig = describe_cost(results[-1]), draw_cost(results[-1], results[:-1])
+        explorer.offer(fig)
         plots.show(
-            draw_cost(results[-1], results),
+            fig,
             alt="Left: FLOPs against saved bytes, over backprop's, for SFF and checkpointed "
             f"backprop. Right: SFF's saved megabytes by block, and backprop's as a line. {text}",
             caption=f"Counted, not timed. Large marks: {text}",
         )
-    explorer = CostExplorer(results)
     display_box(explorer.box)
     return explorer

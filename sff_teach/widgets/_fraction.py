@@ -165,13 +165,13 @@ def draw_fraction(
             where, means, yerr=means - lows, capsize=3, elinewidth=1.2, alpha=0.55, **look.line
         )
         labels.append((where[-1], means[-1], look.label, look.colour))
+    numbers = []
     for number, one in enumerate(results, 1):
         look = plots.rule_style(one.recipe.rule)
         y = 100 * one.accuracy
         ax.plot(one.images, y, marker=look.marker, markersize=10, color=look.colour,
                 markeredgecolor=plots.INK, linestyle="none")  # fmt: skip
-        ax.annotate(f"{number}", (one.images, y), xytext=(8, 5), textcoords="offset points",
-                    fontsize=10, color=plots.INK)  # fmt: skip
+        numbers.append((one.images, y, f"{number}", plots.INK))
     if history is not None and history.rows:
         ax.set_title(f"training: epoch {len(history.rows)} of {history.settings['epochs']}")
     ax.set_xscale("log")
@@ -180,6 +180,7 @@ def draw_fraction(
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.minorticks_off()
     plots.end_labels(ax, labels)
+    plots.number_marks(ax, numbers)
     return fig
 
 
@@ -215,7 +216,7 @@ class FractionExplorer(TrialsPanel):
             "seed": dropdown("seed", {str(n): n for n in SEEDS}),
         }
         super().__init__(controls, [], results, "sff-fraction")
-        self.controls["rule"].observe(self._on_rule, "value")
+        self.controls["rule"].observe(self._guarded(self._on_rule), "value")
 
     def _on_rule(self, change) -> None:
         self.controls["blocks"].disabled = change["new"].startswith("bp")
@@ -251,14 +252,15 @@ def fraction_explorer(results: Sequence[FractionResult] | None = None) -> Fracti
     """
     if results is None:
         results = [run_fraction(rule=rule) for rule in ("bp", "sff")]
-    text = describe_fraction(results)
+    explorer = FractionExplorer(results)
+    text, fig = describe_fraction(results), draw_fraction(results)
+    explorer.offer(fig)
     plots.show(
-        draw_fraction(results),
+        fig,
         alt="Learning curves: test accuracy against training images for backprop, backprop with a "
         f"goodness head, deep supervision and SFF, with single trials as larger marks. {text}",
         caption="Stored curves: mean and 95 % interval of five seeds. Larger marks: single trials. "
         f"{text}",
     )
-    explorer = FractionExplorer(results)
     display_box(explorer.box)
     return explorer

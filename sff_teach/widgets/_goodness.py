@@ -1,9 +1,11 @@
 """The goodness explorer: move a threshold through the goodness of positives and negatives."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ipywidgets
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,6 +16,10 @@ from ..goodness import mean_squares, sum_squares
 from ._panel import STYLE, InstantPanel, button, display_box, dropdown, layout
 
 GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
+LOOK = {  # other colours than the positives' and negatives'
+    "sum": {"color": plots.OKABE_ITO["purple"], "marker": "s"},
+    "mean": {"color": plots.OKABE_ITO["green"], "marker": "o"},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +93,59 @@ def goodness_split(
     return GoodnessSplit(kind, float(theta), positive, negative)
 
 
-def draw_goodness_split(split: GoodnessSplit) -> Figure:
-    """Draw the two distributions and the threshold."""
-    label = GOODNESS[split.kind][0]
-    fig = plots.draw_goodness(
-        split.positive, split.negative, split.theta, xlabel=f"goodness g ({label})"
-    )
-    low, high = fig.axes[0].get_xlim()
-    if not low <= split.theta <= high:
-        side = "left" if split.theta < low else "right"
-        fig.axes[0].set_title(f"The threshold θ = {split.theta:.3g} lies {side} of all this")
+@plots.style()
+def draw_goodness_split(
+    split: GoodnessSplit,
+    kept: Sequence[GoodnessSplit] = (),
+    span: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw the two distributions with the threshold, and how many answers a threshold gets right.
+
+    `kept`: earlier splits, of either goodness, small and numbered. `span`: ends of the axis of
+    thresholds; None takes what is needed.
+    """
+    fig, (left, right) = plots.new_figure(
+        plots.WIDTH, 3.8, ncols=2, width_ratios=[1.9, 1], title=["", "Right answers, %"],
+        xlabel=["", "threshold θ"],
+    )  # fmt: skip
+    plots.draw_goodness(
+        split.positive, split.negative, split.theta, ax=left,
+        xlabel=f"goodness g ({GOODNESS[split.kind][0]})",
+    )  # fmt: skip
+    right.set_xscale("log")
+    thetas = [one.theta for one in (split, *kept)]
+    right.set_xlim(span or (min(thetas) / 5, max(thetas) * 5))
+    right.set_ylim(44, 103)
+    right.axhline(50, color=plots.GREY, linewidth=1, linestyle=(0, (1, 1.3)))
+    right.text(0.98, 49.2, "guessing", transform=right.get_yaxis_transform(), ha="right", va="top",
+               fontsize=9, color=plots.GREY)  # fmt: skip
+    for one in kept:
+        right.plot(one.theta, 100 * one.right, **LOOK[one.kind], markersize=6, linestyle="none")
+    right.plot(split.theta, 100 * split.right, **LOOK[split.kind], markersize=10, linestyle="none",
+               markeredgecolor=plots.INK)  # fmt: skip
+    for kind in dict.fromkeys(one.kind for one in (split, *kept)):
+        right.plot([], [], **LOOK[kind], markersize=6, linestyle="none", label=GOODNESS[kind][0])
+    right.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, borderaxespad=0,
+                 columnspacing=1, handletextpad=0.2)  # fmt: skip
+    plots.number_marks(
+        right,
+        [(one.theta, 100 * one.right, f"{i}" if i else "", LOOK[one.kind]["color"])
+         for i, one in enumerate((split, *kept))],
+    )  # fmt: skip
+    return fig
+
+
+@plots.style()
+def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
+    """Draw splits side by side: what there is to see without moving anything."""
+    rows, columns = len(splits), max(map(len, splits))
+    fig, axes = plots.new_figure(plots.WIDTH, 3.5 * rows, rows, columns)
+    for ax, split in zip(np.atleast_1d(axes).flat, [one for row in splits for one in row]):
+        plots.draw_goodness(
+            split.positive, split.negative, split.theta, ax=ax,
+            xlabel=f"goodness g ({GOODNESS[split.kind][0]})",
+            title=f"{GOODNESS[split.kind][0].capitalize()}: {split.right:.0%} right",
+        )  # fmt: skip
     return fig
 
 
@@ -112,6 +161,7 @@ class GoodnessExplorer(InstantPanel):
         first = goodness_split(positive_h, negative_h, kind, theta)
         self.kind = dropdown("goodness", {name: key for key, (name, _) in GOODNESS.items()}, kind)
         low, high = _decades(positive_h, negative_h, first.theta)
+        self.span = 10.0**low, 10.0**high
         self.theta = ipywidgets.FloatLogSlider(
             value=first.theta,
             base=10,
@@ -128,7 +178,7 @@ class GoodnessExplorer(InstantPanel):
         super().__init__(
             {"kind": self.kind, "theta": self.theta}, [self.middle], [], "sff-goodness"
         )
-        self.middle.on_click(self._on_middle)
+        self.middle.on_click(self._guarded(self._on_middle))
         self.update()
 
     def __repr__(self) -> str:
@@ -145,11 +195,15 @@ class GoodnessExplorer(InstantPanel):
 
     def draw(self, result: GoodnessSplit) -> Figure:
         """``draw_goodness_split``."""
-        return draw_goodness_split(result)
+        return draw_goodness_split(result, self.results, self.span)
 
     def describe(self) -> str:
         """What the figure shows."""
-        return f"Histograms of goodness of positives and negatives, and the threshold. {self.split}"
+        kept = "".join(f" Kept {i}: {one}" for i, one in enumerate(self.results, 1))
+        return (
+            "Histograms of goodness of positives and negatives, and the threshold; beside them the "
+            f"share of right answers against the threshold. {self.split}{kept}"
+        )
 
     def summary(self, result: GoodnessSplit) -> str:
         """Threshold and shares."""
@@ -175,16 +229,30 @@ def goodness_explorer(
 ) -> GoodnessExplorer:
     """Show the goodness of positives and negatives as a figure, then a widget that moves θ.
 
-    Args as for ``goodness_split``: (B, D) activations. Returns the explorer.
+    The figure has both kinds of goodness, `kind` first, each with `theta` and with a threshold in
+    the middle between the medians. Args as for ``goodness_split``: (B, D) activations. Returns the
+    explorer.
     """
     explorer = GoodnessExplorer(positive_h, negative_h, kind, theta)
+    splits = [
+        [
+            goodness_split(positive_h, negative_h, one, where)
+            for where in (explorer.split.theta, None)
+        ]
+        for one in sorted(GOODNESS, key=lambda one: one != kind)
+    ]
+    text = " ".join(f"{GOODNESS[one.kind][0].capitalize()}, {one}" for row in splits for one in row)
+    fig = draw_goodness_grid(splits)
     plots.show(
-        draw_goodness_split(explorer.split),
-        alt="Histograms of goodness for positive and negative samples, with a vertical line at the "
-        f"threshold. {explorer.split}",
-        caption=f"Goodness as the {GOODNESS[kind][0]}. {explorer.split}",
+        fig,
+        alt="Four panels, each with histograms of goodness for positive and negative samples and a "
+        f"vertical line at the threshold. {text}",
+        caption=f"Above the {GOODNESS[kind][0]}, below the other goodness of the same activations. "
+        "Left the same number as threshold in both; right a threshold in the middle between the "
+        f"medians. {text}",
     )
-    explorer.picture.hide()  # until something is moved: it is shown just above
+    explorer.picture.hide()  # until something is moved
     explorer.caption.value = ""
+    explorer.offer(fig)
     display_box(explorer.box)
     return explorer

@@ -186,7 +186,7 @@ def draw_inspector(result: InspectorResult) -> Figure:
             vote = view.votes[k]
             mark = "" if result.label is None else (" ✓" if vote == result.label else " ✗")
             ax.set_title(f"{k + 1}: {_short(result.classes[vote])}{mark}", fontsize=9)
-            ax.set_xlabel(f"{_short(result.classes[shown])} {one.mean():.2g}", fontsize=8)
+            ax.set_xlabel(f"{_short(result.classes[shown])} {one.mean():.2g}", fontsize=9)
         _draw_running(curves, view, result, position)
         if i == rows - 1:
             curves.set_xlabel("blocks so far")
@@ -262,10 +262,10 @@ class Inspector(InstantPanel):
             layout=layout(width="170px"),
         )  # fmt: skip
         super().__init__(controls, [self.mistake, self.upload, self.invert], results, "sff-inspect")
-        self.mistake.on_click(self._on_mistake)
-        self.upload.observe(self._on_upload, "value")
-        self.invert.observe(self._on_invert, "value")
-        controls["number"].observe(self._on_number, "value")
+        self.mistake.on_click(self._guarded(self._on_mistake))
+        self.upload.observe(self._guarded(self._on_upload), "value")
+        self.invert.observe(self._guarded(self._on_invert), "value")
+        controls["number"].observe(self._guarded(self._on_number), "value")
 
     def run(self, number: int, evidence: str) -> InspectorResult:
         """``run_inspector`` of the picked or the uploaded image."""
@@ -332,13 +332,14 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Ins
     Args as for ``run_inspector``. Returns the inspector.
     """
     result = run_inspector(models, data, number)
-    text = describe_inspector(result)
+    text, fig = describe_inspector(result), draw_inspector(result)
     plots.show(
-        draw_inspector(result),
+        fig,
         alt="A row per network: the image, the goodness map of every block for one class, and the "
         f"vote of the blocks so far. {text}",
         caption=f"Over a map: what that block alone would choose. {text}",
     )
     made = Inspector(models, data, number=number)
+    made.offer(fig)
     display_box(made.box)
     return made

@@ -259,7 +259,7 @@ def _draw_run(loss, depth, history):
 
 
 def _draw_trials(ax, results, judge):
-    lines, shown = {}, set()
+    lines, shown, numbers = {}, set(), []
     for number, one in enumerate(results, 1):
         rest = (one.rule, one.layers, one.kernel_size, one.images, one.epochs, one.seed)
         lines.setdefault(rest, []).append((one.blocks, 100 * one.accuracy(judge), number))
@@ -271,9 +271,8 @@ def _draw_trials(ax, results, judge):
         points = sorted(points)
         x, y = [blocks + aside for blocks, *_ in points], [accuracy for _, accuracy, _ in points]
         ax.plot(x, y, **look.line, linewidth=1.2, markersize=7, alpha=0.9, label=label)
-        for at, height, (*_, number) in zip(x, y, points, strict=True):
-            ax.annotate(f"{number}", (at, height), xytext=(6, 3), textcoords="offset points",
-                        fontsize=9, color=plots.ink(look.colour))  # fmt: skip
+        numbers += [(at, height, f"{number}", look.colour)
+                    for at, height, (*_, number) in zip(x, y, points)]  # fmt: skip
     ax.set_xlim(0.5, len(WIDTHS) + 0.5)
     ax.set_xticks(range(1, len(WIDTHS) + 1))
     if lines:
@@ -283,6 +282,7 @@ def _draw_trials(ax, results, judge):
         half = max(5.0, 0.65 * (max(heights) - min(heights)))
         ax.set_ylim(middle - half, middle + half)
         ax.legend(loc="best")
+        plots.number_marks(ax, numbers)
     else:
         _say_empty(ax, "no trial yet")
 
@@ -341,9 +341,9 @@ class LayersExplorer(TrialsPanel):
         }
         self.judge = dropdown("judge by", {label: key for key, label in JUDGES.items()})
         super().__init__(controls, [self.judge], results, "sff-layers")
-        self.controls["layers"].observe(self._on_layers, "value")
-        self.controls["rule"].observe(self._on_rule, "value")
-        self.judge.observe(self._on_judge, "value")
+        self.controls["layers"].observe(self._guarded(self._on_layers), "value")
+        self.controls["rule"].observe(self._guarded(self._on_rule), "value")
+        self.judge.observe(self._guarded(self._on_judge), "value")
 
     def _on_layers(self, change) -> None:
         self.controls["blocks"].max = change["new"]
@@ -389,14 +389,15 @@ def layers_explorer(
     `results` are all trials so far.
     """
     results = starting_results(data=data) if results is None else list(results)
+    explorer = LayersExplorer(results, data)
     if results:
-        text = describe_layers(results)
+        text, fig = describe_layers(results), draw_layers(results)
+        explorer.offer(fig)
         plots.show(
-            draw_layers(results),
+            fig,
             alt="Three panels: the last trial's training loss per epoch, its accuracy by block, "
             f"and the accuracy of every trial against its number of blocks. {text}",
             caption=f"Validation accuracy, one seed per trial. {text}",
         )
-    explorer = LayersExplorer(results, data)
     display_box(explorer.box)
     return explorer

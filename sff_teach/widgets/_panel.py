@@ -6,6 +6,7 @@ prints. Works with ipywidgets 7.7 and 8.
 
 import base64
 import csv
+import functools
 import html
 import io
 import threading
@@ -25,7 +26,8 @@ class Panel:
     """A widget whose controls make results, keeps them until Clear, and offers them as files.
 
     ``box`` is what is displayed, ``results`` are the trials. A subclass says how to draw and
-    describe them, and which button adds one.
+    describe them, and which button adds one. ``error`` is the last exception, which the reader saw
+    as one sentence: ``raise explorer.error`` says where it came from.
 
     Args:
         controls: name of an argument of ``run`` → its widget.
@@ -46,8 +48,9 @@ class Panel:
         file: str,
     ):
         self.controls, self.results, self.file = controls, list(results), file
+        self.error: Exception | None = None
         self.clear = button("Clear", "trash", "Forget all trials")
-        self.clear.on_click(self._on_clear)
+        self.clear.on_click(self._guarded(self._on_clear))
         self.status = ipywidgets.HTML()
         self.network, self.picture = Picture(), Picture()
         self.caption, self.table, self.save = (ipywidgets.HTML() for _ in range(3))
@@ -94,6 +97,32 @@ class Panel:
         """What the controls say, as arguments for ``run``."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def offer(self, fig: Figure) -> None:
+        """Offer a figure to be saved that is shown elsewhere: above the widget."""
+        self.picture.png = plots.png(fig)
+        self._list_trials()
+
+    def _guarded(self, callback: Callable) -> Callable:
+        """A callback whose exceptions become one red sentence; they would vanish into a log."""
+
+        @functools.wraps(callback)
+        def guarded(*args):
+            try:
+                return callback(*args)
+            except Exception as error:
+                self._say_error(error)
+
+        return guarded
+
+    def _say_error(self, error: Exception) -> None:
+        self.error = error
+        text = next(iter(str(error).strip().splitlines()), "")
+        if not text or not isinstance(error, ValueError | TypeError | RuntimeError | OSError):
+            text = f"{type(error).__name__}: {text}".removesuffix(
+                ": "
+            )  # KeyError says its key only
+        self._say(text, error=True)
+
     def _say(self, text: str, error: bool = False) -> None:
         colour = plots.ink(plots.OKABE_ITO["vermillion"]) if error else "inherit"
         text = f"<b>Error:</b> {html.escape(text)}" if error else html.escape(text)
@@ -101,19 +130,22 @@ class Panel:
 
     def _on_clear(self, button) -> None:
         self.results.clear()
-        self._list_trials()
-        self._say("All trials are forgotten.")
         self.network.hide()
         self.picture.hide()
         self.caption.value = ""
+        self._list_trials()
+        self._say("All trials are forgotten.")
 
     def _list_trials(self) -> None:
         rows = self.rows()
         self.table.value = trials_html(rows, self.title)
-        links = [save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")]
+        links = []
+        if rows:
+            csv_bytes = trials_csv(rows).encode()
+            links.append(save_link(f"{self.file}.csv", "text/csv", csv_bytes, "CSV"))
         if self.picture.png:
             links.append(save_link(f"{self.file}.png", "image/png", self.picture.png, "picture"))
-        self.save.value = " · ".join(links) if rows else ""
+        self.save.value = " · ".join(links)
 
 
 class TrialsPanel(Panel):
@@ -138,7 +170,7 @@ class TrialsPanel(Panel):
         self.progress = ipywidgets.FloatProgress(
             min=0, max=1, value=0, layout=layout(width="300px")
         )
-        self.train.on_click(self._on_train)
+        self.train.on_click(self._guarded(self._on_train))
         self.stop.on_click(lambda button: self._stop.set())
         super().__init__(controls, others, [self.train, self.stop], results, file)
         self._say("Choose, predict, then press Train.")
@@ -167,11 +199,12 @@ class TrialsPanel(Panel):
         if self.thread is not None and self.thread.is_alive():
             return  # one run at a time
         self._stop.clear()
+        thread = threading.Thread(target=self._work, args=(self.settings,), daemon=True)
         self._busy(True)
         self.progress.value = 0
         self._say("Training …")
-        self.thread = threading.Thread(target=self._work, args=(self.settings,), daemon=True)
-        self.thread.start()
+        self.thread = thread
+        thread.start()
 
     def _busy(self, busy: bool) -> None:
         self.train.disabled = self.clear.disabled = busy
@@ -193,7 +226,7 @@ class TrialsPanel(Panel):
             else:
                 self._say("Stopped. A run that was cut short is no trial.")
         except Exception as error:  # nobody would see it in a thread
-            self._say(str(error) or type(error).__name__, error=True)
+            self._say_error(error)
         finally:
             self._busy(False)
 
@@ -230,7 +263,7 @@ class InstantPanel(Panel):
     ):
         self.result = None
         self.keep = button("Keep", "plus", "Keep this result as a trial", "success")
-        self.keep.on_click(self._on_keep)
+        self.keep.on_click(self._guarded(self._on_keep))
         super().__init__(controls, others, [self.keep], results, file)
         for control in controls.values():
             control.observe(self.update, "value")
@@ -255,7 +288,7 @@ class InstantPanel(Panel):
             self._list_trials()
         except Exception as error:  # a callback's exception would go to a log
             self.result = None
-            self._say(str(error) or type(error).__name__, error=True)
+            self._say_error(error)
         self.keep.disabled = self.result is None
 
     def _on_keep(self, button) -> None:
@@ -290,7 +323,8 @@ def trials_html(rows: Sequence[dict], title: str) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td {cell}>{row[name]}</td>" for name in names) + "</tr>" for row in rows
     )
-    table = f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table>"
+    caption = f'<caption style="text-align:left">{title}</caption>'
+    table = f"<table>{caption}<tr>{head}</tr>{body}</table>"
     return (
         f'<div style="overflow-x:auto" tabindex="0" role="group" aria-label="{title}">{table}</div>'
     )
@@ -348,7 +382,8 @@ class Picture(ipywidgets.HTML):
         self.layout.display = "block"
 
     def hide(self) -> None:
-        """Show nothing, keep the bytes."""
+        """Show nothing and forget the figure."""
+        self.png, self.value = b"", ""
         self.layout.display = "none"
 
 

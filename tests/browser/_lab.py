@@ -1,8 +1,13 @@
 """What the browser tests do in JupyterLab: open, run, find an explorer, move its controls."""
 
+import base64
+import io
 import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 READY = """() => { const w = window.jupyterapp.shell.currentWidget;
@@ -69,13 +74,14 @@ def button(box: Locator, name: str) -> Locator:
     return box.locator("button").filter(has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
 
 
-def move_by_keyboard(box: Locator) -> list[str]:
-    """Move every control once by the keyboard and back; the kinds that were moved.
+def move_by_keyboard(box: Locator) -> Counter:
+    """Move every control once by the keyboard; how many of each kind were moved.
 
-    A control that does not answer fails.
+    A control that does not answer fails. The last list is moved first: the first one may make
+    others useless, as ResNet18 does the width.
     """
     page, moved = box.page, []
-    for select in box.locator("select").all():
+    for select in reversed(box.locator("select").all()):
         if select.is_disabled():
             continue
         before = select.input_value()
@@ -104,7 +110,7 @@ def move_by_keyboard(box: Locator) -> list[str]:
         page.keyboard.press("Space")
         assert tick.is_checked() != before, "a tick box does not answer"
         moved.append("tick")
-    return moved
+    return Counter(moved)
 
 
 def picture(box: Locator) -> str:
@@ -112,10 +118,37 @@ def picture(box: Locator) -> str:
     return box.locator("img:visible").last.get_attribute("src")
 
 
+def still_above(box: Locator) -> str:
+    """The address of the figure that the same cell showed before the explorer."""
+    cell = box.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea ')][1]")
+    return cell.locator("figure img").last.get_attribute("src")
+
+
 def wait_for_new_picture(box: Locator, before: str, seconds: int = 60) -> None:
-    """Wait until the explorer shows another picture."""
+    """Wait until the explorer shows another picture; also its pixels have to differ."""
     last = box.locator("img:visible").last
     expect(last).not_to_have_attribute("src", before, timeout=1000 * seconds)
+    old, new = pixels(before), pixels(picture(box))
+    # A few numbers in a picture of 1440 × 560 are some hundred pixels.
+    assert old.shape != new.shape or (old != new).any(2).sum() > 100
+
+
+def pixels(address: str) -> np.ndarray:
+    """(H, W, 3) of a picture inside its own address."""
+    content = base64.b64decode(address.partition("base64,")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def answer(page: Page, code: str) -> str:
+    """What the notebook's kernel prints when it is asked something beside the cells."""
+    ask = """async code => {
+        const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+        const future = kernel.requestExecute({code: code, store_history: false});
+        let printed = '';
+        future.onIOPub = m => { if (m.header.msg_type === 'stream') printed += m.content.text; };
+        await future.done;
+        return printed; }"""
+    return page.evaluate(ask, code)
 
 
 def axe_problems(page: Page, selector: str) -> list[str]:

@@ -29,6 +29,7 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
+WAIT = 60_000  # milliseconds
 OWN = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:|about:|chrome:")
 SETTINGS = {  # no news, no updates; every cell in the page, wherever it is scrolled to
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -44,6 +45,7 @@ def chromium():
     )
     if CHROMIUM is None:
         pytest.skip("There is no Chromium here; install it (Debian: apt-get install chromium).")
+    api.expect.set_options(timeout=WAIT)  # five seconds are too few where others work as well
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -113,12 +115,14 @@ def lab(chromium, tmp_path_factory):
 @pytest.fixture
 def page(chromium):
     """A page that notes errors and every address it asks for; both must stay clean."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    # High enough for a whole explorer: what lies outside is not in a screenshot.
+    context = chromium.new_context(viewport={"width": 1280, "height": 1500})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(WAIT)
     errors, foreign = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda r: None if OWN.match(r.url) else foreign.append(r.url))
+    for kind in ("request", "websocket"):
+        page.on(kind, lambda r: None if OWN.match(r.url) else foreign.append(r.url))
     yield page
     context.close()
     assert not errors, f"errors in the page: {errors}"

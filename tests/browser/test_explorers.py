@@ -1,6 +1,7 @@
 """The explorers in a real browser: by keyboard, with Stop, points that stay until Clear."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ pytest.importorskip("playwright", reason="Playwright is not installed; run make 
 from playwright.sync_api import expect
 
 from ._lab import (
+    answer,
     axe_problems,
     button,
     explorer,
@@ -17,6 +19,7 @@ from ._lab import (
     picture,
     press,
     run_all,
+    still_above,
     wait_for_new_picture,
     wait_until_settled,
 )
@@ -29,19 +32,32 @@ def ours(problems):
     return [p for p in problems if not (p.startswith(KNOWN[0]) and KNOWN[1] in p)]
 
 
+def saved(page, box, what):
+    """The content of a file that a link of the explorer saves."""
+    with page.expect_download() as download:
+        box.get_by_role("link", name=f"Save as {what}").click()
+    return download.value.path().read_bytes()
+
+
 def train_and_wait(box, trial):
     press(box, "Train")
     expect(box.locator('[role="status"]')).to_contain_text(f"Trial {trial}:", timeout=120_000)
 
 
 @pytest.mark.parametrize(
-    "notebook, seconds, slow",
+    "notebook, seconds, controls, slow",
     [
-        ("06_an_sff_cnn.ipynb", 300, {"images": "9,000", "epochs": "40"}),
-        ("09_small_data.ipynb", 300, {}),
+        (
+            "06_an_sff_cnn.ipynb",
+            300,
+            {"list": 6, "slider": 2},
+            {"images": "9,000", "epochs": "40"},
+        ),
+        ("09_small_data.ipynb", 300, {"list": 3, "slider": 2}, {}),
     ],
+    ids=["06", "09"],
 )
-def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, seconds, slow):
+def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, seconds, controls, slow):
     open_notebook(page, lab, f"notebooks/{notebook}")
     run_all(page, seconds)
     box = explorer(page, "Train")
@@ -50,12 +66,13 @@ def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, second
     trials = rows.count() - 1
     assert trials >= 2  # what the cell started from
 
-    moved = move_by_keyboard(box)
-    assert {"list", "slider"} <= set(moved)
-    before = picture(box) if box.locator("img:visible").count() else ""
+    assert move_by_keyboard(box) == controls
     train_and_wait(box, trials + 1)
-    wait_for_new_picture(box, before)
+    wait_for_new_picture(box, still_above(box))
     expect(rows).to_have_count(trials + 2)
+    expect(box.locator("img:visible").last).to_have_attribute(
+        "alt", re.compile(rf"Trial {trials + 1}:")
+    )
     shot("trained", box)
 
     # Stop, while it trains: no trial is added, and the notebook goes on.
@@ -68,18 +85,19 @@ def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, second
     press(box, "Train")
     status = box.locator('[role="status"]')
     expect(status).to_contain_text("Training")
+    assert answer(page, "print(6 * 7)") == "42\n"  # the notebook is alive …
+    expect(status).to_contain_text("Training")  # … while it trains
+    shot("training", box)
     press(box, "Stop")
     expect(status).to_contain_text("Stopped", timeout=60_000)
     expect(rows).to_have_count(trials + 2)
     expect(button(box, "Train")).to_be_enabled()
-    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session"
-                         ".kernel.status") in ("idle", "busy")  # fmt: skip
+    assert answer(page, "print(explorer.thread.is_alive())") == "False\n"
 
-    with page.expect_download() as saved:
-        box.get_by_role("link", name="Save as CSV").click()
-    lines = saved.value.path().read_text().strip().splitlines()
-    assert len(lines) == trials + 2
-    assert ours(axe_problems(page, ".widget-vbox")) == []
+    assert len(saved(page, box, "CSV").decode().strip().splitlines()) == trials + 2
+    assert saved(page, box, "picture").startswith(b"\x89PNG")
+    for place in (".widget-vbox", "figure", ".jp-RenderedHTMLCommon"):
+        assert ours(axe_problems(page, place)) == []
     press(box, "Clear")
     expect(rows).to_have_count(0)
     shot("cleared", box)
@@ -116,32 +134,41 @@ def small_notebook(lab):
     return write
 
 
-@pytest.mark.parametrize("name, word", [("cost", "Keep"), ("inspector", "Keep"),
-                                        ("goodness", "θ to the middle")])  # fmt: skip
-def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, word):
+@pytest.mark.parametrize(
+    "name, controls, change",
+    [
+        ("cost", {"list": 7}, None),
+        ("inspector", {"list": 1, "slider": 1, "tick": 1}, "Next mistake"),
+        ("goodness", {"list": 1, "slider": 1}, "θ to the middle"),
+    ],
+)
+def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, controls, change):
     open_notebook(page, lab, small_notebook(name))
     run_all(page, 120)
-    box = explorer(page, word)
-    count = len(move_by_keyboard(box))
-    assert count >= 2
+    box = explorer(page, "Keep")
+    assert move_by_keyboard(box) == controls
     wait_until_settled(box)
     expect(box.locator("img:visible").last).to_be_visible()
+    wait_for_new_picture(box, still_above(box))
     shot("moved", box)
-    if word == "Keep":
-        rows = box.locator("table tr")
-        before = rows.count()
-        press(box, "Keep")
-        expect(rows).to_have_count(max(before, 1) + 1)
-        shown = picture(box)
-        if name == "inspector":
-            press(box, "Next mistake")
-        else:
-            box.get_by_label("classes", exact=True).select_option(label="1,000")
-        wait_for_new_picture(box, shown)
-        wait_until_settled(box)
-        press(box, "Keep")
-        expect(rows).to_have_count(max(before, 1) + 2)
-        shot("kept", box)
+    rows = box.locator("table tr")
+    before = rows.count()
+    press(box, "Keep")
+    expect(rows).to_have_count(max(before, 1) + 1)
+    wait_until_settled(box)
+    shown = picture(box)
+    if change:
+        press(box, change)
+    else:
+        box.get_by_label("classes", exact=True).select_option(label="1,000")
+    wait_for_new_picture(box, shown)
+    wait_until_settled(box)
+    press(box, "Keep")
+    expect(rows).to_have_count(max(before, 1) + 2)
+    wait_until_settled(box)
+    shot("kept", box)
+    assert len(saved(page, box, "CSV").decode().strip().splitlines()) == max(before, 1) + 2
+    assert saved(page, box, "picture").startswith(b"\x89PNG")
     if name == "inspector":
         with page.expect_file_chooser() as chooser:
             box.locator("button", has_text="Upload").click()
@@ -150,4 +177,7 @@ def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, wo
         )
         expect(box.locator('[role="status"]')).to_contain_text("Error: no.png cannot be read")
         shot("error", box)
-    assert ours(axe_problems(page, ".widget-vbox")) == []
+    for place in (".widget-vbox", "figure"):
+        assert ours(axe_problems(page, place)) == []
+    press(box, "Clear")
+    expect(rows).to_have_count(0)

@@ -7,6 +7,9 @@ the checker knows, one at a time; and tools/run_notebooks.py is run on small not
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +18,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import run_notebooks
-from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY
+from tools import run_notebooks, stamp
+from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY, TAG, colab_address
 from tools.check_notebooks import (
     MAX_BYTES,
     ROOT,
@@ -55,11 +58,11 @@ def test_notebooks_have_their_own_numbers():
 # ---------------------------------------------------------------- the checker itself
 
 PICTURE = '<img src="data:image/png;base64,iVBORw0KGgo/tmp/AAAA" alt="two lines that cross">'
+FIGURE = f"<figure>{PICTURE}<figcaption>Two lines.</figcaption></figure>"
 OPENING = f"""# A small notebook
 
 You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing.
-[Open in Colab](https://colab.research.google.com/github/{REPOSITORY.partition(".com/")[2]}\
-/blob/main/notebooks/small.ipynb)"""
+[Open in Colab]({colab_address("notebooks/small.ipynb")})"""
 EXERCISES = """## Exercises
 
 ### Exercise 1: predict
@@ -78,6 +81,27 @@ Count.
 ```
 </details>"""
 CLAIM = "**Claim** it is small → **Evidence** a test → **Verdict** yes"
+QUESTIONS = "## Check yourself\n" + "".join(
+    f"""
+**{letter}.** Which is it?
+
+<details><summary>This</summary>
+
+**Right.** This is why it is.
+</details>
+
+<details><summary>That</summary>
+
+**No.** That is why it is not.
+</details>
+
+<details><summary>Both</summary>
+
+**Not quite.** A half of it is wrong.
+</details>
+"""
+    for letter in "ABC"
+)
 ONWARD = (
     "## Summary\n\nThat was it. On to [the next](next.ipynb#More-to-read), or [up](#Exercises)."
 )
@@ -88,7 +112,7 @@ def good_notebook():
         new_code_cell(BOOTSTRAP, outputs=[new_output("stream", name="stdout", text="0.1.0\n")]),
         new_code_cell(
             "draw()",
-            outputs=[new_output("display_data", {"text/html": PICTURE, "text/plain": "[lines]"})],
+            outputs=[new_output("display_data", {"text/html": FIGURE, "text/plain": "[lines]"})],
         ),
         new_code_cell(
             "1 / 0",
@@ -98,7 +122,7 @@ def good_notebook():
     ]
     for count, cell in enumerate(code, 1):
         cell.execution_count = count
-    texts = [new_markdown_cell(text) for text in (OPENING, EXERCISES, CLAIM, ONWARD)]
+    texts = [new_markdown_cell(text) for text in (OPENING, EXERCISES, CLAIM, QUESTIONS, ONWARD)]
     notebook = new_notebook(cells=[texts[0], *code, *texts[1:]])
     notebook.metadata["kernelspec"] = {
         "name": "python3",
@@ -216,6 +240,18 @@ BROKEN = {
         output(2, "display_data", {"text/html": '<img src="data:," alt=" ">'}),
         "<img> without alt text in an output",
     ),
+    "no caption": (
+        output(2, "display_data", {"text/html": f"<figure>{PICTURE}</figure>caption"}),
+        "a picture without a caption",
+    ),
+    "empty caption": (
+        output(
+            2,
+            "display_data",
+            {"text/html": f"<figure>{PICTURE}<figcaption> <b></b></figcaption></figure>"},
+        ),
+        "a picture without a caption",
+    ),
     "home path": (output(2, "stream", text="read /home/ada/x"), "machine: /home/ada/x"),
     "Windows path": (output(2, "stream", text="read C:\\Users\\x"), "machine: C:\\Users\\x"),
     "path in error": (
@@ -226,9 +262,9 @@ BROKEN = {
         output(2, "stream", text="Traceback (most recent call last):\n"),
         "a traceback was printed",
     ),
-    "broken link": (edit(6, "next.ipynb#", "gone.ipynb#"), "broken link: gone.ipynb"),
-    "broken anchor": (edit(6, "#More-to-read", "#Less"), "broken anchor: next.ipynb#Less"),
-    "broken own anchor": (edit(6, "(#Exercises)", "(#Tests)"), "broken anchor: #Tests"),
+    "broken link": (edit(7, "next.ipynb#", "gone.ipynb#"), "broken link: gone.ipynb"),
+    "broken anchor": (edit(7, "#More-to-read", "#Less"), "broken anchor: next.ipynb#Less"),
+    "broken own anchor": (edit(7, "(#Exercises)", "(#Tests)"), "broken anchor: #Tests"),
     "broken picture": (edit(5, "**Claim**", "**Claim** ![a](a.png)"), "broken link: a.png"),
     "picture without alt": (
         edit(5, "**Claim**", "**Claim** ![](next.ipynb)"),
@@ -250,10 +286,34 @@ BROKEN = {
     "no hint": (edit(4, "<summary>Hint</summary>", ""), "an exercise without a hint or solution"),
     "no solution": (edit(4, "<details><summary>Sol", "<p><summary>Sol"), "an exercise without"),
     "no verdict": (edit(5, "Verdict", "Result"), "no cell holds claim"),
-    "no summary": (edit(6, "## Summary", "## End"), 'no heading "Summary"'),
-    "no link onward": (edit(6, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
+    "no questions": (edit(6, "## Check yourself", "## More"), 'no section "Check yourself"'),
+    "questions elsewhere": (
+        edit(6, "## Check yourself", "## Check yourself\n\n## Then"),
+        "no section",
+    ),
+    "two questions": (edit(6, "**C.**", "And:"), "2 self-check questions"),
+    "two answers": (
+        edit(6, "<details><summary>Both</summary>\n\n**Not quite.** A half", "A half"),
+        "question A: at least 3 answers",
+    ),
+    "no verdict on an answer": (edit(6, "**No.** ", ""), "question B: at least 3 answers"),
+    "hidden Markdown": (
+        edit(6, "</summary>\n\n", "</summary>\n"),
+        "question C: at least 3 answers",
+    ),
+    "Markdown in an answer": (edit(6, "<summary>That", "<summary>$K$"), "Markdown is not seen"),
+    "no right answer": (edit(6, "**Right.**", "**No.**"), "question A: exactly one answer"),
+    "all right": (edit(6, "**No.**", "**Right.**"), "question A: exactly one answer"),
+    "no reason": (
+        edit(6, "That is why it is not.", "No!"),
+        "question A: no reason given behind 'That'",
+    ),
+    "no summary": (edit(7, "## Summary", "## End"), 'no heading "Summary"'),
+    "no link onward": (edit(7, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
     "another's Colab": (edit(0, "sff-teach/blob", "other/blob"), "the Colab link leads elsewhere"),
     "wrong Colab": (edit(0, "small.ipynb", "big.ipynb"), "the Colab link leads elsewhere"),
+    "another tag": (edit(0, f"blob/{TAG}/", "blob/v0/"), "the Colab link leads elsewhere"),
+    "no Colab": (edit(0, colab_address("notebooks/small.ipynb"), "next.ipynb"), "no Colab link"),
 }
 
 
@@ -306,7 +366,8 @@ from IPython.display import display
 print(pathlib.Path.cwd() / "x")
 print(object())
 sys.stderr.write(" 50%|#####     | 1/2 [00:01<00:01]")
-framed = ipywidgets.HTML('<img src="data:," alt="a dot">')
+dot = '<figure><img src="data:," alt="a dot"><figcaption>A dot.</figcaption></figure>'
+framed = ipywidgets.HTML(dot)
 display(ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.HBox([framed])]))"""
 
 
@@ -368,29 +429,41 @@ def test_what_cannot_be_kept_stays_as_it_was(tmp_path, capsys):
 # ---------------------------------------------------------------- the bootstrap cell
 
 
-def run_bootstrap(cell: str, folder: Path, before: str = "") -> str:
-    """Run the bootstrap cell twice, as a notebook in `folder` would; return what was printed."""
+def run_bootstrap(folder: Path, colab: bool = False, **environment: str) -> Path:
+    """Run the bootstrap cell twice, as a notebook in `folder` would; return the package it found.
+
+    No site-packages of another course may help: the package must come from what the cell finds.
+    """
     script = f"""
 import sys, types
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
+if {colab}:
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
 from IPython.core.interactiveshell import InteractiveShell
-{before}
 shell = InteractiveShell.instance()
 for _ in range(2):
-    shell.run_cell({cell!r}).raise_error()
-print(shell.user_ns["sff_teach"].__file__)
+    shell.run_cell({BOOTSTRAP!r}).raise_error()
+found = shell.user_ns["sff_teach"].__file__
+assert found, "No module named 'sff_teach'"  # an editable install leaves an empty folder behind
+print(found)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return Path(done.stdout.splitlines()[-1]).parents[1].resolve()
 
 
 def stand_in_course(folder: Path) -> Path:
     package = folder / "sff_teach"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('__version__ = "9.9"\n')
-    return folder
+    return folder.resolve()
 
 
 def test_bootstrap_is_short():
@@ -399,27 +472,101 @@ def test_bootstrap_is_short():
     assert max(map(len, lines)) <= 100
 
 
-def test_bootstrap_finds_the_course_from_any_depth(tmp_path):
+@pytest.mark.parametrize("colab", [False, True])
+def test_bootstrap_finds_the_course_from_any_depth(colab, tmp_path):
     course = stand_in_course(tmp_path / "course")
     deep = course / "notebooks" / "assignments"
     deep.mkdir(parents=True)
-    printed = run_bootstrap(BOOTSTRAP, deep)
-    assert printed.count("sff_teach 9.9 torch ") == 2
-    assert str(course) in printed
+    assert run_bootstrap(deep, colab) == course
+    assert list(deep.iterdir()) == []
 
 
-def test_bootstrap_clones_in_colab(tmp_path):
-    """One folder takes the place of the repository, another that of /content."""
+@pytest.mark.parametrize("colab", [False, True])
+@pytest.mark.parametrize("name", ["sff_teach-9.9-py3-none-any.whl", "sff_teach-9.9-kit.zip"])
+def test_bootstrap_unpacks_what_lies_beside(name, colab, tmp_path):
+    stand_in_course(tmp_path / "source")
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "source")
+    shutil.copy(packed, folder / name)
+    assert run_bootstrap(folder, colab) == (folder / "sff-teach").resolve()
+
+
+def test_bootstrap_clones_in_colab_only(tmp_path):
+    """A folder takes the place of the repository, by a setting of git: the cell stays as it is."""
     source = stand_in_course(tmp_path / "source")
     git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+    for command in (["init", "-q", "-b", TAG], ["add", "."], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *command], check=True)
-    content = tmp_path / "content" / "sff-teach"
-    cell = BOOTSTRAP.replace(REPOSITORY, source.as_uri())
-    cell = cell.replace("/content/sff-teach", str(content))
-    colab = 'sys.modules["google.colab"] = types.ModuleType("google.colab")'
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    printed = run_bootstrap(cell, elsewhere, before=colab)
-    assert printed.count("sff_teach 9.9 torch ") == 2
-    assert str(content) in printed
+    redirect = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{source.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": REPOSITORY,
+    }
+    content, laptop = tmp_path / "content", tmp_path / "laptop"
+    content.mkdir()
+    laptop.mkdir()
+    assert run_bootstrap(content, colab=True, **redirect) == (content / "sff-teach").resolve()
+    with pytest.raises(AssertionError, match="No module named 'sff_teach'"):
+        run_bootstrap(laptop, colab=False, **redirect)
+    assert list(laptop.iterdir()) == []
+
+
+# ---------------------------------------------------------------- stamping
+
+
+def stale(tmp_path: Path, old_cell: str, later: str = "draw()") -> Path:
+    """A good notebook that ran with another bootstrap cell and has no Colab link yet."""
+    notebook = good_notebook()
+    notebook.cells[0].source = OPENING.rpartition("\n")[0]
+    notebook.cells[1].source = f"{MARK}\n{old_cell}"
+    notebook.cells[2].source = later
+    record(notebook)
+    further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
+    nbformat.write(further, tmp_path / "next.ipynb")
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    return tmp_path / "small.ipynb"
+
+
+def test_stamping_runs_the_new_cell_only(tmp_path):
+    path = stale(tmp_path, "import sys\nprint('old')", later="raise_if_run()")
+    before = nbformat.read(path, as_version=4)
+    assert len(check_notebook(path)) == 2  # the cell and the link
+    assert stamp.main([str(path)]) == 0
+    assert check_notebook(path) == []
+    after = nbformat.read(path, as_version=4)
+    assert after.cells[0].source.splitlines()[2] == (
+        f"[Open in Colab]({colab_address('notebooks/small.ipynb')})"
+    )
+    assert after.cells[1].source == BOOTSTRAP and after.cells[1].outputs == []
+    assert after.cells[2:] == before.cells[2:]
+    assert after.metadata.sff_teach.source_sha256 != before.metadata.sff_teach.source_sha256
+    text = path.read_bytes()
+    assert stamp.main([str(path)]) == 0 and path.read_bytes() == text
+
+
+def test_stamping_does_not_hide_code_that_never_ran(tmp_path, monkeypatch):
+    monkeypatch.setattr(stamp, "bootstrap_outputs", lambda folder: [])
+    path = stale(tmp_path, "import sys")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].source = "never_ran()"
+    nbformat.write(notebook, path)
+    stamp.main([str(path)])
+    assert any("changed after it was run" in problem for problem in check_notebook(path))
+
+
+def test_stamping_refuses_where_a_later_cell_needs_the_old_one(tmp_path, capsys):
+    path = stale(tmp_path, "from os import getcwd", later="print(getcwd())")
+    text = path.read_bytes()
+    assert stamp.main([str(path)]) == 1
+    assert "later cells use getcwd" in capsys.readouterr().out
+    assert path.read_bytes() == text
+
+
+def test_readme_links_each_notebook_to_colab():
+    text = stamp.README.read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| \d\d \| \[[^\]]+\]\((notebooks/[^)]+)\)", text)
+    assert [Path(row).name for row in rows] == [path.name for path in NOTEBOOKS]
+    assert text == stamp.stamp_readme(text), "run make stamp"
+    changed = stamp.stamp_readme(text.replace(f"/blob/{TAG}/", "/blob/v0/"))
+    assert changed == text

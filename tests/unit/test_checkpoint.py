@@ -1,6 +1,7 @@
 """Checkpoints: a training that was stopped goes on bit for bit; a bad file is one sentence."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from sff_teach import FFNetwork, checkpoint, cnn, fit, load, localize, mlp
+from sff_teach import FFNetwork, _files, checkpoint, cnn, fit, load, localize, mlp
 from sff_teach.rules import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ EPOCHS = 4
 def network(rule):
     torch.manual_seed(0)
     if rule.startswith("ff"):
-        return FFNetwork(mlp(64, (20, 20)).children(), 10)
+        return FFNetwork([layer.append(nn.Dropout(0.2)) for layer in mlp(64, (20, 20))], 10)
     body = nn.Sequential(*cnn(1, (6, 8), ()), nn.Dropout(0.2))
     return localize(body, 10, cut=2, input_shape=(1, 8, 8))
 
@@ -78,35 +79,59 @@ def test_a_finished_training_is_not_run_again(digits, tmp_path):
 
 
 KILLED = """
-import sys, torch
+import io, sys, time
 sys.path.insert(0, {root!r})
+from sff_teach import checkpoint
 from tests.unit.test_checkpoint import network, load, fit
+
+whole, lives = checkpoint.write_whole, []
+
+def stuck(path, write):
+    \"\"\"The third file is only half written when the process is killed.\"\"\"
+    lives.append(path)
+    whole(path, half if len(lives) == 3 else write)
+
+def half(file):
+    content = path.read_bytes()
+    file.write(content[:len(content) // 2])
+    file.flush()
+    print("half", flush=True)
+    time.sleep(120)
+
+if {stuck}:
+    checkpoint.write_whole = stuck
+path = checkpoint.Path({path!r})
 digits = load("digits", fraction=1.0)
-fit(network("sff"), digits.train, rule="sff", epochs=30, lr=0.01, batch_size=16, progress=False,
-    checkpoint={path!r})
+fit(network("sff"), digits.train, rule="sff", epochs=16, lr=0.01, batch_size=32, progress=False,
+    checkpoint=path, on_epoch=lambda history: print(len(history.rows), flush=True))
 """
 
 
 def test_killed_at_any_moment_it_loses_at_most_an_epoch(tmp_path):
     path = tmp_path / "run.pt"
-    script = KILLED.format(root=str(ROOT), path=str(path))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    moment = random.Random(0)
     epochs = 0
-    for kill in range(3):  # each life gets a few epochs further, then dies without a word
-        process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            time.sleep(0.05 + 0.03 * kill)
-            now = len(checkpoint.read(path)["rows"]) if path.exists() else 0
-            if now >= epochs + 2 or process.poll() is not None:
-                break
+    for stuck in (False, True, False):  # each life gets a few epochs further, then dies
+        script = KILLED.format(root=str(ROOT), path=str(path), stuck=stuck)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        lines = [process.stdout.readline().strip() for _ in range(3 if stuck else 2)]
+        if not stuck:
+            time.sleep(moment.uniform(0, 0.2))  # an epoch takes about as long
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        lines += process.communicate()[0].split()
+        finished = [int(line) for line in lines if line != "half"]
+        assert finished[:2] == [epochs + 1, epochs + 2]  # it went on from where the last one died
         left = len(checkpoint.read(path)["rows"])  # whole, whatever moment it was
-        assert left >= now >= epochs + 2
+        assert finished[-1] <= left <= finished[-1] + 1 < 16
+        unfinished = [p for p in tmp_path.iterdir() if p != path]
+        assert len(unfinished) == 1 if stuck else len(unfinished) <= 1
+        assert lines[-1] == "half" if stuck else "half" not in lines
         epochs = left
     digits = load("digits", fraction=1.0)
-    options = {"rule": "sff", "epochs": 30, "lr": 0.01, "batch_size": 16, "progress": False}
+    options = {"rule": "sff", "epochs": 16, "lr": 0.01, "batch_size": 32, "progress": False}
     torch.set_num_threads(1)
     resumed, never = network("sff"), network("sff")
     history = fit(resumed, digits.train, checkpoint=path, **options)
@@ -114,7 +139,7 @@ def test_killed_at_any_moment_it_loses_at_most_an_epoch(tmp_path):
     assert plain(history) == plain(expected)
     weights = resumed.state_dict()
     assert all(torch.equal(v, weights[k]) for k, v in never.state_dict().items())
-    assert [p.name for p in tmp_path.iterdir() if p != path and not p.name.startswith(".")] == []
+    assert list(tmp_path.iterdir()) == [path]  # what the dead left half written is gone
 
 
 @pytest.mark.parametrize(
@@ -155,7 +180,11 @@ class Evil:
         return os.system, ("echo this must never run",)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "cut", "flipped", "pickle", "foreign"])
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "text", "cut", "flipped", "pickle", "foreign", "bare", "part missing", "wrong type",
+     "no state", "other optimizer"],
+)  # fmt: skip
 def test_a_bad_file_is_one_sentence_and_runs_nothing(digits, tmp_path, kind, capfd):
     path = tmp_path / "run.pt"
     train("sff", digits, path)
@@ -164,6 +193,19 @@ def test_a_bad_file_is_one_sentence_and_runs_nothing(digits, tmp_path, kind, cap
         torch.save({"format": checkpoint.FORMAT, "x": Evil()}, path)
     elif kind == "foreign":
         torch.save({"weights": torch.zeros(3)}, path)
+    elif kind == "bare":
+        torch.save(torch.zeros(3), path)
+    elif kind in ("part missing", "wrong type", "no state", "other optimizer"):
+        state = checkpoint.read(path)
+        if kind == "part missing":
+            del state["optimizers"]
+        elif kind == "wrong type":
+            state["rows"] = 7
+        elif kind == "no state":
+            state["generator"] = torch.zeros(3)
+        else:
+            state["optimizers"].pop()
+        torch.save(state, path)
     else:
         path.write_bytes(
             {"empty": b"", "text": b"hello", "cut": content[: len(content) // 2],
@@ -171,8 +213,20 @@ def test_a_bad_file_is_one_sentence_and_runs_nothing(digits, tmp_path, kind, cap
         )  # fmt: skip
     with pytest.raises(ValueError, match="damaged or no checkpoint") as caught:
         train("sff", digits, path)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert "never run" not in capfd.readouterr().out
+
+
+def test_a_file_of_somebody_else_is_a_sentence(digits, tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    train("sff", digits, path)
+
+    def locked(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", locked)
+    with pytest.raises(ValueError, match="not yours to read"):
+        train("sff", digits, path)
 
 
 def test_folders_are_checked_before_training(digits, tmp_path):
@@ -182,16 +236,19 @@ def test_folders_are_checked_before_training(digits, tmp_path):
         train("sff", digits, tmp_path)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 def test_a_full_disk_is_a_warning_and_training_goes_on(digits, tmp_path, monkeypatch):
-    def full(path, write):
-        raise OSError(28, "No space left on device")
+    def on_a_full_disk(prefix, dir):
+        (dir / f"{prefix}x").touch()
+        return os.open("/dev/full", os.O_WRONLY), str(dir / f"{prefix}x")
 
-    monkeypatch.setattr(checkpoint, "write_whole", full)
+    monkeypatch.setattr(_files.tempfile, "mkstemp", on_a_full_disk)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _, history = train("sff", digits, tmp_path / "run.pt")
     assert len(history.rows) == EPOCHS and history.stopped is None
     assert len(caught) == 1 and "No space left" in str(caught[0].message)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_leaves_the_old_file_when_it_fails(tmp_path):

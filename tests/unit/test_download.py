@@ -1,21 +1,28 @@
 """Downloads against a server that is slow, breaks off, lies about lengths, serves a wrong file."""
 
+import errno
 import gzip
 import hashlib
 import io
+import os
+import socket
+import subprocess
+import sys
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sff_teach import download, load
+from sff_teach import _files, download, load
 from sff_teach.cli import main
 from sff_teach.download import Copy, DownloadError, File, fetch, read_arrays
 
+ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.RandomState(0)
 PIXELS = {
     (part, name): RANDOM.randint(0, 256, (n, 8, 8, 3), dtype=np.uint8)
@@ -24,7 +31,7 @@ PIXELS = {
 }
 
 
-def image_archive(evil: bool = False) -> bytes:
+def image_archive(evil: bool = False, more: dict[str, bytes] | None = None) -> bytes:
     """An archive like fast.ai's; ``evil`` adds paths that lead outside, a link and a device."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
@@ -44,6 +51,8 @@ def image_archive(evil: bool = False) -> bytes:
             add("/tmp/escaped.txt", b"out")
             add("set/train/cat/link.png", kind=tarfile.SYMTYPE, link="/etc/passwd")
             add("set/train/cat/device.png", kind=tarfile.CHRTYPE)
+        for name, content in (more or {}).items():
+            add(name, content)
     return stream.getvalue()
 
 
@@ -87,7 +96,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/set.tgz"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, handler) -> None:
         asked = handler.headers.get("Range")
@@ -98,6 +107,8 @@ class Server:
             return handler.send_error(404)
         if self.mode == "silent":
             return threading.Event().wait(3)
+        if self.mode == "busy" and self.requests == 1:
+            return handler.send_error(503)
         if self.mode == "no ranges":
             start = 0
         if start >= len(content):
@@ -109,12 +120,20 @@ class Server:
             length += 100
         if self.mode == "says less":
             length //= 2
+        if self.mode == "says far more":
+            length += 1 << 40
         if self.mode != "no length":
             handler.send_header("Content-Length", str(length))
         handler.end_headers()
-        if self.mode in ("breaks off", "no ranges") and self.requests == 1:
+        if self.mode in ("breaks off", "no ranges", "stalls") and self.requests == 1:
             rest = rest[: len(rest) // 2]
-        handler.wfile.write(rest)
+        for piece in range(0, len(rest), 200) if self.mode == "slow" else ():
+            handler.wfile.write(rest[piece : piece + 200])  # longer than TIMEOUT altogether
+            threading.Event().wait(2 * download.TIMEOUT * 200 / len(rest))
+        if self.mode != "slow":
+            handler.wfile.write(rest)
+        if self.mode == "stalls" and self.requests == 1:
+            threading.Event().wait(2)
         handler.close_connection = True
 
 
@@ -132,6 +151,7 @@ def home(tmp_path, monkeypatch, server):
     monkeypatch.setenv("SFF_TEACH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "PAUSE", 0)
     offer(monkeypatch, server.url)
     return tmp_path / "data"
 
@@ -155,7 +175,10 @@ def sentence(home) -> str:
     return text
 
 
-@pytest.mark.parametrize("mode", ["good", "no length", "breaks off", "no ranges", "says more"])
+@pytest.mark.parametrize(
+    "mode",
+    ["good", "no length", "breaks off", "no ranges", "says more", "slow", "stalls", "busy"],
+)
 def test_what_can_be_fetched_is_fetched_and_only_once(home, server, mode):
     server.mode = mode
     splits = load("cifar10", validation=0)
@@ -167,6 +190,7 @@ def test_what_can_be_fetched_is_fetched_and_only_once(home, server, mode):
         assert found == {p.tobytes() for p in PIXELS["train", name]}
     assert names(home) == ["cifar10.npz"]  # no archive, no partial file
     before = server.requests
+    assert before == (1 if mode in ("good", "no length", "slow") else 2)
     load("cifar10")
     assert server.requests == before
 
@@ -182,10 +206,11 @@ def test_a_partial_file_of_an_earlier_session_is_used_or_thrown_away(home, serve
     (home / "set.tgz.part").write_bytes(GOOD[:100])
     load("cifar10")
     assert server.ranges == ["bytes=100-"]
-    (home / "cifar10.npz").unlink()
-    (home / "set.tgz.part").write_bytes(b"something else" * 50)
-    load("cifar10")
-    assert names(home) == ["cifar10.npz"]
+    for wrong in (b"something else", b"something else" * 5000):  # shorter, longer than the file
+        (home / "cifar10.npz").unlink()
+        (home / "set.tgz.part").write_bytes(wrong)
+        load("cifar10")
+        assert names(home) == ["cifar10.npz"]
 
 
 def test_a_file_put_there_by_hand_needs_no_network(home, server):
@@ -195,9 +220,25 @@ def test_a_file_put_there_by_hand_needs_no_network(home, server):
     assert server.requests == 0
 
 
+def test_another_file_put_there_by_hand_is_named_and_left_alone(home, server):
+    home.mkdir()
+    (home / "set.tgz").write_bytes(b"the wrong version")
+    server.mode = "missing"
+    assert f"{home / 'set.tgz'} is another file" in sentence(home)
+    assert (home / "set.tgz").read_bytes() == b"the wrong version"
+    server.mode = "good"
+    load("cifar10")
+    assert names(home) == ["cifar10.npz"]
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
-    [("missing", "404"), ("silent", "no answer for 0.5 s"), ("says less", "wrong checksum")],
+    [
+        ("missing", "404"),
+        ("silent", "no answer for 0.5 s"),
+        ("says less", "wrong checksum"),
+        ("says far more", "wants to send"),
+    ],
 )
 def test_a_server_that_fails_is_one_sentence_with_the_manual_way(home, server, mode, words):
     server.mode = mode
@@ -211,9 +252,27 @@ def test_a_wrong_file_is_never_kept(home, server):
     assert names(home) == []
 
 
+def test_more_than_any_set_has_is_not_fetched_to_the_end(home, server, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 3 * download.CHUNK)
+    server.mode, server.content = "no length", bytes(20 * download.CHUNK)
+    sizes, real = [], download._md5
+    monkeypatch.setattr(download, "_md5", lambda p: sizes.append(p.stat().st_size) or real(p))
+    assert "wrong checksum" in sentence(home)
+    assert sizes and max(sizes) <= 4 * download.CHUNK
+
+
 def test_nobody_there(home, server, monkeypatch):
     offer(monkeypatch, "http://127.0.0.1:9/set.tgz")
     assert "refused" in sentence(home)
+
+
+def test_a_name_that_is_not_found_asks_whether_one_is_online(home, monkeypatch):
+    def lookup(*_, **__):
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    offer(monkeypatch, "http://example.invalid/set.tgz")
+    assert "is this machine online?" in sentence(home)
 
 
 def test_a_proxy_that_is_not_there_is_named(home, monkeypatch):
@@ -236,6 +295,49 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_was_fetched(home, server, monk
     assert "is full" in sentence(home)
 
 
+def test_a_disk_that_fills_up_on_the_way_keeps_what_is_there(home, server, monkeypatch):
+    """The first bytes are stored, then the disk is full; with space again it goes on from there."""
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, chunk):
+            self.file.write(chunk[:150])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    real = open
+    monkeypatch.setattr(download, "open", lambda *args: Full(real(*args)), raising=False)
+    assert "is full" in sentence(home)
+    assert server.requests == 1 and names(home) == ["set.tgz.part"]
+    monkeypatch.delattr(download, "open")
+    load("cifar10")
+    assert server.ranges == [None, "bytes=150-"] and names(home) == ["cifar10.npz"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_disk_that_is_full_when_the_set_is_stored(home, server, monkeypatch):
+    def on_a_full_disk(prefix, dir):
+        (dir / f"{prefix}x").touch()
+        return os.open("/dev/full", os.O_WRONLY), str(dir / f"{prefix}x")
+
+    monkeypatch.setattr(_files.tempfile, "mkstemp", on_a_full_disk)
+    assert "is full" in sentence(home) and names(home) == ["set.tgz"]
+    monkeypatch.undo()
+    offer(monkeypatch, server.url)
+    fetch("cifar10", home)
+    assert server.requests == 1 and names(home) == ["cifar10.npz"]
+
+
 def test_a_folder_without_permission(home, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFF_TEACH_DATA", str(tmp_path / "file" / "data"))
@@ -249,6 +351,43 @@ def test_two_at_once_share_one_download(home, server):
     assert len(set(paths)) == 1 and server.requests == 1
 
 
+FETCHED = """
+import sys
+from pathlib import Path
+from sff_teach import download
+from sff_teach.download import Copy, File
+copy = Copy((File("set.tgz", {url!r}, ({md5!r},)),), download._images_in_tar())
+download.SETS["cifar10"] = (copy,)
+print(len(download.read_arrays(download.fetch("cifar10", Path({home!r})))["train_labels"]))
+"""
+
+
+def test_two_processes_at_once_share_one_download(home, server):
+    server.mode = "slow"
+    code = FETCHED.format(url=server.url, md5=MD5, home=str(home))
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120)[0].strip() for process in both] == [b"12", b"12"]
+    assert server.requests == 1 and names(home) == ["cifar10.npz"]
+
+
+def test_a_disk_without_locks_is_a_sentence(home, monkeypatch):
+    class NoLock:
+        def __init__(self, path):
+            pass
+
+        def __enter__(self):
+            raise NotImplementedError
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(download, "FileLock", NoLock)
+    assert "knows no locks" in sentence(home)
+
+
 def test_an_archive_cannot_write_anywhere(home, server, monkeypatch, tmp_path):
     server.content = image_archive(evil=True)
     offer(monkeypatch, server.url, md5=hashlib.md5(server.content).hexdigest())
@@ -257,6 +396,89 @@ def test_an_archive_cannot_write_anywhere(home, server, monkeypatch, tmp_path):
     assert {p.name for p in set(tmp_path.rglob("*")) - before} <= {
         "data", "cifar10.npz", ".cifar10.lock",
     }  # fmt: skip
+
+
+def serve(server, monkeypatch, content, read=None):
+    server.content = content
+    offer(monkeypatch, server.url, md5=hashlib.md5(content).hexdigest(), read=read)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"set/train/cat/bad.png": b"\x89PNG and no more"}, "bad.png cannot be read (damaged"),
+        ({"set/train/cow/0.png": b""}, "cannot be read"),
+        ({"set/train/cat/b.png": "large"}, "different sizes"),
+        ({"set/train/cow/0.png": "small"}, "the same classes"),
+    ],
+)
+def test_an_archive_with_other_things_in_it_than_expected(home, server, monkeypatch, more, words):
+    for name, content in more.items():
+        if isinstance(content, str):
+            png, side = io.BytesIO(), {"small": 8, "large": 9}[content]
+            Image.new("RGB", (side, side)).save(png, "PNG")
+            more = {name: png.getvalue()}
+    serve(server, monkeypatch, image_archive(more=more))
+    text = sentence(home)
+    assert words in text and "set.tgz cannot be read" in text
+    assert names(home) == ["set.tgz"]  # as published: to fetch it again would not help
+
+
+def test_the_next_copy_helps_out_when_one_cannot_be_read(home, server, monkeypatch):
+    broken = Copy((File("broken.tgz", server.url, (MD5,)),), download._cifar_binary([], [], "x", 1))
+    good = download.SETS["cifar10"][0]
+    monkeypatch.setitem(download.SETS, "cifar10", (broken, good))
+    assert load("cifar10", validation=0).train.x.shape[0] == 12
+
+
+def test_bombs_are_refused_before_they_are_unpacked(home, server, monkeypatch, tmp_path):
+    bomb = image_archive(more={"set/train/cat/z.png": bytes(3_000_000), "set/other": b""})
+    serve(server, monkeypatch, bomb)
+    assert len(bomb) < 30_000
+    read, real = [], tarfile.ExFileObject.read
+    monkeypatch.setattr(
+        tarfile.ExFileObject, "read", lambda f, *a: read.append(f.name) or real(f, *a)
+    )
+    for limit, value in (
+        ("MOST_IN_ONE", 2_000_000),
+        ("MOST_BYTES", 2_000_000),
+        ("MOST_MEMBERS", 10),
+    ):
+        (home / "set.tgz").unlink(missing_ok=True)
+        read.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(download, limit, value)
+            assert "far more than any set has" in sentence(home)
+        assert not any("z.png" in name for name in read) and len(read) <= 16
+
+    monkeypatch.setattr(download, "MOST_IN_ONE", 2_000_000)
+    path = tmp_path / "bomb"
+    path.write_bytes(gzip.compress(bytes(3_000_000)))
+    with pytest.raises(ValueError, match="far more"):
+        download._idx("a")([path] * 4)
+    monkeypatch.setattr(download, "MOST_BYTES", 2_000_000)
+    np.savez_compressed(tmp_path / "bomb.npz", train_images=np.zeros(3_000_000, np.uint8))
+    with pytest.raises(ValueError, match="far more"):
+        download._medmnist("a")([tmp_path / "bomb.npz"])
+
+
+def test_few_images_are_in_memory_before_they_are_decoded(monkeypatch):
+    """However many there are: the workers' share and what waits for them."""
+    taken, most = 0, 0
+
+    def items():
+        nonlocal taken
+        for i in range(200):
+            taken += 1
+            yield i
+
+    with ThreadPoolExecutor(2) as pool:
+        for given, (item, result) in enumerate(
+            download._side_by_side(pool, lambda i: i * i, items()), 1
+        ):
+            most = max(most, taken - given)
+            assert (item, result) == (given - 1, (given - 1) ** 2)
+    assert given == 200 and most <= 2 * download.WORKERS + 1
 
 
 def test_a_damaged_store_says_so(home):

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from sff_teach import _figures, cnn, fit, load, localize, plots
+from sff_teach import _figures, cnn, diagrams, fit, load, localize, plots
 from sff_teach.rules import RULES
 from sff_teach.split import BlockRow, BlockTable
 from sff_teach.study import interval
@@ -108,12 +108,23 @@ def own_figure():
     return fig
 
 
+def timeline(steps=6):
+    """Two blocks on one process, one on another, as ``fit_pipeline`` records them."""
+    return [
+        {"process": p, "block": b, "step": 90 + s, "start": 7 + at + 0.05 * s,
+         "sent": 7 + at + 0.05 * s + 0.008, "stop": 7 + at + 0.05 * s + 0.024}
+        for s in range(steps) for p, b, at in ((0, 0, 0), (0, 1, 0.025), (1, 2, 0.035))
+    ]  # fmt: skip
+
+
 DIAGRAMS = {
     "backprop": plots.diagram_backprop,
     "ff": plots.diagram_ff,
     "sff": plots.diagram_sff,
     "block": plots.diagram_block,
     "pipeline": plots.diagram_pipeline,
+    "pipeline, two devices": lambda: plots.diagram_pipeline(2, 6),
+    "timeline": lambda: plots.draw_timeline(timeline()),
     "network": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], input_shape=(1, 28, 28)),
     "network, two blocks": lambda: plots.draw_network(FOUR_LAYERS, [2], notes=["70 %", "81 %"]),
     "network, deepsup": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], rule="deepsup"),
@@ -578,3 +589,24 @@ def test_live_history_draws_the_last_epoch_however_soon_it_comes(monkeypatch):
 def test_live_history_is_silent_outside_a_notebook(capsys):
     train_digits(plots.LiveHistory(every=0), epochs=1)
     assert capsys.readouterr().out == ""
+
+
+def test_the_pipelines_picture_says_how_much_is_idle():
+    for devices, batches in ((3, 4), (2, 6)):
+        drawn = drawn_texts(plots.diagram_pipeline(devices, batches))
+        texts = " ".join(text.get_text() for text, _ in drawn)
+        assert f"{(devices - 1) / (batches + devices - 1):.0%}" in texts
+        # what is drawn: the boxes of GPipe fill the rest
+        for times, idle in ((diagrams._gpipe_times, True), (diagrams._sff_times, False)):
+            span = 3 * (batches + devices - 1)
+            for device in range(devices):
+                drawn = times(device, devices, batches)
+                busy = sum(min(length, span - start) for _, start, length, *_ in drawn)
+                assert busy == (3 * batches if idle else span - device)
+
+
+def test_a_timeline_needs_something_to_draw():
+    shown = " ".join(text.get_text() for text, _ in made("timeline")[1])
+    assert f"{6 * 0.024 / (5 * 0.05 + 0.035 + 0.024):.0%} busy" in shown and "91" in shown
+    with pytest.raises(ValueError, match="trace is empty"):
+        plots.draw_timeline([])

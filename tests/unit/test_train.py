@@ -9,10 +9,11 @@ from torch import nn
 from sff_teach import rules
 from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
+from sff_teach.history import one_cycle
 from sff_teach.models import cnn, cnn1d, mlp
 from sff_teach.split import localize
 from sff_teach.study import CONTROLS
-from sff_teach.train import History, evaluate, evaluate_votes, fit, one_cycle
+from sff_teach.train import History, evaluate, evaluate_votes, fit
 
 QUIET = {"progress": False, "device": "cpu"}
 
@@ -242,3 +243,22 @@ def test_every_control_learns_tables_and_sequences(kind, rule):
     assert history.last["valid_accuracy"] > 0.6  # guessing gives 0.25
     assert evaluate(model, (x[200:], y[200:])).accuracy == history.last["valid_accuracy"]
     assert model.original is body and model.predict(x[200:]).shape == (40,)
+
+
+def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
+    """In a terminal the bar is all there is to see while a network trains."""
+    from sff_teach import train as train_module
+
+    monkeypatch.setattr(train_module, "BAR_AFTER_SECONDS", 0)
+    train, valid, _ = load("digits", fraction=0.1)
+    torch.manual_seed(0)
+    model = localize(cnn(1, (4, 8), ()), 10, cut="layer", input_shape=(1, 8, 8))
+    history = fit(model, train, valid, epochs=2, device="cpu")
+    shown = capfd.readouterr().err
+    for row in history.rows[:1]:  # the last epoch's figures come when the bar is about to go
+        losses = " ".join(f"{loss:.3g}" for loss in row["train_loss"])
+        blocks = " ".join(f"{share:.0%}" for share in row["valid_block_accuracy"])
+        vote = f"vote {row['valid_accuracy']:.1%}"
+        assert f"loss {losses}, validation {blocks}, {vote}" in shown
+    many = {"train_loss": [float(n) for n in range(9)]}
+    assert train_module._so_far(many) == "loss 0 1 … 7 8"

@@ -10,6 +10,7 @@ from itertools import product
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from sff_teach import plots
 from sff_teach.goodness import mean_squares, sum_squares
@@ -18,6 +19,7 @@ from sff_teach.widgets import (
     GoodnessExplorer,
     LayersExplorer,
     draw_fraction,
+    draw_goodness_grid,
     draw_goodness_split,
     draw_layers,
     draw_layers_network,
@@ -36,6 +38,8 @@ from sff_teach.widgets import _layers as layers_module
 from sff_teach.widgets._goodness import GOODNESS
 from sff_teach.widgets._layers import EPOCHS, IMAGES, JUDGES, KERNELS, LAYERS, RULES, SEEDS
 from sff_teach.widgets._panel import trials_csv, trials_html
+
+from .test_plots import contrast_on_white, drawn_texts, layout_faults
 
 TINY = {"data": "digits", "images": 100, "epochs": 1}
 PNG = b"\x89PNG"
@@ -68,6 +72,20 @@ def values(control):
 def is_drawn(image):
     """Whether an image widget shows a picture."""
     return image.png.startswith(PNG) and 'alt="' in image.value and image.layout.display == "block"
+
+
+def assert_readable(fig):
+    """Texts do not touch, stay inside, and are large and dark enough."""
+    texts = drawn_texts(fig)
+    assert texts and layout_faults(fig, texts) == []
+    for text, _ in texts:
+        assert text.get_fontsize() >= 9 and contrast_on_white(text.get_color()) >= 4.5, text
+
+
+def saved_files(explorer):
+    """Name → content of the files that the explorer offers."""
+    links = re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', explorer.save.value)
+    return {name: base64.b64decode(html.unescape(content)) for name, content in links}
 
 
 def click_and_wait(explorer):
@@ -189,6 +207,8 @@ def test_without_trials_there_is_a_figure_that_says_so():
 
 def test_controls_offer_what_the_sweeps_above_swept(explorer):
     offered = {name: values(control) for name, control in explorer.controls.items()}
+    assert offered.pop("blocks") == list(range(1, 5))  # up to the layers; see the next test
+    assert set(offered) == {"rule", "layers", "kernel_size", "images", "epochs", "seed"}
     assert offered["rule"] == list(RULES)
     assert offered["layers"] == list(LAYERS)
     assert offered["kernel_size"] == list(KERNELS)
@@ -225,10 +245,7 @@ def test_train_adds_a_trial(explorer, rule, capfd):
 
 
 def test_csv_link_holds_all_trials(explorer):
-    link = re.search(r'download="sff-layers.csv" href="data:text/csv;base64,([^"]+)"',
-                     explorer.save.value)  # fmt: skip
-    saved = base64.b64decode(html.unescape(link[1])).decode()
-    assert saved == trials_csv(explorer.rows())
+    assert saved_files(explorer)["sff-layers.csv"].decode() == trials_csv(explorer.rows())
     assert explorer.table.value.count("<tr>") == 1 + len(explorer.results)
 
 
@@ -317,6 +334,51 @@ def test_layers_explorer_shows_a_figure_even_without_a_front_end(trials, capsys)
     assert made.results == list(trials)
     assert "Trial 3: SFF, 4 layers in 4 blocks" in capsys.readouterr().out  # the caption
     assert "3 trials" in repr(made)
+    files = saved_files(made)  # the figure above can be saved before anything is trained
+    assert files["sff-layers.png"] == plots.png(draw_layers(trials))
+    assert list(files) == ["sff-layers.csv", "sff-layers.png"]
+    assert made.picture.value == ""  # and is not shown twice
+    made.clear.click()
+    assert saved_files(made) == {}
+
+
+def test_figures_of_trials_are_readable_also_where_trials_coincide(trials, two_points):
+    assert_readable(draw_layers([*trials, *trials]))
+    assert_readable(draw_layers(trials, trials[0].history, judge="mean"))
+    assert_readable(draw_fraction([*two_points, *two_points]))
+    assert_readable(draw_layers_network(trials[-1]))
+
+
+def test_no_callback_lets_an_error_vanish(explorer, activations, monkeypatch):
+    """ipywidgets sends what a callback raises to a log that nobody reads."""
+    made = GoodnessExplorer(*activations)
+
+    def broken(*args, **kwargs):
+        raise KeyError("broken here")
+
+    monkeypatch.setattr(plots, "png", broken)
+    monkeypatch.setattr("sff_teach.widgets._goodness.goodness_split", broken)
+    monkeypatch.setattr(threading, "Thread", broken)
+    explorer.controls.pop("blocks")
+    calls = {
+        explorer: [
+            lambda: setattr(explorer.judge, "value", "mean"),
+            lambda: setattr(explorer.controls["layers"], "value", 2),
+            explorer.train.click,
+        ],
+        made: [made.middle.click, made.keep.click, lambda: setattr(made.kind, "value", "sum")],
+    }
+    for panel, actions in calls.items():
+        for act in actions:
+            panel.error = None
+            panel._say("fine")
+            act()
+            assert isinstance(panel.error, KeyError)
+            assert panel.status.value.count("<b>Error:</b> KeyError: ") == 1, panel.status.value
+    assert not explorer.train.disabled and explorer.stop.disabled
+    monkeypatch.undo()
+    made.theta.value *= 1.1
+    assert "Error" not in made.status.value
 
 
 # ---------------------------------------------------------------- data fraction
@@ -377,22 +439,36 @@ def test_bad_fractions_are_one_sentence(bad, words):
     assert "\n" not in str(caught.value)
 
 
-def test_every_setting_of_the_fraction_explorer_is_accepted(monkeypatch, two_points):
+SWEPT = {
+    "fraction": list(fraction.FRACTIONS),
+    "rule": list(fraction.RULES),
+    "blocks": [1, 2, 3, 4],
+    "kernel_size": list(fraction.KERNELS),
+    "seed": list(fraction.SEEDS),
+}
+
+
+def test_controls_of_the_fraction_explorer_offer_what_is_swept():
+    made = FractionExplorer()
+    assert {name: values(control) for name, control in made.controls.items()} == SWEPT
+
+
+@pytest.mark.parametrize("name, value", [(n, v) for n, vs in SWEPT.items() for v in vs])
+def test_every_value_of_every_fraction_control_runs_and_draws(name, value, two_points):
     made = FractionExplorer(two_points)
-    asked = []
-
-    def recorded(recipe, *args, **kwargs):
-        asked.append(recipe)
-        raise KeyError("recorded")
-
-    monkeypatch.setattr(fraction, "load_for", recorded)
-    for name, control in made.controls.items():
-        for value in values(control):
-            control.value = value
-            with pytest.raises(KeyError):
-                made.run(**made.settings, on_epoch=None, stop=None)
-        assert name in ("rule", "fraction", "blocks", "kernel_size", "seed")
-    assert len(asked) == sum(len(values(control)) for control in made.controls.values())
+    made.controls["fraction"].value = 0.005
+    made.controls[name].value = value
+    stop = threading.Event()
+    stop.set()  # before the first step: data and network are made and tested, not trained
+    result = made.run(**made.settings, on_epoch=None, stop=stop)
+    assert result.images == (round(10_000 * value) if name == "fraction" else 50)
+    joined = made.controls["rule"].value.startswith("bp")
+    assert result.blocks == (1 if joined else made.controls["blocks"].value)
+    if name != "fraction":
+        recipe = {"blocks": "cut"}.get(name, name)
+        assert getattr(result.recipe, recipe) == value
+    made.results.append(result)
+    assert isinstance(made.draw(), Figure)
 
 
 def test_a_point_stays_until_clear_and_can_be_saved(two_points):
@@ -417,6 +493,7 @@ def test_fraction_explorer_shows_a_figure_even_without_a_front_end(two_points, c
     made = fraction_explorer(two_points)
     assert made.results == two_points
     assert "Trial 2: SFF on 50 images" in capsys.readouterr().out
+    assert list(saved_files(made)) == ["sff-fraction.csv", "sff-fraction.png"]
 
 
 # ---------------------------------------------------------------- goodness
@@ -460,7 +537,7 @@ def test_bad_activations_are_one_sentence(activations, bad, words):
 def test_every_threshold_of_the_slider_draws(activations, kind):
     made = GoodnessExplorer(*activations, kind)
     steps = round((made.theta.max - made.theta.min) / made.theta.step)
-    for i in range(0, steps + 1, 5):
+    for i in range(steps + 1):
         theta = 10 ** (made.theta.min + i * made.theta.step)
         split = goodness_split(*activations, kind, theta)
         assert 0 <= split.right <= 1
@@ -489,8 +566,37 @@ def test_moving_the_controls_moves_the_split(activations):
 def test_goodness_explorer_shows_a_figure_even_without_a_front_end(activations, capsys):
     made = goodness_explorer(*activations, kind="sum", theta=70.0)
     assert made.split.theta == 70 and made.split.kind == "sum"
-    assert "Goodness as the sum of squares. θ = 70" in capsys.readouterr().out
+    said = capsys.readouterr().out  # both kinds, each with this threshold and with one in between
+    for kind in ("sum", "mean"):
+        for theta in (70.0, None):
+            split = goodness_split(*activations, kind, theta)
+            assert f"{GOODNESS[kind][0].capitalize()}, {split}" in said
     assert "θ = 70" in repr(made)
+    assert list(saved_files(made)) == ["sff-goodness.png"]
+    assert made.picture.value == ""
+
+
+def test_goodness_figures_are_readable_and_keep_every_point(activations):
+    kept = [
+        goodness_split(*activations, kind, theta)
+        for kind in ("sum", "mean")
+        for theta in (2.0, 2.1, None, 90.0)
+    ]
+    fig = draw_goodness_split(kept[0], kept, (0.1, 1000.0))
+    assert_readable(fig)
+    marks = [
+        line.get_xydata()[0].tolist()
+        for line in fig.axes[1].lines
+        if line.get_markersize() == 6 and len(line.get_xydata())  # not the legend's
+    ]
+    for split in kept:
+        assert [split.theta, 100 * split.right] in marks
+    written = [text for one in fig.axes[1].texts for text in one.get_text().split(", ")]
+    assert {str(i) for i in range(1, len(kept) + 1)} <= set(written)
+    assert_readable(draw_goodness_grid([kept[:2], kept[-2:]]))
+    made = GoodnessExplorer(*activations)
+    made.keep.click()
+    assert f"Kept 1: {made.split}" in html.unescape(made.picture.value)
 
 
 def test_kept_thresholds_stay_until_clear(activations):

@@ -23,6 +23,8 @@ from sff_teach.widgets import (
 from sff_teach.widgets import _cost as cost_module
 from sff_teach.widgets._inspector import CHOICE, MAX_BYTES, TRUTH
 
+from .test_widgets import assert_readable, saved_files
+
 PNG = b"\x89PNG"
 
 
@@ -59,6 +61,7 @@ SWEEPS = {
 @pytest.mark.parametrize("name, value", [(n, v) for n, values in SWEEPS.items() for v in values])
 def test_every_value_of_every_cost_control(name, value):
     explorer = CostExplorer()
+    assert set(explorer.controls) == set(SWEEPS)
     assert [v for _, v in explorer.controls[name].options] == SWEEPS[name]
     explorer.controls[name].value = value
     explorer.update()
@@ -75,6 +78,21 @@ def test_cost_grows_with_what_it_should():
     assert large.flops["backprop"] > 3 * small.flops["backprop"]
     assert run_cost(batch=256).saved["SFF"] > 3.9 * small.saved["SFF"]
     assert run_cost(classes=1000).ratio("SFF", "flops") > small.ratio("SFF", "flops")
+
+
+def test_figures_of_costs_are_readable_also_where_marks_coincide():
+    kept = [run_cost(), run_cost(classes=100), run_cost(classes=1000), run_cost(classes=1000)]
+    assert_readable(draw_cost(kept[-1], kept))
+    numbers = {text.get_text() for text in draw_cost(kept[-1], kept).axes[0].texts}
+    assert "3, 4" in numbers
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(1.934, "1.93"), (22.34, "22.3"), (3408.94, "3,410"), (0.5, "0.50"), (99.96, "100")],
+)
+def test_counts_are_written_without_powers_of_ten(value, text):
+    assert cost_module._rounded(value) == text
 
 
 def test_width_belongs_to_the_plain_cnn():
@@ -102,6 +120,7 @@ def test_bad_costs_are_one_sentence(bad, words):
 def test_kept_costs_stay_until_clear_and_errors_are_red(monkeypatch):
     explorer = cost_explorer()
     assert len(explorer.results) == 2 and "1000" in explorer.table.value
+    assert list(saved_files(explorer)) == ["sff-cost.csv", "sff-cost.png"]
     explorer.controls["hidden"].value = 32
     explorer.keep.click()
     assert len(explorer.results) == 3
@@ -164,6 +183,23 @@ def test_every_evidence_and_the_ends_of_the_images(seen):
     for number in (len(test) - 1, 0):
         made.controls["number"].value = number
         assert made.result.name == f"number {number}"
+        assert_readable(draw_inspector(made.result))
+    for number in range(len(test)):
+        result = run_inspector(models, test, number)
+        assert result.name == f"number {number}" and result.label == int(test.y[number])
+
+
+def test_an_error_while_looking_for_a_mistake_is_one_red_sentence(seen, monkeypatch):
+    models, test = seen
+    made = Inspector(models, test)
+
+    def broken(x):
+        raise RuntimeError("shapes differ\nand a long story about it")
+
+    monkeypatch.setattr(next(iter(models.values())), "predict", broken)
+    made.mistake.click()
+    assert "<b>Error:</b> shapes differ</span>" in made.status.value
+    assert isinstance(made.error, RuntimeError)
 
 
 def test_next_mistake_is_one(seen):
@@ -234,6 +270,7 @@ def test_inspector_shows_a_figure_and_refuses_what_has_no_goodness(seen):
     models, test = seen
     made = inspector(models, test, number=2)
     assert made.controls["number"].value == 2
+    assert list(saved_files(made)) == ["sff-inspect.png"]
     assert len(draw_inspector(run_inspector(models, test, 2)).axes) == 2 * (2 + 2)
     assert plots.png(draw_inspector(run_inspector(models, test, 2, TRUTH))).startswith(PNG)
     torch.manual_seed(0)

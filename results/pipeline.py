@@ -1,0 +1,190 @@
+"""Throughput of SFF's exact pipeline: two processes of one thread each against one such process.
+
+    python results/pipeline.py            about 7 minutes; wants a machine without other work
+    python results/pipeline.py table      only writes pipeline.md anew
+
+Each round trains the same network three times, in turn and in an order that changes: by ``fit`` in
+one process; by ``fit_pipeline`` on two; and by ``fit`` in two processes at once that have nothing
+to do with each other, which is what this machine gives to two processes at best. All have one
+thread. The first epoch warms up; the ones after it count. Writes pipeline.jsonl and pipeline.md.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from sff_teach.data import from_arrays
+from sff_teach.measure import median_interval
+from sff_teach.pipeline import best_ratio, fit_pipeline
+from sff_teach.recipes import Recipe
+from sff_teach.study import build, machine
+from sff_teach.train import fit
+
+HERE = Path(__file__).parent
+STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
+ROUNDS, EPOCHS, BAR = 5, 2, 1.6
+DRAWN = 8  # steps of the stored timeline
+ROWS = {  # network, cut, head, image, batch size, batches per epoch
+    "cnn4, 4 blocks, 28×28": (Recipe(network="cnn4"), (1, 28, 28), 64, 200),
+    "cnn5, 5 blocks, 32×32": (Recipe(network="cnn5", kernel_size=3), (3, 32, 32), 64, 80),
+    "ResNet18, 9 blocks, 32×32": (
+        Recipe(network="resnet18", cut="block", stem="small"),
+        (3, 32, 32),
+        32,
+        6,
+    ),
+}
+
+
+def prepare(row: str):
+    """The row's network and images; the same at every call."""
+    recipe, shape, batch, batches = ROWS[row]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch * batches, *shape, generator=generator)
+    data = from_arrays(x, torch.arange(len(x)) % 10)
+    options = {"epochs": EPOCHS, "batch_size": batch, "lr": 1e-3, "progress": False}
+    return build(recipe, data), data, options
+
+
+def rate(row: str, rows: list[dict]) -> float:
+    """Images per second after the first epoch."""
+    _, _, batch, batches = ROWS[row]
+    return batch * batches * (EPOCHS - 1) / sum(r["seconds"] for r in rows[1:])
+
+
+def one(row: str) -> dict:
+    """One process."""
+    model, data, options = prepare(row)
+    return {"one": rate(row, fit(model, data, **options).rows)}
+
+
+def two(row: str) -> dict:
+    """Two processes that share the blocks."""
+    model, data, options = prepare(row)
+    trace = []
+    history = fit_pipeline(model, data, processes=2, trace=trace, **options)
+    plan, seconds = history.settings["plan"], history.settings["block_seconds"]
+    return {
+        "two": rate(row, history.rows), "plan": plan, "block_seconds": seconds,
+        "allowed": best_ratio(seconds, plan), "busy": busy(trace), "timeline": middle(trace),
+    }  # fmt: skip
+
+
+def busy(trace: list[dict]) -> list[float]:
+    """Per process, the share of the time after the first epoch in which it computed."""
+    later = [r for r in trace if r["step"] >= (max(t["step"] for t in trace) + 1) // EPOCHS]
+    span = max(r["stop"] for r in later) - min(r["start"] for r in later)
+    return [
+        sum(r["stop"] - r["start"] for r in later if r["process"] == process) / span
+        for process in (0, 1)
+    ]
+
+
+def middle(trace: list[dict]) -> list[dict]:
+    """A few steps from the last epoch."""
+    last = max(r["step"] for r in trace) - 1
+    return [r for r in trace if last - DRAWN < r["step"] <= last]
+
+
+def _independent(rank: int, row: str, results: Tensor) -> None:
+    torch.set_num_threads(1)
+    model, data, options = prepare(row)
+    results[rank, 1] = 1  # ready
+    while results[:, 1].sum() < 2:
+        time.sleep(0.001)
+    results[rank, 0] = rate(row, fit(model, data, **options).rows)
+
+
+def independent(row: str) -> dict:
+    """Two processes, a whole network each."""
+    results = torch.zeros(2, 2).share_memory_()
+    spawn(_independent, (row, results), nprocs=2)
+    return {"independent": results[:, 0].sum().item()}
+
+
+def measure(rounds: int) -> None:
+    """Run all rounds and store them."""
+    torch.set_num_threads(1)
+    records = []
+    for row in ROWS:
+        for number in range(rounds):
+            arms = [one, two, independent]
+            record = {"row": row, "round": number, "machine": machine()}
+            for arm in arms[number % 3 :] + arms[: number % 3]:
+                record |= arm(row)
+            if number:
+                del record["timeline"]  # one is enough to draw
+            records.append(record)
+            print(
+                f"{row}: {record['one']:.0f} → {record['two']:.0f} images/s, "
+                f"× {record['two'] / record['one']:.2f}", flush=True,
+            )  # fmt: skip
+    STORE.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def interval(values: list[float]) -> str:
+    """Median, and the interval it lies in at 95 %; below six values, the least and the largest."""
+    low, high = median_interval(values) if len(values) >= 6 else (min(values), max(values))
+    return f"{median(values):.2f} ({low:.2f} … {high:.2f})"
+
+
+def write_table() -> None:
+    """Turn the stored records into a page."""
+    records = [json.loads(line) for line in STORE.read_text().splitlines()]
+    about, rounds = records[0]["machine"], max(record["round"] for record in records) + 1
+    spread = "its 95 % interval" if rounds >= 6 else "the least and the largest"
+    lines = [
+        "# Throughput of the exact pipeline: two processes against one",
+        "",
+        "Generated by `python results/pipeline.py` from `pipeline.jsonl`; do not edit. One thread "
+        f"per process; {about['device']}, torch {about['torch']}. Median of {rounds} rounds, each "
+        f"of which measures all columns in turn, and {spread}.",
+        "",
+        "*Pipeline*: images per second of two processes that share the blocks, over one process's. "
+        "*Allowed*: what the shares would give if handing on cost nothing: all blocks' seconds "
+        "over those of the process that has more. *Two alone*: two trainings at once that have "
+        "nothing to do with each other: more than that this machine does not give.",
+        "",
+        "| network | blocks of the two | one, images/s | pipeline | allowed | two alone "
+        f"| at least {BAR} |",
+        "|---|---|--:|---|--:|---|---|",
+    ]
+    for row in ROWS:
+        mine = [record for record in records if record["row"] == row]
+        ratios = [record["two"] / record["one"] for record in mine]
+        plans = Counter(tuple(record["plan"]) for record in mine)
+        (_, cut, end), _ = plans.most_common(1)[0]
+        cells = [
+            row, f"{cut} + {end - cut}", f"{median(r['one'] for r in mine):,.0f}",
+            interval(ratios), f"{median(r['allowed'] for r in mine):.2f}",
+            interval([r["independent"] / r["one"] for r in mine]),
+            "yes" if median(ratios) >= BAR else "**no**",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    PAGE.write_text("\n".join(lines) + "\n")
+    print(PAGE.read_text())
+
+
+def main() -> None:
+    """Measure, or only write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=("measure", "table"), default="measure")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
+    options = parser.parse_args()
+    if options.what == "measure":
+        measure(options.rounds)
+    write_table()
+
+
+if __name__ == "__main__":
+    main()

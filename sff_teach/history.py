@@ -1,0 +1,131 @@
+"""What a training measured, and what every training loop needs: schedule, device, data."""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from ._checks import check_samples
+from .data import DataSet, augment_flip_crop, from_arrays
+
+SCHEDULES = ("one-cycle", "constant")
+AUGMENTATIONS = {"flip-crop": augment_flip_crop}
+BAR_AFTER_SECONDS = 2.0
+
+
+@dataclass
+class History:
+    """What ``fit`` measured: one row per epoch, and why it ended.
+
+    Attributes:
+        rule: name. settings: what fit was called with. parameters: how many were trained.
+        rows: dicts with epoch (from 1), seconds (training only), train_loss and train_accuracy
+            (lists, one number per block; for ``ff`` the share of positives above their negatives,
+            where chance gives half), and with validation data valid_accuracy, valid_loss,
+            valid_block_accuracy; ``complete`` is False for an epoch that was cut short.
+        stopped: None when all epochs ran, else "interrupted", "stopped" or "diverged".
+    """
+
+    rule: str
+    settings: dict
+    parameters: int
+    rows: list[dict] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all epochs, without validation."""
+        return sum(row["seconds"] for row in self.rows)
+
+    @property
+    def last(self) -> dict:
+        """The last epoch's row; never a "best" one."""
+        if not self.rows:
+            raise ValueError("history has no rows; fit stopped before its first step.")
+        return self.rows[-1]
+
+    def column(self, name: str) -> list:
+        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
+        return [row[name] for row in self.rows]
+
+    def to_dict(self) -> dict:
+        """Plain numbers, lists and strings, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return f"{self.rule}: no epoch ran"
+        row = self.last
+        valid = row.get("valid_accuracy")
+        shown = (
+            f"validation {valid:.1%}" if valid is not None else f"loss {row['train_loss'][-1]:.3f}"
+        )
+        ended = f", {self.stopped}" if self.stopped else ""
+        return f"{self.rule}: {shown} after {row['epoch']} epochs, {self.seconds:.1f} s{ended}"
+
+
+def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
+    """The learning rate, as a share of its peak, when ``done`` of all steps are over.
+
+    Cosine up from ``start`` to 1 over the first ``warm_up`` of the steps, cosine down to 0 over
+    the rest (Smith & Topin's one-cycle in the form of ``torch.optim.lr_scheduler.OneCycleLR``; a
+    plain function of the step has no state to save).
+    """
+    if done < warm_up:
+        return start + (1 - start) * _half_cosine(done / warm_up)
+    return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
+
+
+def learning_rate(done: float, lr: float, schedule: str) -> float:
+    """The rate after the share ``done`` of all steps, with ``lr`` as its peak."""
+    return lr * one_cycle(done) if schedule == "one-cycle" else lr
+
+
+def _half_cosine(t: float) -> float:
+    return (1 - torch.cos(torch.tensor(t * torch.pi)).item()) / 2
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``"auto"``: CUDA, else Apple's MPS, else the CPU; any other name if it works here.
+
+    Raises ValueError for a device that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f'device="{name}" is not usable here; use "auto" or "cpu", and see `sff-teach doctor`.'
+        ) from None
+
+
+def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -> DataSet:
+    """A DataSet as it is; a pair of tensors (x, y) as one, its values unchanged.
+
+    Raises ValueError or TypeError for anything else and for samples that are empty or not finite.
+    """
+    if not isinstance(data, DataSet):
+        if not (isinstance(data, tuple) and len(data) == 2):
+            raise TypeError(
+                f"{argument} must be a DataSet or a pair of tensors (x, y), not "
+                f"{type(data).__name__}; see sff_teach.load."
+            )
+        x, y = data
+        check_samples(x, f"{argument} x")
+        channels = x.shape[1]
+        data = from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=argument)
+    check_samples(data.x, f"{argument}.x")
+    return data
+
+
+def check_image_options(x: Tensor, augment: str | None, channels_last: bool = False) -> None:
+    """Raise ValueError if samples that are no images are to be treated like images."""
+    if x.dim() != 4 and (augment is not None or channels_last):
+        option = "channels_last=True" if augment is None else f'augment="{augment}"'
+        raise ValueError(
+            f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
+            "leave it out."
+        )

@@ -1,0 +1,73 @@
+"""Pack the course for a class where no repository is hosted: dist/sff_teach-VERSION-kit.zip.
+
+    python tools/colab_kit.py [FOLDER]      default: dist; the wheel is built beside the kit
+
+The kit is one file. Unzipped it is a course folder that works anywhere, with the wheel in it.
+Uploaded to Colab as it is, beside a notebook, the bootstrap cell unpacks it. It holds only files
+that git has (new ones too, unless ignored), and of the assignments only the students' release.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
+
+import sff_teach  # noqa: E402
+
+ASSIGNMENTS = "notebooks/assignments/"
+FOLDERS = ("sff_teach/", "notebooks/", "data/", "results/", "docs/")
+PAPERS = ("README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def belongs(path: str) -> bool:
+    """Tell whether a file of the repository, by its path in it, goes into the kit.
+
+    Of the assignments only the release; nothing that says how they are marked.
+    """
+    if path.startswith(ASSIGNMENTS):
+        return path.startswith(f"{ASSIGNMENTS}release/")
+    if path.startswith("docs/teaching"):
+        return False
+    return path in PAPERS or path.startswith(FOLDERS)
+
+
+def files() -> list[str]:
+    """Return the paths, in the repository, of what goes into the kit."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    here = [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+    return sorted(filter(belongs, here))
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel into the folder, without a network, and return its path."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder / f"sff_teach-{sff_teach.__version__}-py3-none-any.whl"
+
+
+def build_kit(folder: Path) -> Path:
+    """Build the wheel and the kit into the folder and return the kit's path."""
+    wheel = build_wheel(folder)
+    kit = folder / f"sff_teach-{sff_teach.__version__}-kit.zip"
+    with ZipFile(kit, "w", ZIP_DEFLATED) as archive:
+        for path in files():
+            archive.write(ROOT / path, path)
+        archive.write(wheel, wheel.name)
+    return kit
+
+
+def main(arguments: list[str]) -> None:
+    folder = Path(arguments[0] if arguments else ROOT / "dist").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    kit = build_kit(folder)
+    print(f"{kit.name}: {kit.stat().st_size / 1e6:.1f} MB, {len(files())} files and the wheel")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
