@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test colab-test colab-kit notebooks stamp gallery lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test colab-test colab-kit notebooks stamp assignments gallery lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -37,7 +37,7 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 	@$(PYTHON) tools/install.py
 
 unit: install  ## the package's tests
-	$(QUIET_MACHINE) $(PY) -m pytest tests/unit --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest tests/unit tests/classroom --durations=10
 
 guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
 	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
@@ -68,6 +68,9 @@ notebooks: install  ## run the notebooks in place and keep their outputs; NB=not
 
 stamp: install  ## write the bootstrap cell and the Colab links in, without running notebooks anew
 	$(QUIET_MACHINE) $(PY) tools/stamp.py
+
+assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes
+	$(QUIET_MACHINE) $(PY) tools/make_assignments.py
 
 gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py

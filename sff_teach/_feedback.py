@@ -1,0 +1,181 @@
+"""The pages that `grading` writes: one per student, and one for what the teacher marks by hand.
+
+Plain HTML without scripts and without anything from a network; read by screen readers, printable.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from html import escape
+from pathlib import Path
+
+from ._files import write_whole
+from ._returned import Assignment
+
+STYLE = """
+:root { color-scheme: light dark; --line: #c8c8c8; --soft: #f4f4f2; --good: #00694c;
+  --bad: #a33c00; --wait: #0a5a8a; }
+@media (prefers-color-scheme: dark) { :root { --line: #555; --soft: #262626; --good: #5fd3a8;
+  --bad: #ffab70; --wait: #7cc4f5; } }
+body { font: 1rem/1.55 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+.score { font-size: 1.25rem; margin: 0 0 1rem; }
+article { border: 1px solid var(--line); border-left-width: .4rem; border-radius: .4rem;
+  padding: .7rem 1rem; margin: 0 0 .8rem; }
+article h3 { font-size: 1rem; margin: 0; display: flex; gap: 1rem; justify-content: space-between; }
+article p { margin: .4rem 0 0; }
+.good { border-left-color: var(--good); } .good .mark { color: var(--good); }
+.bad { border-left-color: var(--bad); } .bad .mark { color: var(--bad); }
+.wait { border-left-color: var(--wait); } .wait .mark { color: var(--wait); }
+.mark { white-space: nowrap; }
+pre { background: var(--soft); padding: .7rem; overflow-x: auto; border-radius: .3rem;
+  font: .9rem/1.45 ui-monospace, monospace; }
+summary { cursor: pointer; margin-top: .4rem; } li { margin: .25rem 0; }
+"""
+
+
+def _page(title: str, body: str) -> bytes:
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
+        "</main>\n</body>\n</html>\n"
+    ).encode()
+
+
+def _number(points: float) -> str:
+    return f"{points:g}"
+
+
+def title_of(assignment: Assignment) -> str:
+    """The assignment's title: its first heading, or its file's name."""
+    for cell in assignment.cells:
+        for line in cell.source.splitlines() if not cell.code else ():
+            if line.startswith("# "):
+                return line[2:].strip()
+    return assignment.name
+
+
+def headings(assignment: Assignment) -> dict[str, str]:
+    """For each task the heading that it stands under."""
+    heading, found = "", {}
+    for cell in assignment.cells:
+        if not cell.code:
+            lines = [x for x in cell.source.splitlines() if x.startswith("#")]
+            heading = lines[-1].lstrip("#").strip() if lines else heading
+        if cell.grade_id:
+            found[cell.grade_id] = heading.replace("$", "")
+    return found
+
+
+def student_page(assignment: Assignment, result: dict) -> bytes:
+    """What one student gets to read."""
+    tasks, heading = result["tasks"], headings(assignment)
+    points = sum(t["points"] or 0 for t in tasks.values())
+    most = sum(t["max"] for t in tasks.values())
+    waiting = sum(t["max"] for t in tasks.values() if t["points"] is None)
+    parts = [
+        f"<h1>{escape(title_of(assignment))}</h1>",
+        f'<p class="score">{escape(result["student"])}: <strong>{_number(points)} of '
+        f"{_number(most)} points</strong>"
+        + (f", {_number(waiting)} more are still to be marked by hand" if waiting else "")
+        + "</p>",
+        "<h2>Tasks</h2>",
+    ]
+    answers = result.get("answers", {})
+    for grade_id, task in tasks.items():
+        if task["points"] is None:
+            kind, word = "wait", f"? of {_number(task['max'])} points"
+            text = "To be marked by hand."
+        else:
+            full = task["points"] >= task["max"]
+            kind = "good" if full else "bad"
+            word = (
+                f"{'✓' if full else '✗'} {_number(task['points'])} of {_number(task['max'])} points"
+            )
+            text = "All tests passed." if full else task["error"] or ""
+            if task.get("by_hand"):
+                text = task["comment"] or "Marked by hand."
+        code = answers.get(_answer_of(assignment, grade_id), [])
+        code = "\n\n".join(code) or task.get("answer", "")
+        shown = (
+            f"<details><summary>Your answer</summary><pre>{escape(code)}</pre></details>"
+            if code.strip()
+            else ""
+        )
+        name = heading.get(grade_id) or grade_id
+        parts.append(
+            f'<article class="{kind}"><h3><span>{escape(name)}</span>'
+            f'<span class="mark">{word}</span></h3><p>{escape(text)}</p>{shown}</article>'
+        )
+    notes = [
+        ("What was repaired", result["repaired"]),
+        ("What the grader noticed", result["caught"]),
+    ]
+    for title, lines in notes:
+        if lines:
+            items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            parts.append(f"<h2>{title}</h2><ul>{items}</ul>")
+    if not (result["repaired"] or result["caught"]):
+        parts.append("<p>Nothing had to be repaired in your notebook.</p>")
+    return _page(f"{title_of(assignment)}: {result['student']}", "\n".join(parts))
+
+
+def _answer_of(assignment: Assignment, test: str) -> str | None:
+    """The answer that a test belongs to: the last one before it."""
+    last = None
+    for cell in assignment.cells:
+        if cell.kind == "answer":
+            last = cell.grade_id
+        if cell.grade_id == test:
+            return last
+    return None
+
+
+def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
+    """For the teacher: each written task with its mark scheme, then every student's answer."""
+    heading = headings(assignment)
+    parts = [
+        f"<h1>{escape(title_of(assignment))}: to be marked by hand</h1>",
+        "<p>For the teacher only. Write points and comments into <code>manual.csv</code> and grade "
+        "again; nothing is run a second time.</p>",
+    ]
+    for cell in assignment.by_hand:
+        parts.append(
+            f"<h2>{escape(heading.get(cell.grade_id) or cell.grade_id)} "
+            f"({escape(cell.grade_id)}, {_number(cell.points)} points)</h2>"
+        )
+        if cell.scheme:
+            parts.append(f"<h3>Mark scheme</h3><pre>{escape(cell.scheme)}</pre>")
+        for result in marked:
+            task = result["tasks"][cell.grade_id]
+            got = "not marked" if task["points"] is None else f"{_number(task['points'])} points"
+            answer = task.get("answer", "").strip() or "(no answer)"
+            parts.append(
+                f'<article class="wait"><h3><span>{escape(result["student"])}</span>'
+                f'<span class="mark">{got}</span></h3><pre>{escape(answer)}</pre></article>'
+            )
+    return _page(f"{title_of(assignment)}: to be marked by hand", "\n".join(parts))
+
+
+def write_pages(out: Path, assignment: Assignment, marked: list[dict]) -> None:
+    """Write feedback/STUDENT.html, and by_hand.html with manual-todo.csv if a task needs it."""
+    folder = out / "feedback"
+    folder.mkdir(exist_ok=True)
+    for result in marked:
+        page = student_page(assignment, result)
+        write_whole(folder / f"{result['student']}.html", lambda file, page=page: file.write(page))
+    if assignment.by_hand:
+        page = by_hand_page(assignment, marked)
+        write_whole(out / "by_hand.html", lambda file: file.write(page))
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["student", "grade_id", "points", "comment"])
+        for cell in assignment.by_hand:
+            for result in marked:
+                if result["tasks"][cell.grade_id]["points"] is None:
+                    rows.writerow([result["student"], cell.grade_id, "", ""])
+        data = text.getvalue().encode()
+        write_whole(out / "manual-todo.csv", lambda file: file.write(data))
