@@ -674,7 +674,7 @@ def test_batches_explain_what_is_wrong_before_the_first_one():
     assert "splits.train" in message(lambda: data.batches(splits, 2), TypeError)
     assert "batch_size=0" in message(lambda: data.batches(images, 0))
     assert "batch_size must be" in message(lambda: data.batches(images, 2.0), TypeError)
-    assert "no images" in message(lambda: data.batches(images.subset([]), 2))
+    assert "no samples" in message(lambda: data.batches(images.subset([]), 2))
     assert "shuffle=True" in message(
         lambda: data.batches(images, 2, generator=torch.Generator()), ValueError
     )
