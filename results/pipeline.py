@@ -1,6 +1,7 @@
 """Throughput of SFF's exact pipeline: two processes of one thread each against one such process.
 
-    python results/pipeline.py            about 7 minutes; wants a machine without other work
+    python results/pipeline.py            some twenty minutes; wants a machine without other work,
+                                          and goes on where it stopped
     python results/pipeline.py table      only writes pipeline.md anew
 
 Each round trains the same network three times, in turn and in an order that changes: by ``fit`` in
@@ -14,6 +15,7 @@ import json
 import os
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -27,7 +29,7 @@ from sff_teach.data import from_arrays
 from sff_teach.measure import median_interval
 from sff_teach.pipeline import best_ratio, fit_pipeline
 from sff_teach.recipes import Recipe
-from sff_teach.study import build, machine
+from sff_teach.study import build, machine, once
 from sff_teach.train import fit
 
 HERE = Path(__file__).parent
@@ -113,23 +115,26 @@ def independent(row: str) -> dict:
 
 
 def measure(rounds: int) -> None:
-    """Run all rounds and store them."""
+    """Run the rounds that are not stored yet; each is on disk as soon as it is done."""
     torch.set_num_threads(1)
-    records = []
     for row in ROWS:
         for number in range(rounds):
-            arms = [one, two, independent]
-            record = {"row": row, "round": number, "machine": machine()}
-            for arm in arms[number % 3 :] + arms[: number % 3]:
-                record |= arm(row)
-            if number:
-                del record["timeline"]  # one is enough to draw
-            records.append(record)
+            record = once(STORE, {"row": row, "round": number}, partial(one_round, row, number))
             print(
                 f"{row}: {record['one']:.0f} → {record['two']:.0f} images/s, "
                 f"× {record['two'] / record['one']:.2f}", flush=True,
             )  # fmt: skip
-    STORE.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def one_round(row: str, number: int) -> dict:
+    """All three arms, in an order that changes from round to round."""
+    record = {"machine": machine()}
+    arms = [one, two, independent]
+    for arm in arms[number % 3 :] + arms[: number % 3]:
+        record |= arm(row)
+    if number:
+        del record["timeline"]  # one is enough to draw
+    return record
 
 
 def interval(values: list[float]) -> str:

@@ -130,7 +130,7 @@ family(
     "cifar10-cnn5-laptop",
     "CIFAR-10 without a GPU: five layers in two blocks, 4 epochs",
     replace(LAPTOP, data="cifar10", network="cnn5"),
-    UNTUNED,
+    {"bp": 3e-3, "bp-goodness": 1.5e-3, "deepsup": 3e-3, "sff": 1.5e-3},  # laptop_cifar10.md
 )
 family(
     "cifar100-cnn5-laptop",
