@@ -3,14 +3,15 @@
 __version__ = "0.1.0"
 
 from .core import SFF, GoodnessHead, LinearHead, LocalBlock, hand_over
-from .data import ImageSet, Splits, from_arrays, load
+from .data import DataSet, ImageSet, Splits, from_arrays, load
 from .forward_forward import FFNetwork
-from .models import cnn, mlp
+from .models import cnn, cnn1d, mlp
 from .split import localize
 from .train import Evaluation, History, evaluate, fit
 
 __all__ = [
     "SFF",
+    "DataSet",
     "Evaluation",
     "FFNetwork",
     "GoodnessHead",
@@ -20,6 +21,7 @@ __all__ = [
     "LocalBlock",
     "Splits",
     "cnn",
+    "cnn1d",
     "evaluate",
     "fit",
     "from_arrays",

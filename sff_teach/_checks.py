@@ -105,31 +105,13 @@ def check_images(x: object, channels: int | None = None, argument: str = "x") ->
 
     `channels` is the number of channels that the model takes, where that is known.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{argument} must be a torch tensor, not {type(x).__name__}; "
-            f"use torch.as_tensor({argument})."
-        )
-    if x.dim() != 4:
+    if isinstance(x, Tensor) and x.dim() != 4:
         if x.dim() == 3:
             remedy = f"use {argument}[:, None] for grey images or {argument}[None] for one image"
         else:
             remedy = f"reshape {argument} to four dimensions"
         raise ValueError(f"{argument} has shape {tuple(x.shape)}, not (B, C, H, W); {remedy}.")
-    if not x.is_floating_point():
-        remedy = f"{argument}.float()"
-        if x.dtype == torch.uint8:
-            remedy = f"divide by 255: {remedy} / 255"
-        else:
-            remedy = f"convert with {remedy}"
-        raise TypeError(f"{argument} has dtype {_dtype(x)}, but pixels are floats; {remedy}.")
-    if len(x) == 0:
-        raise ValueError(f"{argument} holds no images; give at least one.")
-    if x.numel() == 0:
-        raise ValueError(
-            f"{argument} has shape {tuple(x.shape)}, so its images have no pixels; "
-            "give C, H and W of at least 1."
-        )
+    check_samples(x, argument)
     if channels is not None and x.shape[1] != channels:
         if x.shape[3] == channels:
             remedy = f"channels come second, so use {argument}.permute(0, 3, 1, 2)"
@@ -143,14 +125,48 @@ def check_images(x: object, channels: int | None = None, argument: str = "x") ->
             f"{argument} has shape {tuple(x.shape)}, so {x.shape[1]} channels where {channels} "
             f"are needed; {remedy}."
         )
+
+
+def check_samples(x: object, argument: str = "x") -> None:
+    """Raise unless `x` is a floating tensor (B, C, ...), not empty, and finite.
+
+    A table is (B, C), a sequence (B, C, L), an image (B, C, H, W).
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{argument} must be a torch tensor, not {type(x).__name__}; "
+            f"use torch.as_tensor({argument})."
+        )
+    if x.dim() < 2:
+        raise ValueError(
+            f"{argument} has shape {tuple(x.shape)}, not (B, C, ...); for a table with one column "
+            f"use {argument}.reshape(-1, 1)."
+        )
+    samples, values = ("images", "pixels") if x.dim() == 4 else ("samples", "values")
+    if not x.is_floating_point():
+        remedy = f"{argument}.float()"
+        if x.dtype == torch.uint8:
+            remedy = f"divide by 255: {remedy} / 255"
+        else:
+            remedy = f"convert with {remedy}"
+        raise TypeError(f"{argument} has dtype {_dtype(x)}, but {values} are floats; {remedy}.")
+    if len(x) == 0:
+        raise ValueError(f"{argument} holds no {samples}; give at least one.")
+    if x.numel() == 0:
+        needed = "C, H and W" if x.dim() == 4 else "every dimension"
+        raise ValueError(
+            f"{argument} has shape {tuple(x.shape)}, so its {samples} have no {values}; "
+            f"give {needed} of at least 1."
+        )
     if x.is_meta:
         return  # a shape without values
     # min and max pass NaN on, and need no mask as large as the images
     if not all(math.isfinite(v) for v in torch.stack(torch.aminmax(x.detach())).tolist()):
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()
         raise ValueError(
-            f"{argument} holds NaN or infinite pixels in {len(bad):,} of {len(x):,} images (the "
-            f"first is number {int(bad[0])}); repair them with torch.nan_to_num or leave them out."
+            f"{argument} holds NaN or infinite {values} in {len(bad):,} of {len(x):,} {samples} "
+            f"(the first is number {int(bad[0])}); repair them with torch.nan_to_num or leave them "
+            "out."
         )
 
 
@@ -174,16 +190,20 @@ def check_positive(**values: object) -> None:
 
 
 def check_fits(model: torch.nn.Module, x: Tensor, argument: str = "x") -> None:
-    """Raise unless `model` can take images like `x`, in one sentence instead of torch's traceback.
+    """Raise unless `model` can take samples like `x`, in one sentence instead of torch's traceback.
 
     Runs `model` once in evaluation mode without gradients; nothing in it changes.
     """
     try:
         with looking(model):
-            model(x)
-    except (RuntimeError, IndexError) as error:
+            given = len(model(x))  # a convolution takes (C, H, W) for a single image
+        reason = "" if given == len(x) else f"{given} predictions for {len(x)} samples"
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
+    if reason:
+        what = "images" if x.dim() == 4 else "samples"
+        hint = f", or {argument}[:, None] if these are grey images" if x.dim() == 3 else ""
         raise ValueError(
             f"{argument} of shape {tuple(x.shape)} does not fit the model ({reason}); "
-            "give images with the channels and size that it was built for."
-        ) from None
+            f"give {what} with the channels and size that it was built for{hint}."
+        )

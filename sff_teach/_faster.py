@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ._checks import check_known
 from .core import SFF, LocalBlock
-from .data import ImageSet
+from .data import DataSet
 from .losses import scale_gradient
 from .rules import LookaheadSFF, OverlappingSFF, Rule
 
@@ -114,7 +114,7 @@ class _Scaled:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def near(data: ImageSet, device: torch.device) -> ImageSet:
+def near(data: DataSet, device: torch.device) -> DataSet:
     """The images on a CUDA device if they take no more than half of its free memory."""
     if device.type != "cuda":
         return data

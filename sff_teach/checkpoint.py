@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ._files import remove_unfinished, write_whole
-from .data import ImageSet
+from .data import DataSet
 from .rules import Rule
 
 FORMAT = "sff-teach checkpoint 1"
@@ -44,7 +44,7 @@ class Checkpoint:
         learner: Rule,
         history: "History",  # noqa: F821
         generator: torch.Generator,
-        train: ImageSet,
+        train: DataSet,
     ):
         self.path = Path(path)
         self.learner, self.history, self.generator = learner, history, generator

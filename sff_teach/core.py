@@ -61,6 +61,7 @@ class GoodnessHead(nn.Module):
         filters: head channels per class.
         form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
         channel_dim: which dimension of h holds the channels (-1 for tokens).
+        dims: over which a wide kernel reaches: 2 for maps, 1 for sequences.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class GoodnessHead(nn.Module):
         filters: int = 1,
         form: str = "auto",
         channel_dim: int = 1,
+        dims: int = 2,
     ):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -79,23 +81,18 @@ class GoodnessHead(nn.Module):
             raise ValueError(f"num_classes is {num_classes}; a head needs at least two classes.")
         self.channels, self.num_classes, self.filters = channels, num_classes, filters
         self.form, self.channel_dim = form, channel_dim
-        conv = nn.Conv2d(channels, num_classes * filters, kernel_size)  # for its initial values
+        conv = nn.Conv2d if dims == 2 else nn.Conv1d
+        conv = conv(channels, num_classes * filters, kernel_size)  # for its initial values
         self.weight, self.bias = conv.weight, conv.bias
 
     def activation(self, h: Tensor) -> Tensor:
-        """z, (B, K·filters, H, W): where in the image each class finds evidence."""
+        """z, (B, K·filters, ...): where in the image or text each class finds evidence."""
         return head_activation(h, self.weight, self.bias, self.channel_dim)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, K) class goodness."""
-        return class_goodness(
-            h,
-            self.weight,
-            self.bias,
-            filters=self.filters,
-            form=self.form,
-            channel_dim=self.channel_dim,
-        )
+        """(B, C, ...) → (B, K) class goodness."""
+        options = {"filters": self.filters, "form": self.form, "channel_dim": self.channel_dim}
+        return class_goodness(h, self.weight, self.bias, **options)
 
 
 class LinearHead(nn.Module):
@@ -107,7 +104,7 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, K) logits."""
+        """(B, C, ...) → (B, K) logits."""
         h = h.movedim(self.channel_dim, 1)
         return self.linear(h.reshape(*h.shape[:2], -1).mean(2))
 
@@ -120,7 +117,7 @@ class LocalBlock(nn.Module):
         self.body, self.head = body, head
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) → h (B, C', H', W') and g (B, K)."""
+        """(B, C, ...) → h (B, C', ...) and g (B, K)."""
         h = self.body(x)
         return h, self.head(h)
 
@@ -172,7 +169,7 @@ class SFF(nn.Module):
         return hand_over(h, self.normalise, local, block.head.channel_dim)
 
     def block_goodness(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, blocks, K): every block's class goodness."""
+        """(B, C, ...) → (B, blocks, K): every block's class goodness."""
         goodness = []
         for block in self.blocks:
             h, g = block(x)
@@ -189,10 +186,10 @@ class SFF(nn.Module):
         return goodness.mean(1) if vote == "mean" else goodness[:, -1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, K): the voted class goodness."""
+        """(B, C, ...) → (B, K): the voted class goodness."""
         return self.combine(self.block_goodness(x))
 
     def predict(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B,): the class with the highest voted goodness. Call ``eval()`` first."""
+        """(B, C, ...) → (B,): the class with the highest voted goodness. Call ``eval()`` first."""
         with torch.no_grad():
             return self(x).argmax(1)

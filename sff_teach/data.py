@@ -1,7 +1,8 @@
-"""Images in memory: load(name, fraction, seed) for embedded sets and for a folder of images.
+"""Data in memory: load(name, fraction, seed) for embedded sets and for a folder of images.
 
 Train, validation and test are kept apart. The test images and the validation images are the same
-whatever the seed and the fraction; only the training images are thinned out.
+whatever the seed and the fraction; only the training images are thinned out. What holds for images
+(N, C, H, W) holds for sequences (N, C, L) and for tables (N, C): a table's columns are channels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
 
@@ -20,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._checks import check_count, check_fraction, check_images, check_labels, check_seed, nearest
+from . import text
+from ._checks import check_count, check_fraction, check_labels, check_samples, check_seed, nearest
 from ._folder import HELD_OUT, read_folder
 from .download import SETS, fetch, read_arrays
 
@@ -39,7 +42,7 @@ FASHION_CLASSES = (
     "Ankle boot",
 )
 
-_EMBEDDED = ("digits", "fashion-mnist-sample")
+_EMBEDDED = ("digits", "fashion-mnist-sample", "breast-cancer", "docstrings")
 _HERE = Path(__file__).resolve().parent
 _SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or validation image
 
@@ -48,11 +51,12 @@ _SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or va
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Labelled images in memory, standardised per channel: x = (pixels - mean) / std.
+class DataSet:
+    """Labelled samples in memory, standardised per channel: x = (values - mean) / std.
 
-    x: (N, C, H, W) float32; y: (N,) int64 in [0, K); classes: the K names; mean and std: one number
-    per channel, of the training images. Raises ValueError where these do not fit together.
+    x: (N, C, ...) float32, a table (N, C) or sequences (N, C, L); images (N, C, H, W) are an
+    `ImageSet`. y: (N,) int64 in [0, K); classes: the K names; mean and std: one number per channel,
+    of the training samples. Raises ValueError where these do not fit together.
     """
 
     x: Tensor
@@ -63,10 +67,12 @@ class ImageSet:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.x.dim() != 4 or self.y.dim() != 1 or len(self.x) != len(self.y):
+        fits = self.x.dim() == 4 if isinstance(self, ImageSet) else self.x.dim() >= 2
+        if not fits or self.y.dim() != 1 or len(self.x) != len(self.y):
+            shape = "(N, C, H, W)" if isinstance(self, ImageSet) else "(N, C, ...)"
             raise ValueError(
                 f"x has shape {tuple(self.x.shape)} and y has shape {tuple(self.y.shape)}; "
-                "give x as (N, C, H, W) and y as (N,)."
+                f"give x as {shape} and y as (N,)."
             )
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(
@@ -78,8 +84,9 @@ class ImageSet:
         return len(self.y)
 
     def __repr__(self) -> str:
-        shape = "×".join(str(n) for n in self.x.shape[1:])
-        return f"ImageSet({self.name}: {len(self):,} images {shape}, {self.num_classes} classes)"
+        kind, shape = type(self).__name__, "×".join(str(n) for n in self.x.shape[1:])
+        what = "images" if isinstance(self, ImageSet) else "samples"
+        return f"{kind}({self.name}: {len(self):,} {what} {shape}, {self.num_classes} classes)"
 
     @property
     def num_classes(self) -> int:
@@ -90,12 +97,12 @@ class ImageSet:
         return self.x.shape[1]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.x.shape[2], self.x.shape[3]
+    def size(self) -> tuple[int, ...]:
+        """(H, W) of images, (L,) of sequences, () of a table's rows."""
+        return tuple(self.x.shape[2:])
 
-    def subset(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> ImageSet:
-        """The images at `index` (positions (M,), a mask (N,) or a slice), standardised as before.
+    def subset(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> DataSet:
+        """The samples at `index` (positions (M,), a mask (N,) or a slice), standardised as before.
 
         Raises ValueError for a position outside [-N, N), a mask of another length, another shape.
         """
@@ -107,22 +114,31 @@ class ImageSet:
         if index.dim() != 1 or index.is_floating_point() or index.is_complex():
             raise ValueError(
                 f"index must be a list of positions, a mask or a slice, not {_dtype_shape(index)}; "
-                "for one image i give [i]."
+                "for one sample i give [i]."
             )
         if index.dtype == torch.bool:
             if len(index) != len(self):
                 raise ValueError(
-                    f"index is a mask of {len(index):,} for {len(self):,} images; give one per "
-                    "image."
+                    f"index is a mask of {len(index):,} for {len(self):,} samples; give one per "
+                    "sample."
                 )
             index = index.nonzero().flatten()
         index = index.long()
         if len(index) and not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
             raise ValueError(
                 f"index reaches from {int(index.min())} to {int(index.max())}, but {self.name} "
-                f"has {len(self):,} images; stay below that."
+                f"has {len(self):,} samples; stay below that."
             )
         return replace(self, x=self.x[index], y=self.y[index])
+
+    def values(self) -> Tensor:
+        """The samples as they were, (N, C, ...): x · std + mean."""
+        mean, std = (_per_channel(v, self.x) for v in (self.mean, self.std))
+        return self.x * std + mean
+
+
+class ImageSet(DataSet):
+    """A DataSet of images: x (N, C, H, W)."""
 
     def as_rgb(self) -> ImageSet:
         """The same images with three equal channels, for networks made for colour; no copy.
@@ -137,8 +153,7 @@ class ImageSet:
 
     def pixels(self) -> Tensor:
         """The images as they were, (N, C, H, W): x · std + mean; in [0, 1] for every named set."""
-        mean, std = (_per_channel(v).to(self.x) for v in (self.mean, self.std))
-        p = self.x * std + mean
+        p = self.values()
         if len(p) and p.min() > -1e-4 and p.max() < 1 + 1e-4:
             p.clamp_(0, 1)  # rounding reaches 1e-6 over, and matplotlib complains
         return p
@@ -148,11 +163,11 @@ class ImageSet:
 class Splits:
     """The three parts of a data set; `train, valid, test = load(name)` takes them apart."""
 
-    train: ImageSet
-    valid: ImageSet
-    test: ImageSet
+    train: DataSet
+    valid: DataSet
+    test: DataSet
 
-    def __iter__(self) -> Iterator[ImageSet]:
+    def __iter__(self) -> Iterator[DataSet]:
         return iter((self.train, self.valid, self.test))
 
     @property
@@ -178,18 +193,22 @@ def load(
     """Load a data set by name, split into train, validation and test.
 
     name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
-    "fashion-mnist", "cifar10", "cifar100", "imagenette" (cropped to 160×160: 4.1 GB of memory) and
+    "breast-cancer" (a table of 569 rows and 30 columns); "docstrings" (up to 5,750 + 1,500
+    sentences as sequences, from the libraries installed here, see `text.corpus`); "fashion-mnist",
+    "cifar10", "cifar100", "imagenette" (cropped to 160×160: 4.1 GB of memory) and
     "pneumonia-mnist", which are downloaded on first use into `data_home()`; or "folder:PATH", where
     PATH holds train/ and test/ (and perhaps valid/) with one folder of images per class, or else
     the class folders themselves, of which 20 % of each become the test images.
     validation: share of each class of the training pool that is set aside; 0 gives an empty set.
     The choice is fixed: it depends on neither seed nor fraction. Where a folder has valid/ (or
-    val/), that is the validation set instead, unless validation is 0.
+    val/), or a set has validation data of its own ("docstrings", "pneumonia-mnist"), that is the
+    validation set instead, unless validation is 0.
     fraction, seed: share of each class of the rest that is trained on (see `take_fraction`).
     size: for folders only: H = W or (H, W); the short side is resized, then the centre is cropped.
 
     All three parts are standardised with the mean and standard deviation per channel of the chosen
     training images alone: a small-data run must not learn even these from images it does not have.
+    (Sentences are ones and zeros and stay so.)
     So the x of a test image differs a little from one fraction to another; `pixels()` does not.
 
     A folder's images (png, jpg, jpeg, bmp, webp) become RGB if any is stored in colour, else one
@@ -218,6 +237,10 @@ def load(
         raw = _read_digits()
     elif name == "fashion-mnist-sample":
         raw = _read_fashion_sample()
+    elif name == "breast-cancer":
+        raw = _read_breast_cancer()
+    elif name == "docstrings":
+        raw = _read_docstrings()
     elif name.startswith("folder:"):
         raw = _Raw(**read_folder(name.removeprefix("folder:"), size))
     elif name in SETS:
@@ -236,12 +259,15 @@ def load(
         raw_valid = raw.valid if validation else (x[:0], y[:0])
     rest = rest[take_fraction(y[rest], fraction, seed, classes=raw.classes).numpy()]
     raw_train = x[rest], y[rest]
-    mean, std = _mean_std(raw_train[0], raw.full_scale)
+    if raw.standardised:
+        mean, std = _mean_std(raw_train[0], raw.full_scale)
+    else:
+        mean, std = (0.0,) * x.shape[1], (1.0,) * x.shape[1]
 
-    def finish(part: str, x: np.ndarray, y: np.ndarray) -> ImageSet:
+    def finish(part: str, x: np.ndarray, y: np.ndarray) -> DataSet:
         x = torch.from_numpy(np.ascontiguousarray(x)).float().div_(raw.full_scale)
-        x.sub_(_per_channel(mean)).div_(_per_channel(std))
-        return ImageSet(x, torch.from_numpy(y), raw.classes, f"{name}/{part}", mean, std)
+        x.sub_(_per_channel(mean, x)).div_(_per_channel(std, x))
+        return _data_set(x, torch.from_numpy(y), raw.classes, f"{name}/{part}", mean, std)
 
     return Splits(
         finish("train", *raw_train), finish("valid", *raw_valid), finish("test", *raw.test)
@@ -255,10 +281,12 @@ def from_arrays(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    name: str = "own images",
-) -> ImageSet:
-    """An ImageSet of your own images (N, C, H, W), floating, and labels (N,), whole numbers.
+    name: str = "own data",
+) -> DataSet:
+    """Your own samples x (N, C, ...), floating, and labels y (N,), whole numbers, as a DataSet.
 
+    A table is (N, C) with a column per channel, sequences are (N, C, L); images (N, C, H, W) make
+    an ImageSet.
     Without mean and std, x is standardised with its own. Give those of the training images to the
     others: `test = from_arrays(x, y, train.classes, mean=train.mean, std=train.std)`.
     classes: K names; without them the numbers 0 … max(y). The tensors given are not changed.
@@ -266,7 +294,7 @@ def from_arrays(
     """
     x, y = _tensor(x, "x"), _tensor(y, "y").cpu()
     x = x.float() if x.is_floating_point() else x
-    check_images(x)
+    check_samples(x)
     if not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
         y = y.long()
     if isinstance(classes, str):
@@ -287,9 +315,13 @@ def from_arrays(
             f"mean={mean} and std={std} must be finite, and std above 0; take them from the "
             "training images."
         )
-    if len(mean) == len(std) == x.shape[1]:  # else ImageSet says what is wrong
-        x = (x - _per_channel(mean).to(x)) / _per_channel(std).to(x)
-    return ImageSet(x, y.clone().to(x.device), tuple(str(c) for c in classes), name, mean, std)
+    if len(mean) == len(std) == x.shape[1]:  # else DataSet says what is wrong
+        x = (x - _per_channel(mean, x)) / _per_channel(std, x)
+    return _data_set(x, y.clone().to(x.device), tuple(str(c) for c in classes), name, mean, std)
+
+
+def _data_set(x: Tensor, *rest) -> DataSet:
+    return (ImageSet if x.dim() == 4 else DataSet)(x, *rest)
 
 
 def catalog() -> list[dict[str, object]]:
@@ -297,6 +329,8 @@ def catalog() -> list[dict[str, object]]:
     rows = [
         ("digits", 1438, 359, 10, "1×8×8", "UCI, shipped with scikit-learn"),
         ("fashion-mnist-sample", 10_000, 2_000, 10, "1×28×28", "MIT"),
+        ("breast-cancer", 456, 113, 2, "30", "CC BY 4.0, shipped with scikit-learn"),
+        ("docstrings", 5_750, 1_500, 5, text.SHAPE, "BSD-like, of the installed libraries"),
         ("fashion-mnist", 60_000, 10_000, 10, "1×28×28", "MIT"),
         ("cifar10", 50_000, 10_000, 10, "3×32×32", "none stated"),
         ("cifar100", 50_000, 10_000, 100, "3×32×32", "none stated"),
@@ -402,7 +436,7 @@ def _hold_out(
 
 
 def batches(
-    data: ImageSet,
+    data: DataSet,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -410,24 +444,24 @@ def batches(
     drop_last: bool = False,
     device: torch.device | str | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Minibatches (x (B, C, H, W), y (B,)), every image once, in a new order if `shuffle`.
+    """Minibatches (x (B, C, ...), y (B,)), every sample once, in a new order if `shuffle`.
 
     drop_last leaves out a last batch that is not full. `fit` trains so: BatchNorm cannot train on
     a last batch of one image with one position. Evaluation keeps every image.
     generator: draws the order, so that it repeats; device: where the batches are sent.
-    Raises TypeError for anything but an ImageSet, ValueError if not even one batch comes out.
+    Raises TypeError for anything but a DataSet, ValueError if not even one batch comes out.
     """
-    if not isinstance(data, ImageSet):
+    if not isinstance(data, DataSet):
         hint = "give one part, like splits.train" if isinstance(data, Splits) else "see from_arrays"
-        raise TypeError(f"data must be an ImageSet, not {type(data).__name__}; {hint}.")
+        raise TypeError(f"data must be a DataSet, not {type(data).__name__}; {hint}.")
     check_count(batch_size, "batch_size")
     if generator is not None and not shuffle:
         raise ValueError("generator has no effect without shuffle=True; give both or neither.")
     if len(data) == 0:
-        raise ValueError(f"data ({data.name}) holds no images; give at least one.")
+        raise ValueError(f"data ({data.name}) holds no samples; give at least one.")
     if drop_last and len(data) < batch_size:
         raise ValueError(
-            f"batch_size={batch_size} is more than the {len(data)} images of {data.name}, and "
+            f"batch_size={batch_size} is more than the {len(data)} samples of {data.name}, and "
             f"drop_last leaves no batch; use batch_size={len(data)} or less."
         )
     where = generator.device if generator is not None else "cpu"
@@ -439,7 +473,7 @@ def batches(
             chosen = slice(start, start + batch_size)
             if order is not None:
                 chosen = order[chosen].to(data.x.device)
-            x, y = data.x[chosen], data.y[chosen]  # (B, C, H, W), (B,)
+            x, y = data.x[chosen], data.y[chosen]  # (B, C, ...), (B,)
             yield (x, y) if device is None else (x.to(device), y.to(device))
 
     return produce()
@@ -483,7 +517,10 @@ def _mirror(place: Tensor, length: int) -> Tensor:
 
 
 def _mean_std(x: np.ndarray, full_scale: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel of uint8 images scaled to [0, 1], exact, from their histograms."""
+    """Mean and std per channel, of uint8 images scaled to [0, 1], exact, from their histograms."""
+    if x.dtype != np.uint8:
+        over = (0, *range(2, x.ndim))
+        return tuple(x.mean(over).tolist()), tuple(map(_safe_std, x.std(over).tolist()))
     level = np.arange(256) / full_scale
     means, stds = [], []
     for c in range(x.shape[1]):
@@ -498,8 +535,8 @@ def _safe_std(std: float) -> float:
     return std if std > 1e-6 else 1.0  # a channel without any contrast stays as it is
 
 
-def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]  # (C, 1, 1)
+def _per_channel(values: Sequence[float], x: Tensor) -> Tensor:
+    return torch.tensor(values).to(x).reshape(-1, *[1] * (x.dim() - 2))  # (C, 1, …)
 
 
 def _round_up(value: float) -> float:
@@ -544,28 +581,54 @@ def _dtype_shape(x: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """Images (N, C, H, W) uint8 in [0, full_scale] with labels (N,) int64, before any split."""
+    """Samples (N, C, ...) with labels (N,) int64, before any split.
+
+    Images and sequences are uint8 in [0, full_scale]; tables are float64, with full_scale 1.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
     valid: tuple[np.ndarray, np.ndarray] | None = None
     full_scale: int = 255
+    standardised: bool = True
+
+
+def _of_scikit_learn(name: str, reader: str):
+    try:
+        from sklearn import datasets  # a second to import, so only where it is needed
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f'load("{name}") needs scikit-learn; install it with pip install scikit-learn.'
+        ) from None
+    return getattr(datasets, reader)()
 
 
 def _read_digits() -> _Raw:
-    try:
-        from sklearn.datasets import load_digits  # a second to import, so only where it is needed
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            'load("digits") needs scikit-learn; install it with pip install scikit-learn.'
-        ) from None
-    digits = load_digits()
+    digits = _of_scikit_learn("digits", "load_digits")
     x = digits.images.astype(np.uint8)[:, None]  # (1797, 1, 8, 8), 0 … 16
     y = digits.target.astype(np.int64)
     classes = tuple(str(k) for k in range(10))
     rest, held = _hold_out(y, HELD_OUT, classes, "test share")
     return _Raw((x[rest], y[rest]), (x[held], y[held]), classes, full_scale=16)
+
+
+def _read_breast_cancer() -> _Raw:
+    table = _of_scikit_learn("breast-cancer", "load_breast_cancer")
+    x, y = table.data, table.target.astype(np.int64)  # (569, 30), (569,)
+    classes = tuple(str(name) for name in table.target_names)
+    rest, held = _hold_out(y, HELD_OUT, classes, "test share")
+    return _Raw((x[rest], y[rest]), (x[held], y[held]), classes, full_scale=1)
+
+
+def _read_docstrings() -> _Raw:
+    found = text.corpus()
+    parts = {}
+    for part in text.PARTS:
+        sentences = [s for s in found if s.part == part]
+        x = text.encode([text.mask(s.text) for s in sentences])  # (N, V, L)
+        parts[part] = x, np.array([text.LIBRARIES.index(s.library) for s in sentences])
+    return _Raw(**parts, classes=text.LIBRARIES, full_scale=1, standardised=False)
 
 
 def _sample_path() -> Path | None:
@@ -610,10 +673,9 @@ def _read_download(name: str) -> _Raw:
 
 
 def _present(name: str) -> bool | None:
-    if name == "digits":
-        from importlib.util import find_spec
-
-        return find_spec("sklearn") is not None
+    if name in ("digits", "breast-cancer", "docstrings"):
+        needed = text.LIBRARIES if name == "docstrings" else ("sklearn",)
+        return all(find_spec(library) is not None for library in needed)
     if name == "fashion-mnist-sample":
         path = _sample_path()
         return path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == SAMPLE_SHA256

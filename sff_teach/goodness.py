@@ -48,8 +48,9 @@ def head_activation(
     ``z = weight * h + bias``.
 
     Args:
-        h: (B, C, H, W) block output; for a 1×1 kernel any rank ≥ 2, e.g. tokens (B, N, C).
-        weight: (F, C, k, k) with k odd.
+        h: (B, C, H, W) block output, or (B, C, L) of a sequence; for a 1×1 kernel any rank ≥ 2,
+            e.g. tokens (B, N, C) and vectors (B, C).
+        weight: (F, C, k, k), or (F, C, k) for a sequence, with k odd.
         bias: (F,) or None.
         channel_dim: which dimension of ``h`` holds the C channels.
 
@@ -58,16 +59,19 @@ def head_activation(
 
     Raises:
         ValueError: channels of ``h`` and ``weight`` differ, or a kernel wider than 1×1 meets
-            an ``h`` that is not an image.
+            an ``h`` with other dimensions.
     """
     h = _channels_second(h, weight.shape[1], channel_dim)
     if weight.shape[-1] > 1:
-        if h.dim() != 4:
+        if h.dim() != weight.dim():
             raise ValueError(
                 f"h has rank {h.dim()}, and a head with kernel_size={weight.shape[-1]} needs "
-                "(B, C, H, W); use kernel_size=1 for tokens and vectors."
+                f"{'(B, C, H, W)' if weight.dim() == 4 else '(B, C, L)'}; use kernel_size=1 for "
+                "tokens and vectors."
             )
-        return F.conv2d(h, weight, bias, padding="same")
+        convolution = F.conv2d if weight.dim() == 4 else F.conv1d
+        return convolution(h, weight, bias, padding="same")
+    weight = weight.reshape(*weight.shape[:2], 1, 1)
     z = F.conv2d(h.reshape(*h.shape[:2], -1, 1), weight, bias)  # (B, F, N, 1)
     return z.reshape(z.shape[0], z.shape[1], *h.shape[2:])
 
@@ -114,8 +118,8 @@ def class_goodness(
     the second moment ``M = mean over positions of h̃ h̃ᵀ``: exact, and z is never stored.
 
     Args:
-        h: (B, C, H, W) block output; for a 1×1 kernel any rank ≥ 2.
-        weight: (K·filters, C, k, k); the filters of one class are neighbours.
+        h: (B, C, H, W) block output, or (B, C, L); for a 1×1 kernel any rank ≥ 2.
+        weight: (K·filters, C, k, k) or (K·filters, C, k); a class's filters are neighbours.
         bias: (K·filters,) or None.
         filters: head channels per class.
         form: ``"direct"``, ``"moments"`` (1×1 only) or ``"auto"``, the cheaper of the two.

@@ -17,11 +17,11 @@ class HiddenHead(GoodnessHead):
     """A small convolution, then class goodness of what it finds.
 
     ``g_k = mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
-    convolution with stride 2. Like every head it serves its own block's loss and vote only; V costs
-    a quarter of a 3×3 convolution to as many channels.
+    convolution with stride 2 (on a sequence one of width 3). Like every head it serves its own
+    block's loss and vote only; V costs a quarter of a 3×3 convolution to as many channels.
 
     Args:
-        channels, num_classes, kernel_size, filters, form, channel_dim: see ``GoodnessHead``.
+        channels, num_classes, kernel_size, filters, form, channel_dim, dims: see ``GoodnessHead``.
         hidden: channels of a.
 
     Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
@@ -37,13 +37,17 @@ class HiddenHead(GoodnessHead):
         filters: int = 1,
         form: str = "auto",
         channel_dim: int = 1,
+        dims: int = 2,
     ):
         check_count(hidden, "hidden")
-        super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim)
+        super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim, dims)
         self.channels, self.hidden = channels, hidden
+        convolution, norm = (
+            (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv1d, nn.BatchNorm1d)
+        )
         self.convolution = nn.Sequential(
-            nn.Conv2d(channels, hidden, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(hidden),
+            convolution(channels, hidden, 3, stride=2, padding=1, bias=False),
+            norm(hidden),
             nn.ReLU(),
         )
 
@@ -52,7 +56,7 @@ class HiddenHead(GoodnessHead):
         return self.convolution(h.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
 
     def activation(self, h: Tensor) -> Tensor:
-        """z, (B, K·filters, ⌈H/2⌉, ⌈W/2⌉)."""
+        """z, (B, K·filters, ⌈H/2⌉, ⌈W/2⌉), or (B, K·filters, ⌈L/2⌉)."""
         return super().activation(self.before(h))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -88,7 +92,7 @@ class ChannelGroups(nn.Module):
         return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
 
 
-def learn_vote(model: SFF, data: "ImageSet", batch_size: int = 500) -> Tensor:  # noqa: F821
+def learn_vote(model: SFF, data: "DataSet", batch_size: int = 500) -> Tensor:  # noqa: F821
     """Fit one weight per block for the vote, and make it the model's own.
 
     ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem of as many unknowns as there

@@ -1,12 +1,12 @@
-"""What a training measured, and what every training loop needs: schedule, device, images."""
+"""What a training measured, and what every training loop needs: schedule, device, data."""
 
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
 
-from ._checks import check_images
-from .data import ImageSet, augment_flip_crop, from_arrays
+from ._checks import check_samples
+from .data import DataSet, augment_flip_crop, from_arrays
 
 SCHEDULES = ("one-cycle", "constant")
 AUGMENTATIONS = {"flip-crop": augment_flip_crop}
@@ -102,20 +102,30 @@ def pick_device(name: str = "auto") -> torch.device:
         ) from None
 
 
-def as_image_set(data: ImageSet | tuple[Tensor, Tensor], argument: str = "data") -> ImageSet:
-    """An ImageSet as it is; a pair of tensors (x, y) as one, its pixels unchanged.
+def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -> DataSet:
+    """A DataSet as it is; a pair of tensors (x, y) as one, its values unchanged.
 
-    Raises ValueError or TypeError for anything else and for images that are empty or not finite.
+    Raises ValueError or TypeError for anything else and for samples that are empty or not finite.
     """
-    if not isinstance(data, ImageSet):
+    if not isinstance(data, DataSet):
         if not (isinstance(data, tuple) and len(data) == 2):
             raise TypeError(
-                f"{argument} must be an ImageSet or a pair of tensors (x, y), not "
+                f"{argument} must be a DataSet or a pair of tensors (x, y), not "
                 f"{type(data).__name__}; see sff_teach.load."
             )
         x, y = data
-        check_images(x, argument=f"{argument} x")
+        check_samples(x, f"{argument} x")
         channels = x.shape[1]
         data = from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=argument)
-    check_images(data.x, argument=f"{argument}.x")
+    check_samples(data.x, f"{argument}.x")
     return data
+
+
+def check_image_options(x: Tensor, augment: str | None, channels_last: bool = False) -> None:
+    """Raise ValueError if samples that are no images are to be treated like images."""
+    if x.dim() != 4 and (augment is not None or channels_last):
+        option = "channels_last=True" if augment is None else f'augment="{augment}"'
+        raise ValueError(
+            f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
+            "leave it out."
+        )

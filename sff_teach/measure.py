@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ._checks import check_count, check_images, check_known, check_labels
+from ._checks import check_count, check_known, check_labels, check_samples
 from .core import SFF
 from .memory import VARIANTS, Ledger, saved_bytes, watch_saved
 
@@ -185,13 +185,13 @@ class TrainingStep:
         model: as for ``fit``; it is copied, so it stays as it is.
         rule: of ``memory.VARIANTS``: every rule of ``rules.RULES``, and ``"bp-checkpoint"``,
             ``"bp-accumulate"``, ``"sff-recompute"``, ``"sff-summed"``.
-        batch: images (B, C, H, W) and labels (B,).
+        batch: x (B, C, ...) and labels (B,).
     """
 
     def __init__(self, model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]):
         check_known(rule, VARIANTS, "rule")
         self.x, self.y = batch
-        check_images(self.x)
+        check_samples(self.x)
         self.learner = VARIANTS[rule](
             copy.deepcopy(model).train(), lambda p: torch.optim.SGD(p, lr=0.01)
         )

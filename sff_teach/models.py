@@ -1,5 +1,6 @@
 """Small networks to learn on. Bigger ones come from torchvision, unmodified."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,45 @@ def cnn(
     Raises:
         ValueError: no layer, or a pool after a layer that is not there.
     """
+    return _chain(channels, widths, pool_after, 3, dims=2)
+
+
+def cnn1d(
+    channels: int,
+    widths: Sequence[int] = (64, 64, 128, 128),
+    pool_after: Sequence[int] = (1, 2, 3),
+    kernel_size: int = 5,
+) -> nn.Sequential:
+    """The same for sequences, such as the letters of a sentence: convolutions along one dimension.
+
+    Args:
+        channels: of the input, for text the number of different characters.
+        widths: output channels of each layer.
+        pool_after: layers (counted from 1) that end with a max-pool over two neighbours.
+        kernel_size: odd; how many neighbours a convolution sees.
+
+    Returns:
+        A Sequential of layers ``layer1``, …; input (B, channels, L), L at least
+        ``2 ** len(pool_after)``.
+
+    Raises:
+        ValueError: no layer, a pool after a layer that is not there, or an even kernel size.
+
+    Source: convolutions over characters, Zhang, Zhao & LeCun (2015), there deeper and wider.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size is {kernel_size}; use an odd number such as 3, 5 or 7.")
+    return _chain(channels, widths, pool_after, kernel_size, dims=1)
+
+
+def _chain(
+    channels: int, widths: Sequence[int], pool_after: Sequence[int], kernel_size: int, dims: int
+) -> nn.Sequential:
+    convolution, norm, pool = (
+        (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
+        if dims == 2
+        else (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
+    )
     if not widths:
         raise ValueError("widths is empty; give at least one layer, e.g. (16, 32).")
     if strange := set(pool_after) - set(range(1, len(widths) + 1)):
@@ -37,12 +77,12 @@ def cnn(
     layers = OrderedDict()
     for number, width in enumerate(widths, 1):
         parts = [
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            convolution(channels, width, kernel_size, padding=kernel_size // 2, bias=False),
+            norm(width),
             nn.ReLU(),
         ]
         if number in pool_after:
-            parts.append(nn.MaxPool2d(2))
+            parts.append(pool(2))
         layers[f"layer{number}"] = nn.Sequential(*parts)
         channels = width
     return nn.Sequential(layers)
@@ -69,10 +109,12 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, int]], nn.Sequential]] = {
+NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Sequential]] = {
     "cnn3": lambda channels, size: cnn(channels, (16, 32, 64), pool_after=(1, 2)),
     "cnn4": lambda channels, size: cnn(channels, (16, 32, 64, 64), pool_after=(1, 2, 4)),
     "cnn5": lambda channels, size: cnn(channels, (32, 64, 64, 128, 128), pool_after=(1, 2, 4)),
-    "mlp": lambda channels, size: mlp(channels * size[0] * size[1], (500, 500)),
+    "cnn1d": lambda channels, size: cnn1d(channels),
+    "mlp": lambda channels, size: mlp(channels * math.prod(size), (500, 500)),
+    "mlp3": lambda channels, size: mlp(channels * math.prod(size), (64, 64, 64)),
 }
-"""Networks by name, each a function of the image's channels and size."""
+"""Networks by name, each a function of the data's channels and size, (H, W), (L,) or ()."""

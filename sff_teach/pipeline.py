@@ -26,13 +26,14 @@ from ._checks import check_count, check_fits, check_known, check_labels, check_p
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
-from .data import ImageSet, batches
+from .data import DataSet, batches
 from .history import (
     AUGMENTATIONS,
     BAR_AFTER_SECONDS,
     SCHEDULES,
     History,
-    as_image_set,
+    as_data_set,
+    check_image_options,
     learning_rate,
     pick_device,
 )
@@ -144,8 +145,8 @@ class _Job:
 
 def fit_pipeline(
     model: SFF,
-    train: ImageSet | tuple[Tensor, Tensor],
-    valid: ImageSet | tuple[Tensor, Tensor] | None = None,
+    train: DataSet | tuple[Tensor, Tensor],
+    valid: DataSet | tuple[Tensor, Tensor] | None = None,
     *,
     processes: int = 2,
     epochs: int = 5,
@@ -207,10 +208,11 @@ def fit_pipeline(
     devices = [str(pick_device(name)) for name in devices or ["cpu"] * processes]
     if not isinstance(model, SFF):
         raise TypeError("model must be an SFF network, as localize returns it.")
-    train = as_image_set(train, "train")
-    if isinstance(valid, ImageSet) and not len(valid):
+    train = as_data_set(train, "train")
+    check_image_options(train.x, augment)
+    if isinstance(valid, DataSet) and not len(valid):
         valid = None
-    valid = None if valid is None else as_image_set(valid, "valid")
+    valid = None if valid is None else as_data_set(valid, "valid")
 
     if len(train) == 1:
         raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
@@ -311,7 +313,7 @@ def _layouts(model: SFF, x: Tensor) -> tuple[list[tuple[int, ...]], list[torch.m
 # ---------------------------------------------------------------- in the process that was called
 
 
-def _hand_out(job: _Job, learner: ScalableForwardForward, train: ImageSet, valid) -> None:
+def _hand_out(job: _Job, learner: ScalableForwardForward, train: DataSet, valid) -> None:
     """Put what the processes need into the folder: images for the first, its blocks for each."""
     folder = Path(job.folder)
     try:
@@ -331,7 +333,7 @@ def _hand_out(job: _Job, learner: ScalableForwardForward, train: ImageSet, valid
         ) from None
 
 
-def _reports(job: _Job, order: Tensor, train: ImageSet, progress: bool) -> Iterator[list[dict]]:
+def _reports(job: _Job, order: Tensor, train: DataSet, progress: bool) -> Iterator[list[dict]]:
     """Run the processes; per epoch, once all are through with it, their reports."""
     if job.first == job.epochs:
         return
@@ -433,7 +435,7 @@ def _report(job: _Job, epoch: int, rank: int) -> Path:
 # ---------------------------------------------------------------- in each process
 
 
-def _work(rank: int, job: _Job, order: Tensor, about: ImageSet, done: Tensor) -> None:
+def _work(rank: int, job: _Job, order: Tensor, about: DataSet, done: Tensor) -> None:
     torch.set_num_threads(job.threads)
     world = len(job.plan) - 1
     store = dist.FileStore(str(Path(job.folder) / "meet"), world)
@@ -512,7 +514,7 @@ def _validate(job: _Job, blocks: nn.ModuleList, stream, send, device: torch.devi
     return torch.cat(found) if found else torch.empty(0)
 
 
-def _own_batches(job: _Job, about: ImageSet, generator: torch.Generator):
+def _own_batches(job: _Job, about: DataSet, generator: torch.Generator):
     """What ``fit`` would train on: the same order, the same augmentation."""
     images = torch.load(Path(job.folder) / "images.pt", weights_only=True, mmap=True)
     train = replace(about, x=images["x"], y=images["y"])

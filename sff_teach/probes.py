@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_count, check_images, check_labels
+from ._checks import check_count, check_images, check_labels, check_samples
 from ._modes import looking
 from .core import SFF, GoodnessHead
 
@@ -23,20 +23,20 @@ PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
 
 
 def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Tensor]:
-    """The output h of every block, before the hand-over; one (B, C, H, W) tensor per depth.
+    """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
 
     A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
     was joined from. So networks built with the same ``cut`` give the same layers at the same depth,
     whatever rule trained them. Each runs as it was trained: normalised between blocks, or not.
 
     Args:
-        model: from ``localize``. images: (B, C, H, W). batch_size: images at a time.
+        model: from ``localize``. images: (B, C, ...). batch_size: images at a time.
 
     Raises:
         TypeError, ValueError: no SFF network, or no images.
     """
     _check_network(model)
-    check_images(images, argument="images")
+    check_samples(images, "images")
     device = next(model.parameters()).device
     chunks = []
     with looking(model):
@@ -206,10 +206,11 @@ def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) 
 def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
 
-    Averaged over the filters of a class. The mean over positions *is* the class goodness.
+    Averaged over the filters of a class. The mean over positions *is* the class goodness. A
+    sequence gives (B, K, L).
 
     Args:
-        model: with goodness heads. images: (B, C, H, W).
+        model: with goodness heads. images: (B, C, H, W), or sequences (B, C, L).
 
     Raises:
         TypeError, ValueError: another network or head, or no images.
@@ -218,7 +219,7 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     activation map of Zhou et al. 2016.
     """
     _check_network(model)
-    check_images(images, argument="images")
+    check_samples(images, "images")
     if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
         raise ValueError(
             "model has a head without goodness, as rule='bp' leaves it; train it with 'sff', "
@@ -236,9 +237,9 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
 
 
 def block_votes(model: SFF, images: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, blocks): the class that every block alone would choose."""
+    """(B, C, ...) → (B, blocks): the class that every block alone would choose."""
     _check_network(model)
-    check_images(images, argument="images")
+    check_samples(images, "images")
     with looking(model):
         return model.block_goodness(images.to(next(model.parameters()).device)).argmax(2).cpu()
 

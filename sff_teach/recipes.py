@@ -96,6 +96,18 @@ def fashion_ff() -> Recipe:
     return Recipe(rule="ff", network="mlp", epochs=15)
 
 
+@recipe
+def breast_cancer_sff() -> Recipe:
+    """scikit-learn's breast-cancer table, a perceptron of three layers, each its own block."""
+    return Recipe(data="breast-cancer", network="mlp3", epochs=30, batch_size=32)
+
+
+@recipe
+def docstrings_sff() -> Recipe:
+    """Text: which library a sentence comes from, four convolutions along it, each its own block."""
+    return Recipe(data="docstrings", network="cnn1d", epochs=8)
+
+
 def family(name: str, about: str, base: Recipe, rates: dict[str, float]) -> None:
     """Register ``NAME-RULE`` for every rule in ``rates``: one budget, each its own peak rate."""
 

@@ -80,8 +80,9 @@ def localize(
         normalise, vote: see ``SFF``.
         stages: instead of ``cut``, the parts in order: modules, names, or lists of them. The output
             of one is the input of the next; leave pooling and classifier out.
-        input_shape: (C, H, W) of an image, only to measure shapes and costs; without it, ImageNet's
-            size is tried first and then smaller ones.
+        input_shape: (C, H, W) of an image, (C, L) of a sequence or (C,) of a table's row, only to
+            measure shapes and costs; without it, ImageNet's size is tried first and then smaller
+            ones.
         stem: ``"small"`` changes the model's first layer in place for small images; see
             ``small_stem``.
 
@@ -106,14 +107,16 @@ def localize(
     weight = next(model.parameters(), torch.empty(0))
     blocks = []
     for number, stage in enumerate(plan, 1):
-        if (kernel_size > 1 or hidden) and len(stage.shape) != 4:
+        dims = len(stage.shape) - 2
+        sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
+        if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
             name, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
             raise ValueError(
-                f"{name} needs maps (B, C, H, W), but block {number} gives "
+                f"{name} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
                 f"(B, {', '.join(map(str, stage.shape[1:]))}); use {name.split('=')[0]}={plain}."
             )
         size = (stage.shape[stage.channel_dim], num_classes)
-        form_of = (kernel_size, filters, form, stage.channel_dim)
+        form_of = (kernel_size, filters, form, stage.channel_dim, 1 if sequence else 2)
         head = HiddenHead(*size, hidden, *form_of) if hidden else GoodnessHead(*size, *form_of)
         blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
     return SFF(blocks, normalise=normalise, vote=vote, original=model)
@@ -218,7 +221,8 @@ def _cut(model: nn.Module, cut: str | int, input_shape: Sequence[int] | None) ->
             measure(traced, (EXAMPLES, *shape))
             break
         except Exception as error:  # whatever the model's own code raises
-            problem = problem or f"an image of shape {shape} ({reason(error)})"
+            what = "an image" if len(shape) == 3 else "a sample"
+            problem = problem or f"{what} of shape {shape} ({reason(error)})"
     else:
         raise ValueError(
             f"{name} cannot run on {problem}; give the shape that it takes, input_shape=(C, H, W)."
@@ -291,7 +295,14 @@ def _example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list
         for size in input_shape:
             check_count(size, "input_shape")
         return [tuple(input_shape)]
-    channels = next((p.shape[1] for p in model.parameters() if p.dim() == 4), 3)
+    maps = [p.shape[1] for p in model.parameters() if p.dim() == 4]
+    if not maps:
+        for module in model.modules():
+            if isinstance(module, nn.Conv1d):
+                return [(module.in_channels, size) for size in _SIZES]
+            if isinstance(module, nn.Linear):
+                return [(module.in_features,)]
+    channels = maps[0] if maps else 3
     return [(channels, size, size) for size in _SIZES]
 
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from ._checks import check_known
 from .core import SFF
-from .data import ImageSet, Splits, load
+from .data import DataSet, ImageSet, Splits, load
 from .distributed import running
 from .forward_forward import FFNetwork
 from .heads import learn_vote
@@ -53,6 +53,11 @@ FIT_OPTIONS = (
 @lru_cache(maxsize=1)  # runs of a study that follow each other share their images
 def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -> Splits:
     splits = load(name, fraction, seed, validation=validation)
+    if rgb and not isinstance(splits.train, ImageSet):
+        raise ValueError(
+            f'"{name}" holds no images, and a torchvision network needs them; use '
+            'network="mlp3" for a table or "cnn1d" for text.'
+        )
     return Splits(*(part.as_rgb() for part in splits)) if rgb else splits
 
 
@@ -73,8 +78,8 @@ def quicken_batch_norm(network: nn.Module, momentum: float = 0.1) -> None:
             module.momentum = max(module.momentum, momentum)
 
 
-def build(recipe: Recipe, data: ImageSet) -> nn.Module:
-    """The untrained network of a recipe, for images like ``data``; initial weights by its seed."""
+def build(recipe: Recipe, data: DataSet) -> nn.Module:
+    """The untrained network of a recipe, for samples like ``data``; initial weights by its seed."""
     torch.manual_seed(recipe.seed)
     if recipe.network in NETWORKS:
         network = NETWORKS[recipe.network](data.channels, data.size)

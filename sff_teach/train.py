@@ -23,7 +23,7 @@ from ._faster import check_faster, faster, near, pick_precision
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF
-from .data import ImageSet, batches
+from .data import DataSet, batches
 from .distributed import Alone, Team, running
 from .forward_forward import FFNetwork
 from .history import (
@@ -31,7 +31,8 @@ from .history import (
     BAR_AFTER_SECONDS,
     SCHEDULES,
     History,
-    as_image_set,
+    as_data_set,
+    check_image_options,
     learning_rate,
     pick_device,
 )
@@ -55,8 +56,8 @@ class Evaluation:
 
 def fit(
     model: nn.Module,
-    train: ImageSet | tuple[Tensor, Tensor],
-    valid: ImageSet | tuple[Tensor, Tensor] | None = None,
+    train: DataSet | tuple[Tensor, Tensor],
+    valid: DataSet | tuple[Tensor, Tensor] | None = None,
     *,
     rule: str = "sff",
     epochs: int = 5,
@@ -84,14 +85,14 @@ def fit(
             ``FFNetwork`` for ``ff`` and ``ff-greedy``; any classifier for ``bp``. It is trained in
             place, moved to the device, and left in evaluation mode. ``bp`` and ``bp-goodness``
             join its blocks into one.
-        train: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        train: a DataSet, or tensors x (N, C, ...) and y (N,): images, sequences, a table.
         valid: measured after every epoch; nothing is chosen by it.
         rule: see ``rules.RULES``.
         epochs, batch_size: how long and how. A last batch of a single image is left out, because
             BatchNorm can't normalise it.
         lr: peak learning rate. weight_decay: AdamW's.
         schedule: ``"one-cycle"`` or ``"constant"``.
-        label_smoothing: for the class losses. augment: None or ``"flip-crop"``.
+        label_smoothing: for the class losses. augment: None or, for images, ``"flip-crop"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         seed: order of the images, augmentation, negatives, dropout. Initial weights are the
             caller's: call ``torch.manual_seed`` before building the model.
@@ -151,10 +152,11 @@ def fit(
             augment=augment, seed=seed, threads=max(1, torch.get_num_threads() // pipeline),
             progress=progress, on_epoch=on_epoch, checkpoint=checkpoint,
         )  # fmt: skip
-    train = as_image_set(train, "train")
-    if isinstance(valid, ImageSet) and not len(valid):
+    train = as_data_set(train, "train")
+    check_image_options(train.x, augment, channels_last)
+    if isinstance(valid, DataSet) and not len(valid):
         valid = None  # load(..., validation=0)
-    valid = None if valid is None else as_image_set(valid, "valid")
+    valid = None if valid is None else as_data_set(valid, "valid")
     device = pick_device(device)
     settings["precision"] = precision = pick_precision(precision, device)
     model = _as_network(model, train, device)
@@ -329,8 +331,8 @@ def _divergence(losses: Tensor, epoch: int, lr: float) -> str:
     )
 
 
-def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF | FFNetwork:
-    """The model on its device, known to take these images and labels; a classifier as one block."""
+def _as_network(model: nn.Module, data: DataSet, device: torch.device) -> SFF | FFNetwork:
+    """The model on its device, known to take these samples; a classifier becomes one block."""
     network = model if isinstance(model, SFF | FFNetwork) else whole(model, data.num_classes)
     check_labels(data.y, network.num_classes, f"{data.name} y")
     network.to(device)
@@ -342,7 +344,7 @@ def _as_network(model: nn.Module, data: ImageSet, device: torch.device) -> SFF |
 
 def evaluate(
     model: nn.Module,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: DataSet | tuple[Tensor, Tensor],
     *,
     vote: str | None = None,
     batch_size: int = 500,
@@ -351,7 +353,7 @@ def evaluate(
 
     Args:
         model: as for ``fit``; evaluated in evaluation mode, then put back into the mode it was in.
-        data: an ImageSet, or tensors x (N, C, H, W) and y (N,).
+        data: a DataSet, or tensors x (N, C, ...) and y (N,).
         vote: ``"mean"`` or ``"last"``; None for the model's own.
         batch_size: images at a time.
 
@@ -363,20 +365,20 @@ def evaluate(
 
 def evaluate_votes(
     model: nn.Module,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: DataSet | tuple[Tensor, Tensor],
     votes: Sequence[str | None],
     *,
     batch_size: int = 500,
 ) -> list[Evaluation]:
     """``evaluate`` with several votes from a single pass over the data, one Evaluation each."""
-    data = as_image_set(data, "data")
+    data = as_data_set(data, "data")
     network = _as_network(model, data, next(model.parameters()).device)
     return _measure(network, data, votes, batch_size)
 
 
 def _measure(
     network: SFF | FFNetwork,
-    data: ImageSet,
+    data: DataSet,
     votes: Sequence[str | None] = (None,),
     batch_size: int = 500,
 ) -> list[Evaluation]:

@@ -185,6 +185,36 @@ def test_bad_images(x, kind, words):
         assert word in text
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 5), (4, 3, 2, 2, 2)])
+def test_good_samples_of_any_kind_pass(shape):
+    assert _checks.check_samples(torch.ones(shape)) is None
+
+
+@pytest.mark.parametrize(
+    ("x", "kind", "words"),
+    [
+        (torch.zeros(5), ValueError, ["(5,)", "(B, C, ...)", "x.reshape(-1, 1)"]),
+        (torch.zeros(5, 3).long(), TypeError, ["int64", "values are floats"]),
+        (torch.zeros(0, 3), ValueError, ["no samples"]),
+        (torch.zeros(5, 3, 0), ValueError, ["samples have no values", "every dimension"]),
+        (torch.tensor([[1.0, torch.inf]]), ValueError, ["1 of 1 samples"]),
+        ([[1.0]], TypeError, ["torch.as_tensor(x)"]),
+    ],
+)
+def test_bad_samples(x, kind, words):
+    text = message(lambda: _checks.check_samples(x), kind)
+    assert text.startswith("x ")
+    for word in words:
+        assert word in text
+
+
+def test_images_without_a_channel_do_not_pass_for_one_image():
+    convolution = torch.nn.Conv2d(2, 4, 3)
+    assert _checks.check_fits(convolution, torch.zeros(2, 2, 8, 8)) is None
+    text = message(lambda: _checks.check_fits(convolution, torch.zeros(2, 8, 8)), ValueError)
+    assert "4 predictions for 2 samples" in text and "x[:, None]" in text
+
+
 @pytest.mark.parametrize(
     ("shape", "channels", "remedy"),
     [

@@ -76,6 +76,28 @@ def test_effects_are_paired_by_seed_and_at_the_tuned_rate(tmp_path):
     assert [e.mean for e in averaging] == [pytest.approx(1.0)]
 
 
+def test_beyond_images_counts_the_papers_head_and_shows_the_controls(tmp_path):
+    tasks = {"breast cancer, all rows": "3", "breast cancer, 40 rows": "3", "docstrings": "4"}
+    rows = {"bp": 0.5, "bp-goodness": 0.48, "deepsup {} blocks": 0.47, "sff {} blocks": 0.49}
+    store(
+        tmp_path / "beyond_images.jsonl",
+        [
+            {"task": task, "row": row.format(n), "on": on, "seed": s, "accuracy": value + 0.01 * s}
+            for task, n in tasks.items()
+            for row, value in rows.items()
+            for on in ("valid", "test")
+            for s in range(5)
+        ],
+    )
+    claim = next(c for c in CLAIMS if "medicine" in c.title)
+    found = claim.effects(tmp_path)
+    assert len(found) == 9
+    assert [e.condition for e in found if e.decides] == list(tasks)
+    assert all(e.mean == pytest.approx(-1) for e in found if e.decides)
+    assert {round(e.mean) for e in found if not e.decides} == {-2, -3}
+    assert claim.verdict(found) == "not supported"
+
+
 def test_without_runs_nothing_is_claimed(tmp_path):
     for claim in CLAIMS:
         assert claim.effects(tmp_path) == []

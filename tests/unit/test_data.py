@@ -309,6 +309,28 @@ def test_the_sample_is_also_found_in_the_package_and_in_the_data_home(tmp_path, 
     assert len(data.load("fashion-mnist-sample").train) == 9000
 
 
+def test_breast_cancer_is_a_table_standardised_by_column():
+    train, valid, test = data.load("breast-cancer")
+    row = next(r for r in data.catalog() if r["name"] == "breast-cancer")
+    assert len(train) + len(valid) == row["train"] and len(test) == row["test"]
+    assert len(train) + len(valid) + len(test) == 569
+    for part in (train, valid, test):
+        assert type(part) is data.DataSet and part.x.shape == (len(part), 30)
+        assert part.classes == ("malignant", "benign") and part.size == ()
+    torch.testing.assert_close(train.x.mean(0), torch.zeros(30), **STANDARD)
+    torch.testing.assert_close(train.x.std(0, correction=0), torch.ones(30), **STANDARD)
+    from sklearn.datasets import load_breast_cancer
+
+    original = torch.from_numpy(load_breast_cancer().data)
+    rows = torch.cat([part.values() for part in (train, valid, test)]).double()
+    # Column by column, whatever the order; float32 keeps seven digits of values up to thousands.
+    torch.testing.assert_close(rows.sort(0).values, original.sort(0).values, rtol=1e-5, atol=1e-4)
+    few = data.load("breast-cancer", 0.1, seed=4)
+    assert torch.equal(few.test.y, test.y) and len(few.train) == 41
+    torch.testing.assert_close(few.train.x.mean(0), torch.zeros(30), **STANDARD)
+    assert "410 samples 30, 2 classes" in repr(train)
+
+
 def test_catalog():
     rows = {row["name"]: row for row in data.catalog()}
     assert {"digits", "fashion-mnist-sample", "cifar10", "folder:PATH"} <= rows.keys()
@@ -493,7 +515,9 @@ NAN = torch.full((4, 1, 2, 2), torch.nan)
         (NAN, [0, 1, 0, 1], {}, ValueError, ["x holds NaN"]),
         (np.full((1, 1, 2, 2), 1e300), [0], {}, ValueError, ["infinite"]),
         (torch.zeros(4, 1, 2, 2).byte(), [0, 1, 0, 1], {}, TypeError, ["divide by 255"]),
-        (torch.zeros(4, 2, 2), [0, 1, 0, 1], {}, ValueError, ["(4, 2, 2)"]),
+        (torch.zeros(4), [0, 1, 0, 1], {}, ValueError, ["(4,)", "x.reshape(-1, 1)"]),
+        (torch.zeros(4, 2, 0), [0, 1, 0, 1], {}, ValueError, ["(4, 2, 0)", "no values"]),
+        (torch.full((4, 2), torch.nan), [0, 1, 0, 1], {}, ValueError, ["4 of 4 samples"]),
         (torch.zeros(0, 1, 2, 2), [], {}, ValueError, ["no images"]),
         ("images", [0], {}, TypeError, ["x (str)", "array of numbers"]),
         (torch.zeros(2, 1, 2, 2), ["cat", "dog"], {}, TypeError, ["y (list)"]),
@@ -513,6 +537,32 @@ def test_from_arrays_explains_what_is_wrong(x, y, options, kind, words):
     text = message(lambda: data.from_arrays(x, y, **options), kind)
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(("shape", "size"), [((12, 5), ()), ((12, 5, 7), (7,))])
+def test_from_arrays_takes_tables_and_sequences(shape, size):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    y = torch.arange(12) % 2
+    found = data.from_arrays(x, y, ["a", "b"])
+    assert type(found) is data.DataSet
+    assert (found.channels, found.size, found.num_classes) == (5, size, 2)
+    over = [d for d in range(x.dim()) if d != 1]
+    torch.testing.assert_close(found.x.mean(over), torch.zeros(5), **STANDARD)
+    torch.testing.assert_close(found.values(), x, **ROUNDING)
+    part = found.subset([3, 1])
+    assert torch.equal(part.x, found.x[[3, 1]])
+    assert [b.shape[0] for b, _ in data.batches(found, 5)] == [5, 5, 2]
+    again = data.from_arrays(x, y, mean=found.mean, std=found.std)
+    assert torch.equal(again.x, found.x)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        data.ImageSet(found.x, y, found.classes, "x", found.mean, found.std)
+
+
+def test_images_are_image_sets_and_nothing_else_is():
+    x, y = own()
+    assert type(data.from_arrays(x, y)) is data.ImageSet
+    assert type(data.from_arrays(x, y).subset([0])) is data.ImageSet
+    assert not hasattr(data.from_arrays(x.flatten(1), y), "as_rgb")
 
 
 def test_image_sets_whose_parts_do_not_fit_together():
@@ -624,7 +674,7 @@ def test_batches_explain_what_is_wrong_before_the_first_one():
     assert "splits.train" in message(lambda: data.batches(splits, 2), TypeError)
     assert "batch_size=0" in message(lambda: data.batches(images, 0))
     assert "batch_size must be" in message(lambda: data.batches(images, 2.0), TypeError)
-    assert "no images" in message(lambda: data.batches(images.subset([]), 2))
+    assert "no samples" in message(lambda: data.batches(images.subset([]), 2))
     assert "shuffle=True" in message(
         lambda: data.batches(images, 2, generator=torch.Generator()), ValueError
     )

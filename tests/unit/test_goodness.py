@@ -85,6 +85,31 @@ def test_wide_kernel_keeps_positions_and_rejects_tokens():
         class_goodness(torch.randn(2, 3, 7), weight)
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_goodness_of_a_sequence_is_that_of_an_image_of_height_one(kernel_size):
+    torch.manual_seed(0)
+    h, weight, bias = torch.randn(4, 3, 9), torch.randn(10, 3, kernel_size), torch.randn(10)
+    image = torch.zeros(10, 3, kernel_size, kernel_size)
+    image[:, :, kernel_size // 2] = weight  # other rows would only ever meet padding
+    expected = class_goodness(h[:, :, None], image, bias, filters=2, form="direct")
+    # Sums of the same 15 products in another order: a few roundings of float32.
+    found = class_goodness(h, weight, bias, filters=2, form="direct")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert head_activation(h, weight, bias).shape == (4, 10, 9)
+    with pytest.raises(ValueError, match=r"needs \(B, C, L\)"):
+        class_goodness(h[:, :, None], torch.randn(10, 3, 3))
+
+
+def test_goodness_of_a_tables_row_is_one_square_per_class():
+    torch.manual_seed(0)
+    h, weight, bias = torch.randn(4, 3), torch.randn(5, 3, 1), torch.randn(5)
+    expected = (h @ weight[:, :, 0].T + bias).square()
+    for form in ("direct", "moments", "auto"):
+        # Three products and a square in float32, summed in another order.
+        found = class_goodness(h, weight, bias, form=form)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -14,7 +14,7 @@ from sff_teach.recipes import Recipe
 from sff_teach.rules import get_rule
 from sff_teach.split import describe, localize
 from sff_teach.study import build, run, study
-from sff_teach.train import as_image_set, evaluate
+from sff_teach.train import as_data_set, evaluate
 
 from .test_core import make_model
 from .test_rules import adamw, stream
@@ -33,6 +33,20 @@ def test_a_hidden_head_is_a_convolution_and_then_class_goodness(kernel_size, fil
     z = F.conv2d(a.relu(), head.weight, head.bias, padding="same")  # (5, 3·filters, 5, 4)
     expected = z.square().reshape(5, 3, -1).mean(2)
     torch.testing.assert_close(head(h), expected)
+    torch.testing.assert_close(head.activation(h), z)
+
+
+def test_a_hidden_head_of_a_sequence_is_a_convolution_along_it():
+    torch.manual_seed(0)
+    head = HiddenHead(4, 3, hidden=6, kernel_size=3, dims=1)
+    h = torch.randn(5, 4, 9)
+    convolution, norm, _ = head.convolution
+    a = F.conv1d(h, convolution.weight, stride=2, padding=1)
+    a = (a - a.mean((0, 2), keepdim=True)) / (
+        a.var((0, 2), correction=0, keepdim=True) + norm.eps
+    ).sqrt()
+    z = F.conv1d(a.relu(), head.weight, head.bias, padding="same")  # (5, 3, 5)
+    torch.testing.assert_close(head(h), z.square().mean(2))
     torch.testing.assert_close(head.activation(h), z)
 
 
@@ -83,7 +97,7 @@ def test_what_hidden_heads_refuse():
 def test_learned_votes_turn_away_from_a_block_that_knows_nothing():
     torch.manual_seed(0)
     model = make_model()
-    data = as_image_set(tuple(torch.cat(part) for part in zip(*stream(20), strict=True)))
+    data = as_data_set(tuple(torch.cat(part) for part in zip(*stream(20), strict=True)))
     rule = get_rule("sff")(model.train(), adamw)
     for x, y in stream(60):
         rule.step(x, y)
@@ -104,7 +118,7 @@ def test_a_recipe_with_learned_votes_and_a_record_from_before_hidden_heads(tmp_p
     )
     model, _ = run(recipe)
     assert model.vote == "learned" and not torch.equal(model.vote_weights, torch.ones(3) / 3)
-    assert isinstance(build(recipe, as_image_set(next(stream(1)))).blocks[0].head, HiddenHead)
+    assert isinstance(build(recipe, as_data_set(next(stream(1)))).blocks[0].head, HiddenHead)
 
     plain = Recipe(data="digits", network="cnn3", fraction=0.05, epochs=1)
     path = tmp_path / "runs.jsonl"

@@ -306,6 +306,8 @@ def test_images_that_do_not_fit_are_refused(digits):
         fit_pipeline(network(), (x, y), (x.expand(-1, 3, -1, -1), y), progress=False)
     with pytest.raises(ValueError, match="one image"):
         fit_pipeline(network(), (x[:1], y[:1]), progress=False)
+    with pytest.raises(ValueError, match=r"is for images \(N, C, H, W\)"):
+        fit_pipeline(network(), (digits.train.x.flatten(1), digits.train.y), augment="flip-crop")
     with pytest.raises(ValueError, match="label 12"):
         fit_pipeline(network(), (x, y + 12 - y.max()), progress=False)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sff_teach import cnn, fit, localize, probes
+from sff_teach import cnn, cnn1d, fit, localize, probes
+from sff_teach._modes import looking
 from sff_teach.core import SFF
 
 
@@ -145,6 +146,21 @@ def test_mean_of_a_goodness_map_is_the_class_goodness(images, kernel_size, filte
     means = torch.stack([m.mean((2, 3)) for m in maps], 1)
     # Two orders of float32 sums; 1e-5 is some hundred roundings.
     torch.testing.assert_close(means, goodness, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sequences_goodness_map_says_where_along_it():
+    torch.manual_seed(0)
+    model = localize(cnn1d(5, (6, 8), (1,)), 3, cut="layer", kernel_size=3)
+    x = torch.randn(4, 5, 12)
+    maps = probes.goodness_maps(model, x)
+    assert [m.shape for m in maps] == [(4, 3, 6), (4, 3, 6)]
+    with looking(model):
+        goodness = model.block_goodness(x)
+    # Two orders of float32 sums; 1e-5 is some hundred roundings.
+    means = torch.stack([m.mean(2) for m in maps], 1)
+    torch.testing.assert_close(means, goodness, rtol=1e-5, atol=1e-6)
+    assert probes.block_votes(model, x).shape == (4, 2)
+    assert [h.shape for h in probes.block_features(model, x)] == [(4, 6, 6), (4, 8, 6)]
 
 
 def test_votes_and_disagreement(images):

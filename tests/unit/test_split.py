@@ -16,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sff_teach import cnn, mlp
+from sff_teach import cnn, cnn1d, mlp
 from sff_teach._graph import EXAMPLES, feature_points, measure, stage_module
 from sff_teach.core import SFF
 from sff_teach.losses import class_loss
@@ -320,6 +320,35 @@ def test_features_end_before_pooling_class_token_and_classifier():
 def test_a_model_without_classifier_is_features_all_through():
     assert shapes(cnn(), (1, 28, 28), cut="layer")[-1] == (64, 3, 3)
     assert shapes(cnn(1, (4, 8), (1, 2)), (1, 4, 4), cut="layer")[-1] == (8, 1, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 3}, {"hidden": 6}])
+def test_sequences_are_cut_and_judged_along_their_length(options):
+    body = cnn1d(7, (8, 10), (1,), kernel_size=5)
+    model = localize(body, 3, cut="layer", **options)  # needs no input_shape
+    x = torch.randn(4, 7, 12)
+    assert model.block_goodness(x).shape == (4, 2, 3)
+    assert [row.output_shape for row in describe(model, (7, 12))] == [(8, 6), (10, 12 // 2)]
+    kernel = options.get("kernel_size", 1)
+    assert all(b.head.weight.shape == (3, b.head.weight.shape[1], kernel) for b in model.blocks)
+    h = body.eval()(x)
+    model.eval()
+    for block in model.blocks:
+        block.body.eval()
+    first, second = (block.body for block in model.blocks)
+    torch.testing.assert_close(second(first(x)), h, rtol=0, atol=0)
+
+
+def test_a_tables_columns_are_channels():
+    body = mlp(30, (16, 8))
+    model = localize(body, 2, cut="layer")  # needs no input_shape
+    assert model.block_goodness(torch.randn(4, 30)).shape == (4, 2, 2)
+    assert [row.output_shape for row in describe(model, (30,))] == [(16,), (8,)]
+    for wide in ({"kernel_size": 3}, {"hidden": 4}):
+        with pytest.raises(ValueError, match=r"block 1 gives \(B, 16\); use"):
+            localize(body, 2, cut="layer", **wide)
+    with pytest.raises(ValueError, match=r"cannot run on a sample of shape \(29,\)"):
+        localize(body, 2, cut="layer", input_shape=(29,))
 
 
 def test_a_perceptron_has_vectors_for_features():

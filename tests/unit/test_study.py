@@ -200,6 +200,11 @@ def test_torchvision_networks_get_colour_and_quick_statistics():
     assert load_for(replace(recipe, network="cnn3")).train.channels == 1
 
 
+def test_torchvision_networks_are_refused_what_is_no_image():
+    with pytest.raises(ValueError, match='holds no images.*network="mlp3"'):
+        load_for(Recipe(data="breast-cancer", network="resnet18"))
+
+
 def test_once_makes_a_record_once(tmp_path):
     made = []
 

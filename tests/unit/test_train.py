@@ -10,8 +10,9 @@ from sff_teach import rules
 from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.history import one_cycle
-from sff_teach.models import cnn, mlp
+from sff_teach.models import cnn, cnn1d, mlp
 from sff_teach.split import localize
+from sff_teach.study import CONTROLS
 from sff_teach.train import History, evaluate, evaluate_votes, fit
 
 QUIET = {"progress": False, "device": "cpu"}
@@ -181,7 +182,10 @@ X, Y = torch.randn(40, 1, 8, 8), torch.arange(40) % 10
     [
         ((X, Y + 1), {}, ValueError, "labels start at 0|with 10 classes"),
         ((X, Y.float()), {}, TypeError, "dtype float32"),
-        ((X[:, 0], Y), {}, ValueError, r"not \(B, C, H, W\)"),
+        ((X[:, 0], Y), {}, ValueError, r"does not fit the model .* x\[:, None\] if these are grey"),
+        ((X[:, 0, 0, 0], Y), {}, ValueError, r"not \(B, C, \.\.\.\)"),
+        ((X[:, 0], Y), {"augment": "flip-crop"}, ValueError, "is for images"),
+        ((X[:, 0], Y), {"channels_last": True}, ValueError, "channels_last=True is for images"),
         ((X.expand(-1, 3, -1, -1), Y), {}, ValueError, "does not fit the model"),
         ((X * float("nan"), Y), {}, ValueError, "NaN or infinite pixels"),
         ((X[:0], Y[:0]), {}, ValueError, "holds no images"),
@@ -215,6 +219,30 @@ def test_labels_beyond_the_models_classes(digits):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="with 5 classes"):
         fit(localize(cnn(1, (4,), pool_after=()), 5, cut="layer"), data, **QUIET)
+
+
+@pytest.mark.parametrize("rule", CONTROLS)
+@pytest.mark.parametrize("kind", ["table", "sequence"])
+def test_every_control_learns_tables_and_sequences(kind, rule):
+    """Class k has a bump in column k, or at any place of channel k: easy, but not for guessing."""
+    random = torch.Generator().manual_seed(0)
+    y = torch.arange(240) % 4
+    if kind == "table":
+        x = torch.randn(240, 6, generator=random) + 3 * torch.eye(4, 6)[y]
+        body, shape = mlp(6, (16, 16)), (6,)
+    else:
+        x = torch.randn(240, 5, 16, generator=random)
+        place = torch.randint(16, (240,), generator=random)
+        x[torch.arange(240), y, place] += 6
+        body, shape = cnn1d(5, (16, 16), (1,), kernel_size=3), (5, 16)
+    torch.manual_seed(0)
+    model = localize(body, 4, cut="layer", input_shape=shape)
+    history = fit(model, (x[:200], y[:200]), (x[200:], y[200:]), rule=rule, lr=0.02,
+                  **(QUIET | {"epochs": 12}))  # fmt: skip
+    assert history.last["train_loss"][-1] < history.rows[0]["train_loss"][-1]
+    assert history.last["valid_accuracy"] > 0.6  # guessing gives 0.25
+    assert evaluate(model, (x[200:], y[200:])).accuracy == history.last["valid_accuracy"]
+    assert model.original is body and model.predict(x[200:]).shape == (40,)
 
 
 def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
