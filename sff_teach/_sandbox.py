@@ -199,8 +199,9 @@ def enter_room(data: list[str], hidden: list[str]) -> None:
         Path(room, folder).mkdir(parents=True, exist_ok=True)
     global _own_tmp  # forks of this process read it
     _own_tmp = not any(path.is_relative_to("/tmp") for path in _needed(data))
-    if _own_tmp:
-        _mount("none", f"{room}/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,mode=700")
+    scratch = "/tmp" if _own_tmp else HOME
+    _mount("none", room + scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,mode=700")
+    os.environ.update(TMPDIR=scratch, MPLCONFIGDIR=scratch)
     for path in hidden:
         if Path(room + path).is_dir():
             _mount("none", room + path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=4k,mode=700")
