@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from ._checks import check_samples
+from ._checks import check_count, check_known, check_positive, check_samples, check_seed
 from .data import DataSet, augment_flip_crop, from_arrays
 
 SCHEDULES = ("one-cycle", "constant")
@@ -129,3 +129,36 @@ def check_image_options(x: Tensor, augment: str | None, channels_last: bool = Fa
             f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
             "leave it out."
         )
+
+
+def checked_settings(
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    schedule: str,
+    label_smoothing: float,
+    augment: str | None,
+    seed: int,
+) -> dict:
+    """What ``fit`` and ``fit_pipeline`` have in common, checked; checkpoints keep it.
+
+    Raises ValueError or TypeError, see ``fit``.
+    """
+    check_count(epochs, "epochs")
+    check_count(batch_size, "batch_size")
+    check_positive(lr=lr)
+    check_seed(seed)
+    check_known(schedule, SCHEDULES, "schedule")
+    check_known(augment, (None, *AUGMENTATIONS), "augment")
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "label_smoothing": label_smoothing,
+        "augment": augment,
+        "seed": seed,
+    }

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 from tqdm.auto import tqdm
 
-from ._checks import check_count, check_fits, check_known, check_labels, check_positive, check_seed
+from ._checks import check_count, check_fits, check_labels
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
@@ -30,10 +30,10 @@ from .data import DataSet, batches
 from .history import (
     AUGMENTATIONS,
     BAR_AFTER_SECONDS,
-    SCHEDULES,
     History,
     as_data_set,
     check_image_options,
+    checked_settings,
     learning_rate,
     pick_device,
 )
@@ -196,13 +196,12 @@ def fit_pipeline(
     Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
     either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
-        check_count(value, name)
+    settings = checked_settings(
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
+        label_smoothing=label_smoothing, augment=augment, seed=seed,
+    )  # fmt: skip
+    check_count(threads, "threads")
     check_count(processes, "processes")
-    check_positive(lr=lr)
-    check_seed(seed)
-    check_known(schedule, SCHEDULES, "schedule")
-    check_known(augment, (None, *AUGMENTATIONS), "augment")
     if devices is not None and len(devices) != processes:
         raise ValueError(f"devices names {len(devices)} for processes={processes}; give one each.")
     devices = [str(pick_device(name)) for name in devices or ["cpu"] * processes]
@@ -224,17 +223,7 @@ def fit_pipeline(
     generator = torch.Generator().manual_seed(seed)
     learner = ScalableForwardForward(own, lambda p: _adamw(p, lr, weight_decay),
                                      label_smoothing=label_smoothing)  # fmt: skip
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "label_smoothing": label_smoothing,
-        "augment": augment,
-        "seed": seed,
-        "precision": "float32",
-    }
+    settings["precision"] = "float32"
     parameters = sum(p.numel() for block in own.blocks for p in block.parameters())
     history = History("sff", settings, parameters)
     first = min(batch_size, len(train))

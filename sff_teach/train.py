@@ -14,10 +14,7 @@ from tqdm.auto import tqdm
 from ._checks import (
     check_count,
     check_fits,
-    check_known,
     check_labels,
-    check_positive,
-    check_seed,
 )
 from ._faster import check_faster, faster, near, pick_precision
 from ._modes import looking
@@ -29,10 +26,10 @@ from .forward_forward import FFNetwork
 from .history import (
     AUGMENTATIONS,
     BAR_AFTER_SECONDS,
-    SCHEDULES,
     History,
     as_data_set,
     check_image_options,
+    checked_settings,
     learning_rate,
     pick_device,
 )
@@ -123,22 +120,10 @@ def fit(
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
     """
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "label_smoothing": label_smoothing,
-        "augment": augment,
-        "seed": seed,
-    }
-    check_count(epochs, "epochs")
-    check_count(batch_size, "batch_size")
-    check_positive(lr=lr)
-    check_seed(seed)
-    check_known(schedule, SCHEDULES, "schedule")
-    check_known(augment, (None, *AUGMENTATIONS), "augment")
+    settings = checked_settings(
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
+        label_smoothing=label_smoothing, augment=augment, seed=seed,
+    )  # fmt: skip
     rule_class = get_rule(rule)
     if pipeline is not None:
         _check_pipeline(rule, device, {
