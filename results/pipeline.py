@@ -34,16 +34,16 @@ from sff_teach.train import fit
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
-ROUNDS, EPOCHS, BAR = 5, 2, 1.6
+ROUNDS, EPOCHS, BAR = 6, 2, 1.6
 DRAWN = 8  # steps of the stored timeline
 ROWS = {  # network, cut, head, image, batch size, batches per epoch
-    "cnn4, 4 blocks, 28×28": (Recipe(network="cnn4"), (1, 28, 28), 64, 200),
-    "cnn5, 5 blocks, 32×32": (Recipe(network="cnn5", kernel_size=3), (3, 32, 32), 64, 80),
+    "cnn4, 4 blocks, 28×28": (Recipe(network="cnn4"), (1, 28, 28), 64, 400),
+    "cnn5, 5 blocks, 32×32": (Recipe(network="cnn5", kernel_size=3), (3, 32, 32), 64, 120),
     "ResNet18, 9 blocks, 32×32": (
         Recipe(network="resnet18", cut="block", stem="small"),
         (3, 32, 32),
         32,
-        6,
+        16,
     ),
 }
 

@@ -1,5 +1,6 @@
 """Options of ``fit`` that change how fast it computes, not what: precision, layout, compilation."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,20 @@ from .losses import scale_gradient
 from .rules import LookaheadSFF, OverlappingSFF, Rule
 
 PRECISIONS = ("float32", "auto", "bf16", "fp16")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+
+
+def keep_memory() -> bool:
+    """Let this process keep the memory of freed tensors; True where that can be said (glibc).
+
+    Otherwise glibc gives the memory of large tensors back after use, and every training step
+    fetches it anew, page by page. Values don't change; ``results/pipeline.md`` has the gain.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from tqdm.auto import tqdm
 
 from ._checks import check_count, check_fits, check_labels
+from ._faster import keep_memory
 from ._modes import looking
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
@@ -84,6 +85,7 @@ def block_seconds(
         x: (B, C, H, W). y: (B,). rounds: at most; after ``limit`` seconds three are enough.
         threads: of torch, while measuring.
     """
+    keep_memory()
     model = copy.deepcopy(model).train()
     optimizers = [_adamw(block.parameters(), 0.0) for block in model.blocks]
     fastest = [float("inf")] * len(model.blocks)
@@ -425,6 +427,7 @@ def _report(job: _Job, epoch: int, rank: int) -> Path:
 
 
 def _work(rank: int, job: _Job, order: Tensor, about: DataSet, done: Tensor) -> None:
+    keep_memory()
     torch.set_num_threads(job.threads)
     world = len(job.plan) - 1
     store = dist.FileStore(str(Path(job.folder) / "meet"), world)
