@@ -6,6 +6,8 @@ LOCK_ARGS ?=
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
+# Test files are shared out among the cores; of one file the tests stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
 FIRST  := notebooks/00_start_here.ipynb
@@ -17,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test colab-test colab-kit notebooks stamp assignments gallery lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test colab-test versions-test offline-test colab-kit notebooks stamp assignments gallery lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -37,7 +39,7 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 	@$(PYTHON) tools/install.py
 
 unit: install  ## the package's tests
-	$(QUIET_MACHINE) $(PY) -m pytest tests/unit tests/classroom --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest $(PARALLEL) tests/unit tests/classroom --durations=10
 
 guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
 	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
@@ -47,7 +49,7 @@ ifeq ($(strip $(NB)),)
 	@echo "There are no notebooks to run yet."
 else
 	$(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout 120 --durations=10 $(NB)
+	  --nbval-cell-timeout 120 --durations=10 $(PARALLEL) $(NB)
 endif
 
 browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser
@@ -58,6 +60,13 @@ browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictu
 colab-test: install  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
 	$(PY) tools/colab_environment.py
 	$(QUIET_MACHINE) $(PY) -m pytest tests/colab --durations=5
+
+versions-test: install  ## tests and some notebooks with the newest and the oldest versions allowed
+	$(PY) tools/version_sets.py newest
+	$(PY) tools/version_sets.py floor
+
+offline-test: install  ## make test with the network cut off (Linux)
+	$(PY) tools/offline.py $(MAKE) --no-print-directory test
 
 colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
 	$(PY) tools/colab_kit.py
@@ -88,6 +97,7 @@ lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer re
 	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 \
 	  --extra course --extra test --custom-compile-command "make lock" $(LOCK_ARGS) --quiet \
 	  --output-file requirements.lock
+	$(PY) tools/tested_versions.py
 
 clean:  ## remove caches and build leftovers
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

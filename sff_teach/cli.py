@@ -1,9 +1,5 @@
 """The command line: ``sff-teach doctor | train | compare | claims | data | grade``."""
 
-import importlib.metadata
-import os
-import platform
-import shutil
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,58 +7,18 @@ from typing import Annotated
 
 import tyro
 
-from . import __version__
 from .distributed import LostProcess, torchrun
 from .recipes import RECIPES, Recipe, expected, get_recipe
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "matplotlib",
-    "tqdm",
-    "tyro",
-    "ipywidgets",
-    "jupyterlab",
-    "nbval",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Print versions, devices and data: what a bug report should contain."""
+    """Print versions, devices and data: what a bug report should contain, and what to do."""
 
     def __call__(self) -> None:
-        import torch
+        from .doctor import report
 
-        from .data import catalog, data_home
-
-        print(
-            f"sff_teach {__version__}   Python {platform.python_version()}   {platform.platform()}"
-        )
-        for package in PACKAGES:
-            try:
-                print(f"  {package:14s} {importlib.metadata.version(package)}")
-            except importlib.metadata.PackageNotFoundError:
-                print(f"  {package:14s} not installed")
-        free = shutil.disk_usage(Path.cwd()).free / 2**30
-        print(f"cores    {os.cpu_count()}, torch threads {torch.get_num_threads()}")
-        print(f"disk     {free:.0f} GiB free here")
-        print(f"CUDA     {_cuda(torch)}")
-        print(f"MPS      {'yes' if torch.backends.mps.is_available() else 'no'}")
-        print(f"data     downloads would go to {data_home()}")
-        for row in catalog():
-            if row["present"] is not None:
-                print(f"  {row['name']:22s} {'here' if row['present'] else 'not here'}")
-
-
-def _cuda(torch) -> str:
-    if not torch.cuda.is_available():
-        return "no"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{torch.version.cuda}: {', '.join(names)}"
+        print(report())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,25 +6,21 @@ tests/colab/requirements.txt lists the versions; torch and torchvision are those
 requirements.lock, so that they come from uv's cache. `make colab-test` calls it.
 """
 
-import hashlib
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
-from tools import install  # noqa: E402
+from tools import side_environment  # noqa: E402
 
 FOLDER = ROOT / ".venv-colab"
 LIST = ROOT / "tests" / "colab" / "requirements.txt"
-STAMP = FOLDER / "made_from"
 
 
 def python() -> Path:
     """Return the environment's Python."""
-    return FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return side_environment.python_of(FOLDER)
 
 
 def locked_torch() -> list[str]:
@@ -34,21 +30,8 @@ def locked_torch() -> list[str]:
 
 
 def main() -> None:
-    wanted = LIST.read_text(encoding="utf-8") + "\n".join([*locked_torch(), ""])
-    stamp = hashlib.sha256(f"{sys.version}\n{FOLDER}\n{wanted}".encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == stamp:
-        print("Nothing to install: .venv-colab holds what tests/colab/requirements.txt says.")
-        return
-    venv.create(FOLDER, clear=True, with_pip=True)
-    everything = FOLDER / "requirements.txt"
-    everything.write_text(wanted, encoding="utf-8")
-    pip = [str(python()), "-m", "pip"]
-    uv = [install.venv_program("uv"), "pip", "install", "--quiet", "--python", str(python())]
-    if not install.run(*uv, "-r", str(everything), env=install.uv_environment(pip)):
-        print("uv did not work here; installing with pip, which takes longer.", flush=True)
-        subprocess.run([*pip, "install", "--quiet", "-r", str(everything)], check=True)
-    STAMP.write_text(stamp)
-    print("Made .venv-colab with Colab's versions.")
+    listed = LIST.read_text(encoding="utf-8")
+    side_environment.make(FOLDER, listed + "\n".join([*locked_torch(), ""]))
 
 
 if __name__ == "__main__":

@@ -570,3 +570,17 @@ def test_readme_links_each_notebook_to_colab():
     assert text == stamp.stamp_readme(text), "run make stamp"
     changed = stamp.stamp_readme(text.replace(f"/blob/{TAG}/", "/blob/v0/"))
     assert changed == text
+
+
+# ---------------------------------------------------------------- time
+
+
+@pytest.mark.parametrize(("limit", "code", "words"), [(1e-6, 1, "too slow"), (1e6, 0, "all 1")])
+def test_a_notebook_over_its_time_by_half_fails_the_run(limit, code, words, tmp_path):
+    (tmp_path / "conftest.py").write_text(
+        f"import tools.notebook_times as t\nt.MAX_SECONDS = t.FAILS_ABOVE = {limit}\n"
+    )
+    (tmp_path / "test_small.py").write_text("def test_it(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tools.notebook_times", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code and words in done.stdout

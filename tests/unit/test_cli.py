@@ -15,7 +15,7 @@ QUICK = ["--network", "cnn3", "--fraction", "0.1", "--epochs", "1", "--device", 
 def test_doctor_prints_what_a_bug_report_needs(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for needed in (__version__, "torch ", "ipywidgets", "CUDA", "threads", "fashion-mnist-sample"):
+    for needed in (__version__, "torch ", "ipywidgets", "nearest", "CUDA", "fashion-mnist-sample"):
         assert needed in out
 
 
