@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -30,6 +31,17 @@ def open_notebook(page: Page, lab: tuple, path: str) -> None:
     page.evaluate("() => window.jupyterapp.restored")
     expect(page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible()
     page.wait_for_function(READY)
+
+
+def small_notebook(lab: tuple, name: str, code: str) -> str:
+    """Write a notebook of one cell into the folder of the lab; its path there."""
+    cell = {"cell_type": "code", "id": "one", "metadata": {}, "outputs": [],
+            "execution_count": None, "source": code}  # fmt: skip
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = {"nbformat": 4, "nbformat_minor": 5, "cells": [cell],
+               "metadata": {"kernelspec": kernel}}  # fmt: skip
+    (lab[2] / f"{name}.ipynb").write_text(json.dumps(content))
+    return f"{name}.ipynb"
 
 
 def run_all(page: Page, seconds: int) -> None:

@@ -1,6 +1,5 @@
 """The explorers in a real browser: by keyboard, with Stop, points that stay until Clear."""
 
-import json
 import re
 
 import pytest
@@ -19,6 +18,7 @@ from ._lab import (
     picture,
     press,
     run_all,
+    small_notebook,
     still_above,
     wait_for_new_picture,
     wait_until_settled,
@@ -118,22 +118,6 @@ CELLS = {  # explorers that answer at once, each in a cell of its own
 }
 
 
-@pytest.fixture
-def small_notebook(lab):
-    """Write a notebook of one cell into the folder of the lab; returns its path."""
-
-    def write(name: str) -> str:
-        cell = {"cell_type": "code", "id": "one", "metadata": {}, "outputs": [],
-                "execution_count": None, "source": CELLS[name]}  # fmt: skip
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        content = {"nbformat": 4, "nbformat_minor": 5, "cells": [cell],
-                   "metadata": {"kernelspec": kernel}}  # fmt: skip
-        (lab[2] / f"{name}.ipynb").write_text(json.dumps(content))
-        return f"{name}.ipynb"
-
-    return write
-
-
 @pytest.mark.parametrize(
     "name, controls, change",
     [
@@ -142,8 +126,8 @@ def small_notebook(lab):
         ("goodness", {"list": 1, "slider": 1}, "θ to the middle"),
     ],
 )
-def test_explorers_that_answer_at_once(lab, page, shot, small_notebook, name, controls, change):
-    open_notebook(page, lab, small_notebook(name))
+def test_explorers_that_answer_at_once(lab, page, shot, name, controls, change):
+    open_notebook(page, lab, small_notebook(lab, name, CELLS[name]))
     run_all(page, 120)
     box = explorer(page, "Keep")
     assert move_by_keyboard(box) == controls
