@@ -266,11 +266,13 @@ def test_every_target_is_documented():
     assert set(phony) == TARGETS
 
 
-def test_bug_form_asks_for_doctor():
-    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "needed"), [("bug", True), ("result", True), ("lesson", False)])
+def test_forms_ask_for_doctor(name, needed):
+    path = ROOT / f".github/ISSUE_TEMPLATE/{name}.yml"
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
     asked = {field["id"]: field for field in form["body"]}
     assert "sff-teach doctor" in asked["doctor"]["attributes"]["label"]
-    assert asked["doctor"]["validations"]["required"]
+    assert asked["doctor"].get("validations", {}).get("required", False) == needed
 
 
 def test_repository_address_stands_in_one_place():
