@@ -4,8 +4,9 @@
     SFF_CIFAR10=FOLDER python results/recipes.py        the laptop recipes on CIFAR-10 as well
 
 FOLDER holds train/ and test/ with a folder of images per class. Recipes that are in recipes.jsonl
-already are not run again; what `results/laptop_cifar10.py` measured is taken from there. Writes recipes.jsonl, recipes.md and ``sff_teach/expected.json``, which
-``sff-teach train list`` reads. One run each, seed 0: enough to plan an evening, not to compare.
+already are not run again; what `results/laptop_cifar10.py` measured is taken from there. Writes
+recipes.jsonl, recipes.md and ``sff_teach/expected.json``, which ``sff-teach train list`` reads. One
+run each, seed 0: enough to plan an evening, not to compare.
 """
 
 import argparse
