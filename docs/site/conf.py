@@ -41,11 +41,12 @@ mathjax_path = "mathjax/tex-chtml.js"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autosummary_generate = False
-maximum_signature_line_length = 80
+add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True  # fields are listed once, in the words of the class
 default_role = "code"
+viewcode_follow_imported_members = False  # one source per name, where it is written
 
 html_theme = "sphinx_book_theme"
 html_title = project
@@ -58,6 +59,7 @@ html_theme_options = {
     "use_issues_button": True,
     "home_page_in_toc": True,
     "show_toc_level": 2,
+    "max_navbar_depth": 1,  # deeper, the side bar has buttons without a name
     "extra_footer": (
         f'<p><a href="{REPOSITORY}">The repository</a>, version {__version__}. '
         "Code: MIT; notebooks: CC BY 4.0.</p>"

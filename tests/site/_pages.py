@@ -51,8 +51,9 @@ class Page(HTMLParser):
 
 
 def read_pages(folder: Path) -> dict[Path, Page]:
-    """Return every page of a built site by its path."""
-    return {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
+    """Return every page of a built site by its path; the theme's templates are none."""
+    paths = sorted(path for path in folder.rglob("*.html") if "_static" not in path.parts)
+    return {path.resolve(): Page(path) for path in paths}
 
 
 def broken_links(folder: Path, pages: dict[Path, Page]) -> list[str]:
