@@ -48,6 +48,7 @@ napoleon_use_ivar = True  # fields are listed once, in the words of the class
 default_role = "code"
 viewcode_follow_imported_members = False  # one source per name, where it is written
 
+html_use_index = html_domain_indices = False  # the reference and the search do that
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = [str(ROOT / "build" / "site-source" / "_static"), "site.css"]
