@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
 FIRST  := notebooks/00_start_here.ipynb
-LINTED := sff_teach tests tools data results notebooks
+LINTED := sff_teach tests tools data results docs notebooks
 STARTED := $(shell date +%s)
 
 # Compiled files are kept, whatever this machine's habit; else every kernel compiles torch anew.
@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test colab-test versions-test offline-test colab-kit notebooks stamp assignments gallery lint format lock clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test colab-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,14 @@ assignments: install  ## make students', answers' and teacher's copies; check th
 
 gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py
+
+site: install  ## build the course as a static site in build/site; runs no notebook
+	$(PY) tools/make_site.py
+
+site-test: site  ## the site's links, form and pages in Chromium; pictures in artefacts/browser
+	@$(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
+	  "playwright>=1.40" "axe-playwright-python>=0.1.4"
+	$(QUIET_MACHINE) $(PY) -m pytest tests/site --durations=5
 
 lint: install  ## ruff and spelling
 	$(BIN)/ruff check $(LINTED)

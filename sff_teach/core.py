@@ -161,7 +161,7 @@ class SFF(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """How many classes there are, K."""
         return self.blocks[-1].head.num_classes
 
     def hand_over(self, block: LocalBlock, h: Tensor, local: bool = True) -> Tensor:

@@ -94,7 +94,7 @@ def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     ``C·(N + F) < N·F``: many classes, few channels, a large image.
 
     Args:
-        channels: C. num_filters: F, classes × filters per class. positions: N = H·W.
+        channels: the number C. num_filters: F, classes × filters per class. positions: N = H·W.
 
     Returns:
         ``"direct"`` or ``"moments"``.

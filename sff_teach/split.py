@@ -72,7 +72,7 @@ def localize(
 
     Args:
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace.
-        num_classes: K.
+        num_classes: the number K.
         cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
         kernel_size, filters, form: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see

@@ -1,8 +1,7 @@
-"""A real JupyterLab and a real browser; without Chromium or Playwright the tests are skipped."""
+"""A real JupyterLab for the browser of tests/conftest.py."""
 
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -15,41 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "artefacts" / "browser"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
-WAIT = 60_000  # milliseconds
-OWN = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:|about:|chrome:")
 SETTINGS = {  # no news, no updates; every cell in the page, wherever it is scrolled to
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """The browser; Debian's, because a download of Playwright's own is not needed."""
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed; run make browser-test."
-    )
-    if CHROMIUM is None:
-        pytest.skip("There is no Chromium here; install it (Debian: apt-get install chromium).")
-    api.expect.set_options(timeout=WAIT)  # five seconds are too few where others work as well
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def free_port() -> int:
@@ -110,32 +78,3 @@ def lab(chromium, tmp_path_factory):
         process.wait(15)
     except subprocess.TimeoutExpired:
         process.kill()
-
-
-@pytest.fixture
-def page(chromium):
-    """A page that notes errors and every address it asks for; both must stay clean."""
-    # High enough for a whole explorer: what lies outside is not in a screenshot.
-    context = chromium.new_context(viewport={"width": 1280, "height": 1500})
-    page = context.new_page()
-    page.set_default_timeout(WAIT)
-    errors, foreign = [], []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    for kind in ("request", "websocket"):
-        page.on(kind, lambda r: None if OWN.match(r.url) else foreign.append(r.url))
-    yield page
-    context.close()
-    assert not errors, f"errors in the page: {errors}"
-    assert not foreign, f"requests that left the machine: {foreign}"
-
-
-@pytest.fixture
-def shot(page, request):
-    """A function that keeps a screenshot of the page under artefacts/browser/."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
-
-    def take(name: str, place=None) -> None:
-        test = re.sub(r"\W+", "-", request.node.name).strip("-")
-        (place or page).screenshot(path=str(SHOTS / f"{test}-{name}.png"))
-
-    return take

@@ -1,0 +1,183 @@
+"""Build the course as a static site in build/site: pages, notebooks as they are stored, reference.
+
+    python tools/make_site.py
+
+No notebook is run, and the finished site asks nothing of any other machine. The pages are copied
+to build/site-source first, where the reference's pages are added, so that Sphinx writes nothing
+into the course itself. Every build starts anew: Sphinx would not repeat the warnings of pages that
+it has read already, and here each warning stops the build.
+"""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
+
+from tools import install  # noqa: E402
+from tools.bootstrap_cell import REPOSITORY, TAG  # noqa: E402
+from tools.check_notebooks import page_anchor  # noqa: E402
+
+SOURCE, OUT, CACHE = (ROOT / "build" / name for name in ("site-source", "site", "site-cache"))
+PAGES = (
+    "*.md",
+    "docs/*.md",
+    "results/*.md",
+    "data/README.md",
+    "notebooks/*.ipynb",
+    "notebooks/assignments/release/*/*.ipynb",  # the other copies hold the answers
+)
+FILES = ("docs/gallery/*.png", "LICENSE", "*/LICENSE", "CITATION.cff")  # what the pages link to
+
+# The landing page is the README with the contents below it, unseen; they fill the side bar.
+CONTENTS = (  # heading, pages in the order of their names, the first ones before
+    ("The course", "notebooks/*"),
+    ("Assignments", "notebooks/assignments/release/*/*"),
+    ("Guides", "docs/teaching", "docs/*"),
+    ("What we measured", "results/claims", "results/*"),
+    ("Reference", "api/index"),
+    ("Project", "CONTRIBUTING", "CHANGELOG", "data/README"),
+)
+
+LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]*)(?:#([^)\s]+))?(?=\))")  # to a file of the course
+
+# Of MathJax: one renderer with its fonts, and what its menu offers people who listen to formulas.
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre")
+
+
+def install_what_is_missing() -> None:
+    """Install the extra `site` beside the locked packages, which stay as they are."""
+    pip = [sys.executable, "-m", "pip"]
+    uv = [install.venv_program("uv"), "pip", "install", "--quiet", "--python", sys.executable]
+    locked = ["--constraint", "requirements.lock"]
+    extra = ["-r", "pyproject.toml", "--extra", "site"]
+    if Path(uv[0]).is_file() and install.run(*uv, *locked, *extra, env=install.uv_environment(pip)):
+        return
+    print("uv did not work here; installing with pip, which takes longer.", flush=True)
+    if not install.run(*pip, "install", "--quiet", *locked, "-e", ".[site]"):
+        raise SystemExit(
+            "The site's packages could not be installed (the reason stands above); check that this "
+            "machine reaches a Python package index, then try again."
+        )
+
+
+def for_the_site(text: str, folder: Path, copied: set[Path]) -> str:
+    """Return Markdown of a folder with its links as the site has them.
+
+    The README is the site's index. What is not copied, a link asks the repository for. And the
+    headings of notebooks have anchors as those of pages; Jupyter would keep their capitals.
+    """
+
+    def changed(link: re.Match) -> str:
+        path, anchor = link[1], link[2]
+        target = (folder / unquote(path)).resolve()
+        if target == ROOT / "README.md":
+            path = path.removesuffix("README.md") + "index.md"
+        elif path and target.exists() and target not in copied:
+            kind = "tree" if target.is_dir() else "blob"
+            return f"{REPOSITORY}/{kind}/{TAG}/{target.relative_to(ROOT).as_posix()}"
+        return path + (f"#{page_anchor(unquote(anchor))}" if anchor else "")
+
+    return LINK.sub(changed, text)
+
+
+def copy_pages() -> None:
+    """Lay out the pages and what they link to as in the course, the README as index.md."""
+    pages = {page for pattern in PAGES for page in ROOT.glob(pattern)}
+    files = {file for pattern in FILES for file in ROOT.glob(pattern)}
+    copied = pages | files
+    for file in sorted(copied):
+        copy = SOURCE / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file in files:
+            shutil.copyfile(file, copy)
+            continue
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".ipynb":
+            notebook = json.loads(text)
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "markdown":
+                    source = "".join(cell["source"])
+                    cell["source"] = for_the_site(source, file.parent, copied)
+            text = json.dumps(notebook, ensure_ascii=False, indent=1)
+        else:
+            text = for_the_site(text, file.parent, copied)
+        copy.write_text(text, encoding="utf-8")
+    (SOURCE / "README.md").rename(SOURCE / "index.md")
+
+
+def write_contents() -> None:
+    """Add the contents to the landing page; a new page in a folder appears by itself."""
+    with (SOURCE / "index.md").open("a", encoding="utf-8") as index:
+        for heading, *pages in CONTENTS:
+            lines = ["```{toctree}", ":hidden:", ":glob:", f":caption: {heading}", "", *pages]
+            index.write("\n".join(["", *lines, "```", ""]))
+
+
+def public_modules() -> list[str]:
+    """Return the names of the package's modules that users may import."""
+    folder = ROOT / "sff_teach"
+    names = [path.stem for path in folder.glob("*.py")]
+    names += [path.parent.name for path in folder.glob("*/__init__.py")]
+    return sorted(f"sff_teach.{name}" for name in names if not name.startswith("_"))
+
+
+def write_reference() -> None:
+    """Write a page for each public module, and an index of them and of what `sff_teach` exports."""
+    import sff_teach
+
+    exports = [getattr(sff_teach, name) for name in sff_teach.__all__]
+    exported = [f"~{thing.__module__}.{thing.__name__}" for thing in exports]
+    modules = public_modules()
+    index = ["Reference", "=========", "", "Made from the docstrings of ``sff_teach``."]
+    index += ["", "Exported by the package", "-----------------------", ""]
+    index += [".. autosummary::", "", *(f"   {name}" for name in exported)]
+    index += ["", "Modules", "-------", "", ".. autosummary::", ""]
+    index += [*(f"   {name}" for name in modules), "", ".. toctree::", "   :hidden:", ""]
+    index += [f"   {name}" for name in modules]
+    folder = SOURCE / "api"
+    folder.mkdir()
+    (folder / "index.rst").write_text("\n".join([*index, ""]), encoding="utf-8")
+    for name in modules:
+        page = [name, "=" * len(name), "", f".. automodule:: {name}", "   :members:", ""]
+        (folder / f"{name}.rst").write_text("\n".join(page), encoding="utf-8")
+
+
+def copy_mathjax() -> None:
+    """Copy MathJax from the package that carries it to the site's static files."""
+    carrier = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
+    for name in MATHJAX:
+        part, copy = carrier / "static" / "mathjax" / name, SOURCE / "_static" / "mathjax" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if part.is_dir():
+            shutil.copytree(part, copy)
+        else:
+            shutil.copyfile(part, copy)
+
+
+def main() -> None:
+    install_what_is_missing()
+    for folder in (SOURCE, OUT, CACHE):
+        shutil.rmtree(folder, ignore_errors=True)
+    copy_pages()
+    write_contents()
+    write_reference()
+    copy_mathjax()
+    sphinx = [sys.executable, "-m", "sphinx", "--builder", "html", "--quiet"]
+    strict = ["--fail-on-warning", "--conf-dir", "docs/site", "--doctree-dir", str(CACHE)]
+    done = subprocess.run([*sphinx, *strict, str(SOURCE), str(OUT)], cwd=ROOT)
+    if done.returncode:
+        raise SystemExit("The site was not built; Sphinx says above what is wrong, and where.")
+    print(
+        f"The site is in {OUT.relative_to(ROOT)}; open it with: python -m http.server -d build/site"
+    )
+
+
+if __name__ == "__main__":
+    main()
