@@ -688,7 +688,15 @@ def run_job(
         end_others()
         for name in restore(put_back)[:10]:
             tell(f"had replaced {name}; it was put back")
-        pid = fork()
+        pid, patience = None, clock() + 3
+        while pid is None:
+            try:
+                pid = fork()
+            except failures:  # no more processes: the machine's fault, or that of many threads
+                if clock() > patience:
+                    send(stuck=step["at"])
+                    leave(1)
+                sleep(0.05)
         if pid == 0:
             try:
                 new_group(0, 0)
@@ -724,6 +732,7 @@ def run_job(
         except failures:
             return  # no child any more
 
+    send(begin=True)  # what ends the process before this is no student's fault
     for step in steps:
         send(start=step["at"])
         if step["kind"] == "test":
@@ -797,10 +806,10 @@ def main() -> None:
     setup = json.loads(control.recv(65536))
     walls = setup["walls"]
     devnull = os.open(os.devnull, os.O_RDWR)
-    other_user = _sandbox.other_users()
+    first_user = _sandbox.other_users(setup["slots"])
     note_size = _sandbox.watch_size()
     if "files" in walls:
-        _sandbox.enter_room(setup["data"], setup["hidden"])
+        _sandbox.enter_room(setup["room"], setup["data"], setup["hidden"])
     import matplotlib
 
     matplotlib.use("Agg")
@@ -830,7 +839,7 @@ def main() -> None:
     note_size()
     gc.collect()
     gc.freeze()  # forks share this memory as long as nobody touches it
-    control.sendall(json.dumps({"ready": True}).encode())
+    control.sendall(json.dumps({"first_user": first_user}).encode())
     while True:
         data, handles, *_ = socket.recv_fds(control, 65536, 1)
         if not data:
@@ -839,7 +848,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            request["other_user"] = other_user
+            request["first_user"] = first_user
             _one(request, handles[0], walls, devnull, put_back, vet, set_timer, nowhere, in_cell)
             os._exit(0)
         os.close(handles[0])
