@@ -116,4 +116,4 @@ clean:  ## remove caches and build leftovers
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf
 
 distclean: clean  ## and remove .venv and its like
-	rm -rf .venv .venv-colab .venv-teacher
+	rm -rf .venv .venv-*
