@@ -212,7 +212,7 @@ class Grade:
         noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
         if noticed:
             print(
-                f"Worth a look, {len(noticed)}: {', '.join(noticed[:10])}"
+                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
                 + " …" * (len(noticed) > 10)
             )
 
