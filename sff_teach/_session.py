@@ -641,6 +641,14 @@ def run_job(
         def is_students(code) -> bool:
             return code.co_filename != file and not starts(code.co_filename, places)
 
+        def lend() -> None:
+            """What the test puts in the place of a given function, to listen in, answers see, too;
+            no other name of the test, and so no value that it expects."""
+            for name, value in list(given.items()):
+                now = names.get(name)
+                if now is not value and callable(value) and callable(now):
+                    namespace[name] = given[name] = now
+
         entered: list = []  # the student's call that the test, or a library for it, has made
 
         def watch(frame, event, value) -> None:
@@ -648,6 +656,7 @@ def run_job(
             # test itself or a library has replaced for the time of the call stays.
             if event == "call":
                 if not entered and is_students(frame.f_code):
+                    lend()
                     entered.extend((frame, changes(), count_modes()))
             elif event == "return" and entered and entered[0] is frame:
                 _, before, but = entered

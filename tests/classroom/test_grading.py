@@ -16,7 +16,14 @@ from nbformat.v4 import new_output
 
 from sff_teach import _sandbox, grading
 from sff_teach._files import read_table, write_table
-from sff_teach._returned import definitions_of, lay_out, python_of, read_source, steps_of
+from sff_teach._returned import (
+    definitions_of,
+    imports_of,
+    lay_out,
+    python_of,
+    read_source,
+    steps_of,
+)
 from sff_teach.cli import main
 from sff_teach.grading import (
     Limits,
@@ -465,6 +472,37 @@ def test_a_source_that_fails_its_own_tests_is_refused(tmp_path):
         Notebook().write(root / "in" / "ada" / "s_small.ipynb")
         with pytest.raises(ValueError, match=message):
             grade(root / "in", source, root / "out", jobs=1, say=lambda text: None)
+
+
+@linux
+def test_a_test_may_listen_in():
+    """It puts a function in the place of a given one; answers call that, and see no more of it."""
+    listening = (
+        "calls, real = [], helper\ndef helper(x):\n    calls.append(x)\n    return real(x)\n"
+        "assert f(1) == 2\nhelper = real\nassert calls == [1] and f(1) == 2 and calls == [1]"
+    )
+    steps = [
+        {"kind": "given", "label": "g", "source": "def helper(x):\n    return x", "cell": 0},
+        {"kind": "student", "label": "a", "source": "def f(x):\n    return helper(x) + 1\n"
+         "def sees():\n    return 1 + ('calls' in globals())", "cell": 1},
+        {"kind": "test", "label": "t", "source": listening, "cell": 2},
+        {"kind": "test", "label": "u", "source": "calls = []\nassert sees() == 1", "cell": 3},
+    ]  # fmt: skip
+    with grading.Helper(_sandbox.available_walls(), [], []) as helper:
+        outcome = grading.run_steps(helper, steps, ["f", "sees"], None, Limits(), 0)
+    assert all(test["passed"] for test in outcome["tests"].values()), outcome
+    assert outcome["caught"] == [] and not any(t["caught"] for t in outcome["tests"].values())
+
+
+@linux
+@pytest.mark.parametrize("name", ["a2", "a3", "a4"])
+def test_other_assignments_can_be_graded(name):
+    """The grader's own first step: the solution passes behind the walls, the release does not."""
+    (path,) = A1.parents[1].glob(f"{name}/*.ipynb")
+    work = read_source(path, read_notebook(path))
+    with grading.Helper(_sandbox.available_walls(), imports_of(work), [path.parent]) as helper:
+        grading.check_assignment(work, helper, Limits())
+    assert all(cell.changeable for cell in work.tests)
 
 
 @linux
