@@ -642,11 +642,11 @@ def run_job(
             return code.co_filename != file and not starts(code.co_filename, places)
 
         def lend() -> None:
-            """What the test puts in the place of a given function, to listen in, answers see, too;
-            no other name of the test, and so no value that it expects."""
+            """What the test puts in the place of something given, to listen in or to try other
+            data, answers see, too; no other name of the test, and so no value that it expects."""
             for name, value in list(given.items()):
-                now = names.get(name)
-                if now is not value and callable(value) and callable(now):
+                now = names.get(name, value)
+                if now is not value:
                     namespace[name] = given[name] = now
 
         entered: list = []  # the student's call that the test, or a library for it, has made
@@ -829,7 +829,11 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     torch.set_num_threads(1)
-    torch.testing.assert_close(torch.ones(2).requires_grad_(), torch.ones(2))  # wakes what is lazy
+    # What imports more of torch at its first use does so here, once, and not in each test.
+    weight = torch.ones(2, requires_grad=True)
+    torch.testing.assert_close(weight, torch.ones(2))
+    weight.grad = torch.ones(2)
+    torch.optim.AdamW([weight]).step()
     # Student code may import these modules anew; it must not find the ones that run.
     package = sys.modules["sff_teach"]
     for name in ("_session", "_sandbox"):

@@ -476,20 +476,22 @@ def test_a_source_that_fails_its_own_tests_is_refused(tmp_path):
 
 @linux
 def test_a_test_may_listen_in():
-    """It puts a function in the place of a given one; answers call that, and see no more of it."""
+    """Answers see what it puts in the place of something given, and nothing else of it."""
     listening = (
         "calls, real = [], helper\ndef helper(x):\n    calls.append(x)\n    return real(x)\n"
         "assert f(1) == 2\nhelper = real\nassert calls == [1] and f(1) == 2 and calls == [1]"
     )
     steps = [
-        {"kind": "given", "label": "g", "source": "def helper(x):\n    return x", "cell": 0},
+        {"kind": "given", "label": "g", "source": "n = 1\ndef helper(x):\n    return x", "cell": 0},
         {"kind": "student", "label": "a", "source": "def f(x):\n    return helper(x) + 1\n"
-         "def sees():\n    return 1 + ('calls' in globals())", "cell": 1},
+         "def sees():\n    return 1 + ('calls' in globals())\n"
+         "def more():\n    return 1 + n", "cell": 1},
         {"kind": "test", "label": "t", "source": listening, "cell": 2},
         {"kind": "test", "label": "u", "source": "calls = []\nassert sees() == 1", "cell": 3},
+        {"kind": "test", "label": "v", "source": "n = 5\nassert more() == 6", "cell": 4},
     ]  # fmt: skip
     with grading.Helper(_sandbox.available_walls(), [], []) as helper:
-        outcome = grading.run_steps(helper, steps, ["f", "sees"], None, Limits(), 0)
+        outcome = grading.run_steps(helper, steps, ["f", "sees", "more"], None, Limits(), 0)
     assert all(test["passed"] for test in outcome["tests"].values()), outcome
     assert outcome["caught"] == [] and not any(t["caught"] for t in outcome["tests"].values())
 
