@@ -1,8 +1,11 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and tables that go through spreadsheets unharmed."""
 
+import csv
+import io
 import os
 import re
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 
@@ -32,3 +35,33 @@ def remove_unfinished(path: Path) -> None:
     for file in path.parent.iterdir():
         if unfinished.fullmatch(file.name):
             file.unlink(missing_ok=True)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    """Write a CSV file that Excel reads as UTF-8, and in which no text becomes a formula."""
+    text = io.StringIO()
+    csv.writer(text).writerows(
+        [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row] for row in rows
+    )
+    data = text.getvalue().encode("utf-8-sig")
+    write_whole(path, lambda file: file.write(data))
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a CSV file as spreadsheets save it: UTF-8 or Windows-1252, with commas, ; or tabs.
+
+    Returns its columns' names and its rows; what a short row lacks is empty.
+    """
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    head = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    plain = [[c[1:] if c[:1] == "'" and c[1:2] in _FORMULA else c for c in row] for row in rows]
+    names, *rest = plain or [[]]
+    return names, [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in rest]

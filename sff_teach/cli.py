@@ -209,10 +209,10 @@ class Grade:
         waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())
         if waiting:
             print(f"{waiting} answers are {BY_HAND}: see {self.out / 'by_hand.html'}.")
-        noticed = [r["student"] for r in marked if r["caught"]]
+        noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
         if noticed:
             print(
-                f"Worth a look, {len(noticed)}: {', '.join(noticed[:10])}"
+                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
                 + " …" * (len(noticed) > 10)
             )
 
