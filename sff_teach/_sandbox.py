@@ -177,6 +177,7 @@ def enter_room(data: list[str], hidden: list[str]) -> None:
     _unshare(_NEWNS)
     _mount("none", "/", None, _REC | _PRIVATE)
     room = tempfile.mkdtemp(prefix="sff-grade-")
+    outside = os.open(os.path.dirname(room), os.O_RDONLY)
     _mount("none", room, "tmpfs", _NOSUID | _NODEV, "size=16m,mode=755")
     for path in _needed(data):
         inside = Path(room + str(path))
@@ -209,6 +210,8 @@ def enter_room(data: list[str], hidden: list[str]) -> None:
     _mount(room, "/", None, _MOVE)
     os.chroot(".")
     os.chdir("/")
+    os.rmdir(os.path.basename(room), dir_fd=outside)  # nothing stays behind, however this ends
+    os.close(outside)
     _read_only("/", _NODEV | _NOSUID)
 
 
