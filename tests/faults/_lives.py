@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -208,10 +209,10 @@ def torn_at(number: int, lost: int = 40, more: Callable | None = None) -> Callab
     """
 
     def before() -> None:
-        safe, count = os.fsync, iter(range(1, 1_000_000))
+        safe, numbers = os.fsync, count(1)
 
         def power_cut(fd) -> None:
-            if next(count) == number:
+            if next(numbers) == number:
                 os.ftruncate(fd, max(0, os.fstat(fd).st_size - lost))
                 safe(fd)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -228,10 +229,10 @@ def held_at(number: int, more: Callable | None = None) -> Callable:
     """For ``before``: at the ``number``-th file that is to be safe on the disk, wait for ``go``."""
 
     def before() -> None:
-        safe, count = os.fsync, iter(range(1, 1_000_000))
+        safe, numbers = os.fsync, count(1)
 
         def held(fd) -> None:
-            if next(count) == number:
+            if next(numbers) == number:
                 Path("held").touch()
                 while not Path("go").exists():
                     time.sleep(0.005)
@@ -374,21 +375,19 @@ class ReadOnly:
 
 
 def jumping_clock() -> None:
-    """For ``before``: from now on the system's clock is set a day back or forth, again and again.
+    """For ``before``: whenever anything looks at the system's clock, it was set by days meanwhile.
+
+    Once forward, once back, and each time by a day more, so that no two looks agree.
 
     Every module that took hold of ``time.time`` gets the new one. The clock that counts from the
     start of the machine cannot be set, and stays.
     """
     honest, honest_ns = time.time, time.time_ns
-    steps = random.Random(0)
-    state = {"until": 0.0, "off": 0}
+    looks = count()
 
     def off() -> int:
-        now = time.monotonic()
-        if now > state["until"]:
-            state["until"] = now + steps.uniform(0, 0.1)
-            state["off"] = steps.choice((-86_400, 0, 86_400))
-        return state["off"]
+        number = next(looks) % 1000
+        return 86_400 * number * (-1) ** number
 
     stand_ins = {
         honest: lambda: honest() + off(),

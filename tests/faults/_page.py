@@ -21,8 +21,8 @@ FAULTS = {  # heading → how it is made
     "the command runs. Then space is made, and the same command is given again.",
     "The folder is read-only": "A read-only mount, which binds the administrator as well.",
     "Two at once": "Two processes with one folder or file.",
-    "The clock jumps": "During the run the system's clock is set a day back or forth, about "
-    "twenty times a second.",
+    "The clock jumps": "During the run the system's clock is set by days, forth and back in turn, "
+    "between any two looks at it.",
     "A file is damaged": "A file that an earlier run has left is cut off, or zeroed in the middle, "
     "as after a power cut or a full quota.",
 }

@@ -189,7 +189,7 @@ def test_download(tmp_path, saw, server):
     saw(
         FAULT, "download", "goes on, checked",
         "`sff-teach data cifar10`, and `load`",
-        f"Killed {kills} times at random, and while it stored the set: the download goes on at the "
-        "byte where it was cut off, and its checksum is compared before anything reads it. The set "
+        f"Killed {kills} times at random, and while it stored the set: the download goes on "
+        "where it was cut off, and its checksum is compared before anything reads it. The set "
         "is that of a download that was never killed, byte for byte; nothing half-written is left.",
     )  # fmt: skip

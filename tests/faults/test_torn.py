@@ -96,7 +96,8 @@ def test_a_checkpoint(tmp_path, saw):
     saw(
         FAULT, "train", "a sentence",
         "`sff-teach train … --checkpoint run.pt`, and `fit(checkpoint=)`",
-        f"Cut off or zeroed at any place, exit code 2: “{sentence}” Nothing of it is taken over.",
+        "Cut off anywhere, or zeroed where anything is stored, exit code 2: "
+        f"“{sentence.replace('bad.pt', 'run.pt')}” Nothing of it is taken over.",
     )  # fmt: skip
 
 
