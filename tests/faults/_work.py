@@ -32,8 +32,10 @@ DOWNLOAD = ["data", "cifar10"]
 
 
 def warm() -> None:
-    """Read the images once, for all lives of this scenario."""
-    torch.set_num_threads(1)
+    """Read the images once, for all lives of this scenario.
+
+    No torch.set_num_threads here: it makes a pool of threads that a fork cannot use.
+    """
     load_for(Recipe(data="digits", network="cnn3", fraction=0.3))
 
 
