@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock clean distclean
+.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,10 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 
 unit: install  ## the package's tests
 	$(QUIET_MACHINE) $(PY) -m pytest $(PARALLEL) tests/unit tests/classroom --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest tests/faults --durations=5
+
+reliability: install  ## make every fault happen, and write docs/reliability.md from what is seen
+	$(QUIET_MACHINE) SFF_WRITE=1 $(PY) -m pytest tests/faults --durations=5
 
 guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
 	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5

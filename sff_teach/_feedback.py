@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from ._files import write_table, write_whole
+from ._files import make_folder, write_table, write_whole
 from ._returned import Assignment
 
 STYLE = """
@@ -172,7 +172,7 @@ def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
 def write_pages(out: Path, assignment: Assignment, marked: list[dict]) -> None:
     """Write feedback/STUDENT.html, and by_hand.html with manual-todo.csv if a task needs it."""
     folder = out / "feedback"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for result in marked:
         page = student_page(assignment, result)
         write_whole(folder / f"{result['student']}.html", lambda file, page=page: file.write(page))

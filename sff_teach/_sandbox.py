@@ -195,6 +195,7 @@ def enter_room(room: str, data: list[str], hidden: list[str]) -> None:
         _own_user_namespace()
     _unshare(_NEWNS)
     _mount("none", "/", None, _REC | _PRIVATE)
+    outside = os.open(os.path.dirname(room), os.O_RDONLY)
     _mount("none", room, "tmpfs", _NOSUID | _NODEV, "size=16m,mode=755")
     for path in _needed(data):
         inside = Path(room + str(path))
@@ -227,6 +228,8 @@ def enter_room(room: str, data: list[str], hidden: list[str]) -> None:
     _mount(room, "/", None, _MOVE)
     os.chroot(".")
     os.chdir("/")
+    os.rmdir(os.path.basename(room), dir_fd=outside)  # nothing stays behind, however this ends
+    os.close(outside)
     _read_only("/", _NODEV | _NOSUID)
 
 

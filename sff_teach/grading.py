@@ -29,7 +29,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import _sandbox
-from ._files import read_table, write_table, write_whole
+from ._files import (
+    alone,
+    cannot_write,
+    make_folder,
+    read_table,
+    remove_unfinished,
+    write_table,
+    write_whole,
+)
 from ._returned import (
     Assignment,
     Cell,
@@ -779,9 +787,8 @@ def grade(
     Raises:
         ValueError: nothing to mark, a source that doesn't pass its own tests, or walls that this
             machine lacks without ``no_isolation``.
+        OSError: ``out`` cannot be written, or another grading writes into it.
     """
-    from tqdm.auto import tqdm
-
     from ._feedback import write_pages
 
     folder, out = Path(folder), Path(out)
@@ -792,49 +799,67 @@ def grade(
     submissions = find_submissions(folder, work, out)
     walls = choose_walls(no_isolation, say)
     results = out / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    results.chmod(0o700)  # nobody else's business, student code's least of all
+    make_folder(results)
+    try:
+        results.chmod(0o700)  # nobody else's business, student code's least of all
+    except OSError as error:
+        raise cannot_write(results, error) from None
     manual = read_manual([folder / "manual.csv", out / "manual.csv"], work)
 
-    keys = {s.student: _key(path, s, limits, walls) for s in submissions}
-    done = {s.student: _stored(results, s.student, keys[s.student]) for s in submissions}
-    todo = [s for s in submissions if done[s.student] is None]
-    say(f"{path.stem}: {len(submissions)} students, {len(submissions) - len(todo)} marked before.")
-    if todo:
-        modules = imports_of(work)
-        jobs = min(jobs or os.cpu_count() or 1, len(todo))
-        hidden = [path.parent, folder, out]
-        with Helper(walls, modules, hidden, jobs + 1) as helper, ThreadPoolExecutor(jobs) as pool:
-            check_assignment(work, helper, limits)
-            slots = list(range(1, jobs + 1))  # each a user of its own; list.pop is atomic
+    with alone(results, f"out={out}"):
+        _remove_unfinished(out, submissions)
+        keys = {s.student: _key(path, s, limits, walls) for s in submissions}
+        done = {s.student: _stored(results, s.student, keys[s.student]) for s in submissions}
+        todo = [s for s in submissions if done[s.student] is None]
+        before = len(submissions) - len(todo)
+        say(f"{path.stem}: {len(submissions)} students, {before} marked before.")
 
-            def one(submission: Submission) -> dict:
-                slot = slots.pop()
-                try:
-                    result = mark(work, submission, helper, limits, slot)
-                finally:
-                    slots.append(slot)
-                result |= {"key": keys[submission.student], "isolation": " ".join(walls) or "none"}
-                _store(results, result)
-                return result
+        def keep(result: dict) -> None:
+            result |= {"key": keys[result["student"]], "isolation": " ".join(walls) or "none"}
+            _store(results, result)
+            done[result["student"]] = result
 
-            waiting = [pool.submit(one, s) for s in todo]
-            try:
-                for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
-                    result = future.result()
-                    done[result["student"]] = result
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    marked = [done[s.student] for s in submissions]
-    for result in marked:
-        _merge(result, manual)
-        result["look"] = _twins(result, marked)
-    for student in sorted({student for student, _ in manual} - set(done)):
-        say(f'manual.csv has points for "{student}", and nobody here is called that.')
-    write_marks(out / "marks.csv", work, marked)
-    write_pages(out, work, marked)
+        if todo:
+            _mark_all(work, todo, [path.parent, folder, out], walls, limits, jobs, keep)
+        marked = [done[s.student] for s in submissions]
+        for result in marked:
+            _merge(result, manual)
+            result["look"] = _twins(result, marked)
+        for student in sorted({student for student, _ in manual} - set(done)):
+            say(f'manual.csv has points for "{student}", and nobody here is called that.')
+        write_marks(out / "marks.csv", work, marked)
+        write_pages(out, work, marked)
     return marked
+
+
+def _mark_all(
+    work: Assignment, todo: list[Submission], hidden: list[Path], walls: list[str], limits: Limits,
+    jobs: int | None, keep: Callable[[dict], None],
+) -> None:  # fmt: skip
+    """Mark these submissions, and hand each result to ``keep`` at once."""
+    from ._progress import tqdm
+
+    jobs = min(jobs or os.cpu_count() or 1, len(todo))
+    modules = imports_of(work)
+    with Helper(walls, modules, hidden, jobs + 1) as helper, ThreadPoolExecutor(jobs) as pool:
+        check_assignment(work, helper, limits)
+        slots = list(range(1, jobs + 1))  # each a user of its own; list.pop is atomic
+
+        def one(submission: Submission) -> None:
+            slot = slots.pop()
+            try:
+                result = mark(work, submission, helper, limits, slot)
+            finally:
+                slots.append(slot)
+            keep(result)
+
+        waiting = [pool.submit(one, s) for s in todo]
+        try:
+            for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def choose_walls(no_isolation: bool, say: Callable[[str], None]) -> list[str]:
@@ -896,12 +921,22 @@ def _stored(results: Path, student: str, key: str) -> dict | None:
         result = json.loads(_file(results, student).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if result.get("key") == key else None
+    return result if isinstance(result, dict) and result.get("key") == key else None
 
 
 def _store(results: Path, result: dict) -> None:
     text = json.dumps(result, indent=1, ensure_ascii=False)
     write_whole(_file(results, result["student"]), lambda file: file.write(text.encode()))
+
+
+def _remove_unfinished(out: Path, submissions: list[Submission]) -> None:
+    """What a grading that was killed had begun to write."""
+    students = [s.student for s in submissions]
+    remove_unfinished(
+        *(out / name for name in ("marks.csv", "by_hand.html", "manual-todo.csv")),
+        *(_file(out / "results", student) for student in students),
+        *(out / "feedback" / f"{student}.html" for student in students),
+    )
 
 
 def read_manual(paths: Iterable[Path], assignment: Assignment) -> dict[tuple[str, str], dict]:

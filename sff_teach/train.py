@@ -4,12 +4,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ._checks import (
     check_count,
@@ -18,6 +18,7 @@ from ._checks import (
 )
 from ._faster import check_faster, faster, keep_memory, near, pick_precision
 from ._modes import looking
+from ._progress import tqdm
 from .checkpoint import Checkpoint
 from .core import SFF
 from .data import DataSet, batches
@@ -120,6 +121,7 @@ def fit(
 
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
+        OSError: the checkpoint cannot be written, or another process trains with it.
     """
     settings = checked_settings(
         epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
@@ -188,7 +190,8 @@ def fit(
         disable=not progress or team.rank > 0,
     )
     quick = faster(learner, device, precision, channels_last, compile)
-    with bar, quick, team.together(), torch.random.fork_rng(devices=devices):
+    lock = saved.alone(not team.rank) if saved is not None else nullcontext()
+    with lock, bar, quick, team.together(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         first = saved.resume() if saved is not None else 0
         if team.rank:
