@@ -757,9 +757,12 @@ def check_assignment(assignment: Assignment, helper: Helper, limits: Limits) -> 
             )
     for step in steps:
         step["changeable"] = step["kind"] == "test"
-    outcome = run_steps(helper, steps, own, student_id, limits, 0)
-    for i, test in outcome["tests"].items():
-        assignment.cells[i].changeable = test["passed"]
+    for _ in range(2):  # again where a busy machine may have been in the way
+        outcome = run_steps(helper, steps, own, student_id, limits, 0)
+        for i, test in outcome["tests"].items():
+            assignment.cells[i].changeable |= test["passed"]
+        if all(cell.changeable for cell in assignment.tests):
+            break
     steps = _prepared(assignment, texts(lambda c: c.released))
     outcome = run_steps(helper, steps, own, student_id, limits, 0)
     for i, test in outcome["tests"].items():
