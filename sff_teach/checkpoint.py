@@ -1,11 +1,15 @@
 """Checkpoints of a training: after each epoch all that it needs to go on as if never stopped."""
 
+import os
 import warnings
 import zlib
 from pathlib import Path
 
 import torch
 
+from ._checks import (
+    check_path,
+)
 from ._files import remove_unfinished, write_whole
 from .data import DataSet
 from .rules import Rule
@@ -46,13 +50,14 @@ class Checkpoint:
         generator: torch.Generator,
         train: DataSet,
     ):
+        check_path(path, "checkpoint")
         self.path = Path(path)
         self.learner, self.history, self.generator = learner, history, generator
         self.data = [*train.x.shape, zlib.crc32(train.y.numpy().tobytes())]
         self.warned = False
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it.")
-        if not self.path.absolute().parent.is_dir():
+        if not os.path.isdir(self.path.absolute().parent):
             raise FileNotFoundError(
                 f"checkpoint={self.path} lies in a folder that does not exist; make it first."
             )

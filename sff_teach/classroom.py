@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ._checks import explained
 from .data import ImageSet, take_fraction
 
 
@@ -31,6 +32,7 @@ def seed(student_id: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
+@explained()
 def subset(data: ImageSet, student_id: str, fraction: float) -> ImageSet:
     """This student's own share of a data set, the same fraction of every class.
 

@@ -13,6 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
+from ._checks import (
+    check_count,
+    explained,
+)
 from ._figures import GREY, INK, OKABE_ITO, WIDTH, ink, style, tint
 from ._table import BlockTable
 
@@ -312,6 +316,7 @@ def diagram_block() -> Figure:
 # ---------------------------------------------------------------- a network and its cuts
 
 
+@explained()
 @style()
 def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
     """Draw who is busy when: backprop in a pipeline of micro-batches, and blocks of SFF.
@@ -323,6 +328,8 @@ def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
 
     Source: Huang et al. 2019, section 2.3, for GPipe and its share of idle time.
     """
+    check_count(devices, "devices", maximum=20)
+    check_count(batches, "batches", maximum=100)
     span = 3 * (batches + devices - 1)
     row, gap = 0.42, 0.6
     fig, ax = _canvas(2 * (row * devices + gap) + 0.75)
@@ -409,6 +416,7 @@ def _gpipe_times(device, devices, batches):
         yield batch, turn + 2 * (devices - 1 - device + i), 2, True, i == batches - 1
 
 
+@explained()
 @style()
 def draw_timeline(trace: Sequence[dict]) -> Figure:
     """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
@@ -451,6 +459,7 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
     return fig
 
 
+@explained()
 @style()
 def draw_network(
     shapes: Iterable[Sequence[int]] | BlockTable,

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from ._checks import explained
 
+
+@explained()
 def check_equal(
     name: str, mine: Tensor | float, reference: Tensor | float, atol: float = 1e-5
 ) -> None:

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from ._checks import explained
 from ._figures import (
     GREY,
     INK,
@@ -122,6 +123,7 @@ def _picture(pixels):
     return np.clip(pixels, 0, 1)
 
 
+@explained()
 def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
     """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
     _imshow(ax, _picture(pixels))
@@ -144,6 +146,7 @@ def _bare(ax):
 # ---------------------------------------------------------------- training
 
 
+@explained()
 @style()
 def draw_history(
     histories: History | Sequence[History],
@@ -205,6 +208,7 @@ class LiveHistory:
         self._drawn = time.monotonic()
 
 
+@explained()
 def describe_history(history: History) -> str:
     """The last epoch in words: loss and accuracy."""
     last = history.last
@@ -279,6 +283,7 @@ def _many_histories(left, right, runs, names):
     end_labels(right, labels.values())
 
 
+@explained()
 @style()
 def draw_block_accuracy(
     results: Evaluation | History | Mapping, *, chance: float | None = None
@@ -336,6 +341,7 @@ def _accuracies(result):
     return _percent(result.accuracy), _percent(result.block_accuracy)
 
 
+@explained()
 @style()
 def draw_goodness(
     positive: ArrayLike,
@@ -445,6 +451,7 @@ def _by_rule_and_size(rows):
     return rules, sizes, groups
 
 
+@explained()
 @style()
 def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
@@ -506,6 +513,7 @@ def _title_with_seeds(ax, size, seeds):
     ax.annotate(text, (0, 1), fontsize=9, color=GREY, **below)
 
 
+@explained()
 @style()
 def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw accuracy against the number of training images (log scale), with intervals, per rule.
@@ -533,6 +541,7 @@ def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accura
     return fig
 
 
+@explained()
 @style()
 def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
@@ -573,6 +582,7 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
 # ---------------------------------------------------------------- images
 
 
+@explained()
 @style()
 def draw_frontier(points: Sequence[Mapping]) -> Figure:
     """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
@@ -623,6 +633,7 @@ def _beats(a, b):
     return a != b and a[0] <= b[0] and a[1] >= b[1]
 
 
+@explained()
 @style()
 def draw_images(
     pixels: ArrayLike,
@@ -654,6 +665,7 @@ def draw_images(
     return fig
 
 
+@explained()
 @style()
 def draw_class_goodness(
     g: ArrayLike,
@@ -728,6 +740,7 @@ def _short(name, letters=14):
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
+@explained()
 @style()
 def draw_goodness_maps(
     image: ArrayLike,

@@ -21,7 +21,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
-from ._checks import check_known
+from ._checks import (
+    check_count,
+    check_known,
+    explained,
+)
 from .core import SFF
 from .data import DataSet, ImageSet, Splits, load
 from .distributed import running
@@ -67,6 +71,7 @@ def load_for(recipe: Recipe) -> Splits:
     return _load(recipe.data, recipe.fraction, recipe.seed, recipe.validation, rgb)
 
 
+@explained()
 def quicken_batch_norm(network: nn.Module, momentum: float = 0.1) -> None:
     """Let BatchNorm's running statistics follow at least this fast, for trainings of few steps.
 
@@ -78,6 +83,7 @@ def quicken_batch_norm(network: nn.Module, momentum: float = 0.1) -> None:
             module.momentum = max(module.momentum, momentum)
 
 
+@explained()
 def build(recipe: Recipe, data: DataSet) -> nn.Module:
     """The untrained network of a recipe, for samples like ``data``; initial weights by its seed."""
     torch.manual_seed(recipe.seed)
@@ -331,6 +337,7 @@ def compare(
         rules: names. fractions: of the training images; None for the recipe's own.
         seeds: how many, from 0. path, progress: see ``study``.
     """
+    check_count(seeds, "seeds", minimum=0, maximum=10_000)
     recipes = [
         replace(base, rule=rule, fraction=fraction, seed=seed)
         for fraction in fractions or (base.fraction,)
@@ -371,6 +378,7 @@ class Summary:
         return "no difference shown"
 
 
+@explained()
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % confidence interval by Student's t; NaN bounds for a single value."""
     mean = float(np.mean(values))
@@ -383,6 +391,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, float(low), float(high)
 
 
+@explained()
 def summarise(
     records: Iterable[dict],
     figure: str = "accuracy",
@@ -418,6 +427,7 @@ def summarise(
     return summaries
 
 
+@explained()
 def table(summaries: Iterable[Summary]) -> str:
     """The summaries as a Markdown table, accuracies in percent."""
     columns = (
@@ -440,6 +450,7 @@ def table(summaries: Iterable[Summary]) -> str:
     return "\n".join(lines)
 
 
+@explained()
 def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
     """For ``summarise``: the name of the first row whose settings a record's recipe has.
 
@@ -456,6 +467,7 @@ def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
     return name
 
 
+@explained()
 def tables_by_vote(records: Sequence[dict], rows: Mapping[str, Mapping]) -> list[str]:
     """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's."""
     lines = []

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from .._checks import check_known
+from .._checks import check_known, explained, printable, shown
 from .._folder import read_image
 from ..core import SFF, GoodnessHead
 from ..data import ImageSet
@@ -135,7 +135,16 @@ def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False)
     Raises:
         ValueError: too large, or not a PNG, JPEG, BMP or WebP image.
     """
-    name = Path(name).name[:60]
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"content must be the bytes of a file, not {shown(content)}; read it."
+        )
+    if not isinstance(name, str) or not isinstance(data, ImageSet):
+        raise TypeError(
+            f"name and data must be a string and an ImageSet, not {shown(name)} and {shown(data)}; "
+            "see data.load."
+        )
+    name = printable(name.replace("\\", "/").rpartition("/")[2])[:60] or "the upload"
     if len(content) > MAX_BYTES:
         raise ValueError(
             f"{name} has {len(content) / 1e6:.1f} MB; give one below {MAX_BYTES / 1e6:.0f} MB."
