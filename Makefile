@@ -108,7 +108,7 @@ lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer re
 	$(PY) tools/tested_versions.py
 
 audit: install  ## compare requirements.lock with the known weaknesses of its packages; needs the internet
-	$(BIN)/uv tool run pip-audit --disable-pip --no-deps --requirement requirements.lock
+	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 clean:  ## remove caches and build leftovers
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -58,11 +58,19 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 160 else line[:159] + "…"
 
 
+def sentence(error: Exception) -> str:
+    """An error's text; where it is the system's own, one that names the file and what to do."""
+    if isinstance(error, OSError) and error.strerror and type(error).__str__ is OSError.__str__:
+        what = printable(error.filename) if error.filename else "a file"
+        return f"{what} cannot be used ({error.strerror}); change its permissions or give another."
+    return str(error)
+
+
 _HERE = str(Path(__file__).parent) + os.sep
 _RAISE = opmap["RAISE_VARARGS"]
 _EXPLAINED = (
     RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
-    AssertionError,
+    AssertionError, OSError,
 )  # fmt: skip
 
 
@@ -87,7 +95,9 @@ def explained(**checks: Callable[[object, str], None]) -> Callable:
     def decorate(thing):
         if isinstance(thing, type):
             for name, member in list(vars(thing).items()):
-                if inspect.isfunction(member) and (name == "__init__" or name[0] != "_"):
+                if inspect.isfunction(member) and (
+                    name in ("__init__", "__call__") or name[0] != "_"
+                ):
                     setattr(thing, name, decorate(member))
             return thing
 
@@ -117,6 +127,8 @@ def explained(**checks: Callable[[object, str], None]) -> Callable:
 def _explain(function, args: tuple, kwargs: dict, checks: dict, error: Exception) -> NoReturn:
     if is_ours(error) or isinstance(error, torch.OutOfMemoryError):
         raise error
+    if isinstance(error, OSError):
+        raise type(error)(sentence(error)) from error
     try:
         given = inspect.signature(function).bind(*args, **kwargs).arguments
     except TypeError:  # an argument too many, or one that is missing: Python says which
@@ -144,12 +156,14 @@ def nearest(name: object, known: Iterable[str], what: str) -> NoReturn:
 
     `nearest("sfff", RULES, "rule")` raises `unknown rule "sfff"; did you mean "sff"? Known: …`.
     """
-    known = [str(k) for k in known]
+    known = sorted(str(k) for k in known)
     name = shown(name).strip("'\"")
     by_folded = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(str(name).casefold(), by_folded, n=1, cutoff=0.5)
     hint = f' did you mean "{by_folded[close[0]]}"? Known:' if close else " known:"
-    raise ValueError(f'unknown {what} "{name}";{hint} {", ".join(sorted(known))}.')
+    if len(known) > 20:
+        known = [*difflib.get_close_matches(name, known, n=10, cutoff=0), "and others"]
+    raise ValueError(f'unknown {what} "{name}";{hint} {", ".join(known)}.')
 
 
 def check_count(value: object, argument: str, minimum: int = 1, maximum: int = MOST) -> None:
@@ -343,6 +357,13 @@ def check_callable(value: object, argument: str, what: str) -> None:
     """Raise unless `value` can be called, or is None; `what` says what to give."""
     if value is not None and not callable(value):
         raise TypeError(f"{argument} must be a function, not {shown(value)}; give {what}.")
+
+
+def check_flag(**values: object) -> None:
+    """Raise unless every value, named by its argument, is True or False."""
+    for argument, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{argument} must be True or False, not {shown(value)}; give one.")
 
 
 def check_path(value: object, argument: str = "path") -> None:

@@ -20,11 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ._checks import (
-    check_count,
-    check_number,
-    explained,
-)
+from ._checks import check_count, check_number, explained, shown
 
 OKABE_ITO = {
     "black": "#000000",
@@ -135,6 +131,9 @@ def png(fig: Figure, dpi: float = 160) -> bytes:
 
     Of its colours 256 are kept: nobody notices in a plot, and the file is a third as large.
     """
+    if not isinstance(fig, Figure):
+        raise TypeError(f"fig must be a figure, not {shown(fig)}; draw one.")
+    check_number(dpi, "dpi", 10, 1000)
     for resolution in (dpi, 0.8 * dpi, 0.6 * dpi):
         drawn, buffer = io.BytesIO(), io.BytesIO()
         fig.savefig(drawn, format="png", dpi=resolution, facecolor="white")

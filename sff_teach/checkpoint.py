@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ._checks import (
-    check_path,
-)
+from ._checks import check_path, explained
 from ._files import remove_unfinished, write_whole
 from .data import DataSet
 from .rules import Rule
@@ -28,6 +26,7 @@ CONTENT = {
 }
 
 
+@explained()
 class Checkpoint:
     """A file that follows one training.
 
@@ -147,6 +146,7 @@ def read(path: Path) -> dict:
     Raises:
         ValueError: the file is damaged or no checkpoint.
     """
+    check_path(path, "checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:

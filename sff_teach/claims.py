@@ -437,6 +437,7 @@ CLAIMS = (
 # ---------------------------------------------------------------- pages
 
 
+@explained()
 def page(folder: Path) -> str:
     """results/claims.md."""
     lines = [
@@ -464,6 +465,7 @@ def page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@explained()
 def short_table(folder: Path) -> str:
     """The README's table: claim, effects that decide, verdict."""
     lines = ["| claim | measured here | verdict |", "|---|---|---|"]
@@ -496,6 +498,7 @@ def in_readme(text: str, table: str) -> str:
     )
 
 
+@explained()
 def write(root: Path, check: bool = False) -> list[str]:
     """Write both pages, or with ``check`` only compare; the names of those that were stale."""
     folder, readme = root / "results", root / "README.md"

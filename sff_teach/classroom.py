@@ -29,7 +29,7 @@ def seed(student_id: str) -> int:
         raise ValueError(
             'STUDENT_ID is empty; write your student id between the quotes, like "ada17".'
         )
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:4], "big")
 
 
 @explained()

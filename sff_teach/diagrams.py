@@ -485,7 +485,10 @@ def draw_network(
     if not shapes:
         raise ValueError("shapes is empty: give the output shape of at least one layer.")
     if len(set(cuts)) < len(cuts) or any(not 0 < cut < len(shapes) for cut in cuts):
-        raise ValueError(f"cuts must be different numbers from 1 to {len(shapes) - 1}, not {cuts}.")
+        raise ValueError(
+            f"cuts must be different numbers from 1 to {len(shapes) - 1}, not {cuts}; a cut stands "
+            "behind so many layers."
+        )
     if cuts and rule.startswith("bp"):
         raise ValueError(f"rule {rule!r} trains one block: pass cuts=() with it.")
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]

@@ -138,7 +138,7 @@ def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -
 def check_image_options(x: Tensor, augment: str | None, channels_last: bool = False) -> None:
     """Raise ValueError if samples that are no images are to be treated like images."""
     if x.dim() != 4 and (augment is not None or channels_last):
-        option = "channels_last=True" if augment is None else f'augment="{augment}"'
+        option = "channels_last=True" if augment is None else f"augment={shown(augment)}"
         raise ValueError(
             f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
             "leave it out."

@@ -37,6 +37,7 @@ def address(storage: torch.UntypedStorage) -> int:
     return storage.data_ptr() or storage._cdata
 
 
+@explained()
 class Ledger:
     """Bytes of the storages that are held at the moment, each counted once, and their peak.
 
@@ -135,6 +136,7 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
 # --- computing again -----------------------------------------------------------------------------
 
 
+@explained()
 class Forgetful(nn.Module):
     """A module that saves only its inputs for backward and runs again there to get the rest.
 

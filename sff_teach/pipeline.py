@@ -224,7 +224,7 @@ def fit_pipeline(
         raise ValueError(f"devices names {len(devices)} for processes={processes}; give one each.")
     devices = [str(pick_device(name)) for name in devices or ["cpu"] * processes]
     if not isinstance(model, SFF):
-        raise TypeError("model must be an SFF network, as localize returns it.")
+        raise TypeError("model must be an SFF network; give what localize returns.")
     train = as_data_set(train, "train")
     check_image_options(train.x, augment)
     if isinstance(valid, DataSet) and not len(valid):

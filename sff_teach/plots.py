@@ -113,7 +113,8 @@ def _picture(pixels):
         pixels = pixels.transpose(1, 2, 0)
     elif pixels.ndim != 2:
         raise ValueError(
-            f"pixels of an image must be (1, H, W), (3, H, W) or (H, W), not {tuple(pixels.shape)}."
+            "pixels of an image must be (1, H, W), (3, H, W) or (H, W), not "
+            f"{tuple(pixels.shape)}; give one image's."
         )
     if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:
         raise ValueError(
@@ -178,6 +179,7 @@ def draw_history(
     return fig
 
 
+@explained()
 class LiveHistory:
     """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
 
@@ -361,7 +363,7 @@ def draw_goodness(
     groups = [_numpy(values).ravel().astype(float) for values in (positive, negative)]
     for name, values in zip(("positive", "negative"), groups):
         if not len(values) or not np.isfinite(values).all():
-            raise ValueError(f"{name} must hold at least one value, all finite.")
+            raise ValueError(f"{name} must hold finite values; give at least one.")
     if ax is None:
         _, ax = new_figure(7.0, 3.6)
     both = np.concatenate(groups)
@@ -684,7 +686,8 @@ def draw_class_goodness(
     g = _numpy(g).astype(float)
     if g.ndim != 2 or g.shape[1] != len(classes):
         raise ValueError(
-            f"g must be (blocks, {len(classes)}) for {len(classes)} classes, not {tuple(g.shape)}."
+            f"g must be (blocks, {len(classes)}) for {len(classes)} classes, not {tuple(g.shape)}; "
+            "give model.block_goodness(x)[0]."
         )
     vote = g.mean(0)
     rows = np.arange(len(vote))
@@ -760,7 +763,7 @@ def draw_goodness_maps(
     rows = {name: [_numpy(one).astype(float) for one in group] for name, group in maps.items()}
     blocks = len(next(iter(rows.values())))
     if any(len(group) != blocks for group in rows.values()) or not blocks:
-        raise ValueError("maps must hold the same number of blocks in every row, at least one.")
+        raise ValueError("maps must hold as many blocks in every row; give at least one.")
     titles = [f"block {k + 1}" for k in range(blocks)] if titles is None else titles
     cell = min(1.7, (WIDTH - 0.4) / (blocks + 1))
     size = (cell * (blocks + 1) + 0.4, (cell + 0.1) * len(rows) + 0.5)

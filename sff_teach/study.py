@@ -21,11 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
-from ._checks import (
-    check_count,
-    check_known,
-    explained,
-)
+from ._checks import check_count, check_known, explained, shown
 from .core import SFF
 from .data import DataSet, ImageSet, Splits, load
 from .distributed import running
@@ -232,6 +228,7 @@ def machine() -> dict:
     }
 
 
+@explained()
 def read_runs(path: str | Path) -> list[dict]:
     """The records of a JSON-lines file, oldest first; none if there is no such file.
 
@@ -253,6 +250,7 @@ def read_runs(path: str | Path) -> list[dict]:
     return records
 
 
+@explained()
 def append_run(path: str | Path, record: dict) -> None:
     """Add one record to a JSON-lines file, on disk before this returns."""
     path = Path(path)
@@ -266,6 +264,7 @@ def append_run(path: str | Path, record: dict) -> None:
         os.fsync(file.fileno())
 
 
+@explained()
 def once(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
     """The stored record whose fields have the values of ``key``; without one, make it and store it.
 
@@ -298,7 +297,12 @@ def study(
     Returns:
         The records of these recipes. Ctrl-C returns those measured so far.
     """
+    if not isinstance(recipes, Iterable):
+        raise TypeError(f"recipes must be a list of recipes, not {shown(recipes)}; give one.")
     recipes = list(recipes)
+    for one in recipes:
+        if not isinstance(one, Recipe):
+            raise TypeError(f"recipes holds {shown(one)}; give what recipes.get_recipe returns.")
     known = {_key(Recipe(**r["recipe"]), r["on"]): r for r in (read_runs(path) if path else [])}
     records = []
     try:
@@ -337,6 +341,8 @@ def compare(
         rules: names. fractions: of the training images; None for the recipe's own.
         seeds: how many, from 0. path, progress: see ``study``.
     """
+    if not isinstance(base, Recipe):
+        raise TypeError(f"base must be a Recipe, not {shown(base)}; see recipes.get_recipe.")
     check_count(seeds, "seeds", minimum=0, maximum=10_000)
     recipes = [
         replace(base, rule=rule, fraction=fraction, seed=seed)
@@ -458,11 +464,13 @@ def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
         rows: name → what distinguishes the row, as fields of ``Recipe``.
     """
 
+    @explained()
     def name(record: dict) -> str:
         recipe = Recipe(**record["recipe"])  # older records lack newer fields
-        return next(
-            n for n, row in rows.items() if all(getattr(recipe, k) == v for k, v in row.items())
-        )
+        for n, row in rows.items():
+            if all(getattr(recipe, k) == v for k, v in row.items()):
+                return n
+        raise ValueError(f"no row of rows has the settings of {recipe}; add one that has.")
 
     return name
 

@@ -15,6 +15,7 @@ from ._checks import (
     check_callable,
     check_count,
     check_fits,
+    check_flag,
     check_labels,
     check_module,
     explained,
@@ -126,6 +127,7 @@ def fit(
         ValueError, TypeError: bad arguments, before anything is trained.
     """
     check_module(model)
+    check_flag(progress=progress, channels_last=channels_last, compile=compile)
     check_callable(on_epoch, "on_epoch", "a function of the history")
     if stop is not None and not hasattr(stop, "is_set"):
         raise TypeError(f"stop must be a threading.Event, not {shown(stop)}; make one.")

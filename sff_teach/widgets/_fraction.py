@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots
-from .._checks import check_count, check_fraction, check_known
+from .._checks import check_count, check_fraction, check_known, explained
 from ..claims import FASHION, best_rate, pick
 from ..recipes import Recipe
 from ..study import interval, load_for, read_runs, run
@@ -64,12 +64,14 @@ class FractionResult:
         }
 
 
+@explained()
 def epochs_for(images: int) -> int:
     """Passes over so many images: the stored study's, in between on a log-log line."""
     sizes, epochs = np.log(list(EPOCHS)), np.log(list(EPOCHS.values()))
     return round(float(np.exp(np.interp(np.log(images), sizes, epochs))))
 
 
+@explained()
 @lru_cache
 def rate_for(rule: str, blocks: int, images: int, folder: Path = RESULTS) -> float:
     """The peak learning rate that was tuned for the nearest row of the stored study.
@@ -88,6 +90,7 @@ def rate_for(rule: str, blocks: int, images: int, folder: Path = RESULTS) -> flo
     return best_rate(found) if found else 0.005
 
 
+@explained()
 def stored_curves(folder: Path = RESULTS) -> dict[str, dict[int, list[float]]]:
     """Rule → images → test accuracies of five seeds, as in results/fashion_rules.md; or nothing."""
     curves: dict[str, dict[int, list[float]]] = {}
@@ -143,6 +146,7 @@ def run_fraction(
     return FractionResult(recipe, len(splits.train), len(model.blocks), accuracy, history)
 
 
+@explained()
 @plots.style()
 def draw_fraction(
     results: Sequence[FractionResult], curves: Mapping | None = None, history: History | None = None
@@ -184,6 +188,7 @@ def draw_fraction(
     return fig
 
 
+@explained()
 def describe_fraction(results: Sequence[FractionResult]) -> str:
     """The trials in a sentence each."""
     if not results:

@@ -10,24 +10,113 @@ from sff_teach import cli, study
 from .hostile import call, explore
 from .test_records import FOLDER, good_record
 
-NUMBERS = ["0", "1", "2", "-1", "0.5", "1e-9", "nan", "inf", "-inf", "1e999", "9" * 40, "1_0", "0x10", "abc", "", " ", "None", "True", "½"]
-NAMES = ["digits", "Digits", "digits-sff", "sff", "SFF", "bp", "cnn3", "resnet999", "layer", "2", "99", "list", "nothing", "", "-", "--", "folder:",
-         "folder:/nowhere", "folder:.", "ä🐝", "a\nb", "$(id)", "../x", "x" * 300, "cuda:7", "cpu", "xla", "None"]
-PATHS = ["", ".", "/nowhere/x/y", "/dev/null/x", "x" * 300, "a\0b", str(FOLDER), str(FOLDER / "new"), "/proc/x", "-"]
+NUMBERS = [
+    "0",
+    "1",
+    "2",
+    "-1",
+    "0.5",
+    "1e-9",
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "9" * 40,
+    "1_0",
+    "0x10",
+    "abc",
+    "",
+    " ",
+    "None",
+    "True",
+    "½",
+]
+NAMES = [
+    "digits",
+    "Digits",
+    "digits-sff",
+    "sff",
+    "SFF",
+    "bp",
+    "cnn3",
+    "resnet999",
+    "layer",
+    "2",
+    "99",
+    "list",
+    "nothing",
+    "",
+    "-",
+    "--",
+    "folder:",
+    "folder:/nowhere",
+    "folder:.",
+    "ä🐝",
+    "a\nb",
+    "$(id)",
+    "../x",
+    "x" * 300,
+    "cuda:7",
+    "cpu",
+    "xla",
+    "None",
+]
+PATHS = [
+    "",
+    ".",
+    "/nowhere/x/y",
+    "/dev/null/x",
+    "x" * 300,
+    "a\0b",
+    str(FOLDER),
+    str(FOLDER / "new"),
+    "/proc/x",
+    "-",
+]
 numbers, names, paths = map(st.sampled_from, (NUMBERS, NAMES, PATHS))
 OPTIONS = {
-    "--data": names, "--fraction": numbers, "--network": names, "--cut": st.one_of(names, numbers), "--kernel-size": numbers,
-    "--epochs": numbers.filter(lambda n: n not in ("2", "9" * 40)), "--lr": numbers, "--device": names,
-}  # fmt: skip
+    "--data": names,
+    "--fraction": numbers,
+    "--network": names,
+    "--cut": st.one_of(names, numbers),
+    "--kernel-size": numbers,
+    "--epochs": numbers.filter(lambda n: n not in ("2", "9" * 40)),
+    "--lr": numbers,
+    "--device": names,
+}
 COMMANDS = {  # options besides; positional arguments under ""
     "doctor": {},
-    "train": {"": names, "--rule": names, "--seed": numbers, "--out": paths, "--checkpoint": paths, "--pipeline": numbers, **OPTIONS},
-    "compare": {"": names, "--rules": names, "--fractions": numbers, "--seeds": numbers, "--out": paths, "--picture": paths, **OPTIONS},
+    "train": {
+        "": names,
+        "--rule": names,
+        "--seed": numbers,
+        "--out": paths,
+        "--checkpoint": paths,
+        "--pipeline": numbers,
+        **OPTIONS,
+    },
+    "compare": {
+        "": names,
+        "--rules": names,
+        "--fractions": numbers,
+        "--seeds": numbers,
+        "--out": paths,
+        "--picture": paths,
+        **OPTIONS,
+    },
     "claims": {"--root": paths, "--check": st.just("")},
     "data": {"": names.filter(lambda n: n not in ("list",))},
-    "grade": {"": paths, "--out": paths, "--source": paths, "--assignment": names, "--seconds": numbers, "--memory": numbers, "--jobs": numbers,
-              "--no-isolation": st.just("")},
-}  # fmt: skip
+    "grade": {
+        "": paths,
+        "--out": paths,
+        "--source": paths,
+        "--assignment": names,
+        "--seconds": numbers,
+        "--memory": numbers,
+        "--jobs": numbers,
+        "--no-isolation": st.just(""),
+    },
+}
 
 
 @st.composite
@@ -38,9 +127,16 @@ def typed(draw) -> list[str]:
     words = [command]
     if "" in options:
         words.append(draw(st.one_of(st.just("digits-sff"), options[""])))
-    for name in draw(st.lists(st.sampled_from([n for n in options if n] or ["--help"]), max_size=3, unique=True)):
+    for name in draw(
+        st.lists(st.sampled_from([n for n in options if n] or ["--help"]), max_size=3, unique=True)
+    ):
         words += [name] if name == "--check" else [name, draw(options.get(name, numbers))]
-    return words + draw(st.lists(st.sampled_from(["--nothing", "extra", "--help", "--seed", "-h", "\udcff"]), max_size=1 if draw(st.integers(0, 9)) == 0 else 0))
+    return words + draw(
+        st.lists(
+            st.sampled_from(["--nothing", "extra", "--help", "--seed", "-h", "\udcff"]),
+            max_size=1 if draw(st.integers(0, 9)) == 0 else 0,
+        )
+    )
 
 
 def not_run(recipe, *args, **options):
@@ -71,12 +167,17 @@ def _judged(words):
     assert code in (0, 1, 2), code
     if code == 2:
         text = said.strip().rsplit("sff-teach: ", 1)[-1]
-        assert "sff-teach: " in said and text.endswith((".", "?")) and "\n" not in text, (words, said)
+        assert "sff-teach: " in said and text.endswith((".", "?")) and "\n" not in text, (
+            words,
+            said,
+        )
         assert "Traceback" not in said and len(text) < 900, (words, said)
     return code
 
 
-test_command_line = explore("command line", [
-    call(run, words=(["train", "list"], typed())),
-])  # fmt: skip
-
+test_command_line = explore(
+    "command line",
+    [
+        call(run, words=(["train", "list"], typed())),
+    ],
+)

@@ -30,13 +30,23 @@ def encoded(kind: str, mode: str, size: tuple[int, int], frames: int = 1, value:
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def bomb(width: int, height: int, zeros: int) -> bytes:
     """A PNG that says it is large; its pixels are as many zeros as asked for, packed."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(zeros), 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(zeros), 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 @cache
@@ -46,7 +56,12 @@ def large() -> bytes:
     row = bytes(20_001)
     data = b"".join(packer.compress(row) for _ in range(20_000)) + packer.flush()
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data[:1000]) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", data[:1000])
+        + chunk(b"IEND", b"")
+    )
 
 
 PNG = encoded("PNG", "L", (6, 5))
@@ -76,17 +91,64 @@ FILES = {  # what a file may hold
     "20,000 × 20,000": large(),
     "says it is huge": bomb(2**31 - 1, 2**31 - 1, 10),
     "bomb": bomb(9_000, 9_000, 10),  # below the limit of pixels, but nothing in it
-    "text bomb": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 5, 8, 0, 0, 0, 0))
-    + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20), 9)) + PNG[33:],
-    "broken EXIF": encoded("JPEG", "L", (6, 5))[:2] + b"\xff\xe1\x00\x20Exif\0\0II*\0" + b"\xff" * 22 + encoded("JPEG", "L", (6, 5))[2:],
-}  # fmt: skip
+    "text bomb": b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 5, 8, 0, 0, 0, 0))
+    + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20), 9))
+    + PNG[33:],
+    "broken EXIF": encoded("JPEG", "L", (6, 5))[:2]
+    + b"\xff\xe1\x00\x20Exif\0\0II*\0"
+    + b"\xff" * 22
+    + encoded("JPEG", "L", (6, 5))[2:],
+}
 SUFFIXES = [".png", ".jpg", ".JPEG", ".bmp", ".webp", ".gif", ".txt", ""]
-NAMES = ["a", "ä ö", "🐝", "a b", "-rf", "a\nb", "x" * 200, ".hidden", "$(x)", "%s", "a.b.c", "'\"", "con"]
-LINKS = ["to itself", "to the class", "to the root", "out of the folder", "to nothing", "to a device", "to a fifo", "in a loop"]
+NAMES = [
+    "a",
+    "ä ö",
+    "🐝",
+    "a b",
+    "-rf",
+    "a\nb",
+    "x" * 200,
+    ".hidden",
+    "$(x)",
+    "%s",
+    "a.b.c",
+    "'\"",
+    "con",
+]
+LINKS = [
+    "to itself",
+    "to the class",
+    "to the root",
+    "out of the folder",
+    "to nothing",
+    "to a device",
+    "to a fifo",
+    "in a loop",
+]
 
-file_kinds = st.one_of(st.sampled_from(list(FILES)), st.sampled_from([*LINKS, "a folder", "unreadable"]))
-entries = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(SUFFIXES), file_kinds), max_size=3)
-tops = st.lists(st.sampled_from(["empty class", "loop", "out", "file", "unreadable class", "odd class", "hidden", "valid", "val"]), max_size=2)
+file_kinds = st.one_of(
+    st.sampled_from(list(FILES)), st.sampled_from([*LINKS, "a folder", "unreadable"])
+)
+entries = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(SUFFIXES), file_kinds), max_size=3
+)
+tops = st.lists(
+    st.sampled_from(
+        [
+            "empty class",
+            "loop",
+            "out",
+            "file",
+            "unreadable class",
+            "odd class",
+            "hidden",
+            "valid",
+            "val",
+        ]
+    ),
+    max_size=2,
+)
 
 
 def put(path: Path, kind: str, root: Path) -> None:
@@ -96,8 +158,15 @@ def put(path: Path, kind: str, root: Path) -> None:
     outside = ROOT / "outside"
     outside.mkdir(exist_ok=True)
     (outside / "x.png").write_bytes(PNG)
-    targets = {"to itself": path.name, "to the class": path.parent, "to the root": root, "to nothing": "nowhere",
-               "to a device": "/dev/zero", "out of the folder": outside / "x.png", "in a loop": path.parent / ".." / path.parent.name}  # fmt: skip
+    targets = {
+        "to itself": path.name,
+        "to the class": path.parent,
+        "to the root": root,
+        "to nothing": "nowhere",
+        "to a device": "/dev/zero",
+        "out of the folder": outside / "x.png",
+        "in a loop": path.parent / ".." / path.parent.name,
+    }
     try:
         if kind in targets:
             path.symlink_to(targets[kind])
@@ -124,7 +193,12 @@ def top(root: Path, kind: str) -> None:
         elif kind == "out":
             (root / "train" / "elsewhere").symlink_to(ROOT)
         else:
-            names = {"empty class": "train/cow", "unreadable class": "train/dog", "odd class": "train/🐝 \n", "hidden": "train/.git"}
+            names = {
+                "empty class": "train/cow",
+                "unreadable class": "train/dog",
+                "odd class": "train/🐝 \n",
+                "hidden": "train/.git",
+            }
             folder = root / names.get(kind, kind)
             folder.mkdir()
             if kind == "unreadable class":
@@ -155,9 +229,25 @@ def load_folder(train, test, tops, size, validation):
     return splits
 
 
-test_folders = explore("folders", [
-    call(load_folder, train=((), entries), test=((), entries), tops=((), tops), size=(None, st.sampled_from([None, 4, (3, 9)])),
-         validation=(0.5, st.sampled_from([0, 0.5]))),
-    call(load_folder, train=((), entries), test=((), st.just(())), tops=((), st.just(())), size=(4, st.sampled_from([1, 64])),
-         validation=(0, st.just(0)), named="load_folder, resized"),
-])  # fmt: skip
+test_folders = explore(
+    "folders",
+    [
+        call(
+            load_folder,
+            train=((), entries),
+            test=((), entries),
+            tops=((), tops),
+            size=(None, st.sampled_from([None, 4, (3, 9)])),
+            validation=(0.5, st.sampled_from([0, 0.5])),
+        ),
+        call(
+            load_folder,
+            train=((), entries),
+            test=((), st.just(())),
+            tops=((), st.just(())),
+            size=(4, st.sampled_from([1, 64])),
+            validation=(0, st.just(0)),
+            named="load_folder, resized",
+        ),
+    ],
+)
