@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ._checks import explained
+from ._checks import explained, shown
 from .data import ImageSet, take_fraction
 
 
@@ -22,7 +22,7 @@ def seed(student_id: str) -> int:
     """
     if not isinstance(student_id, str):
         raise TypeError(
-            f'STUDENT_ID must be a string, not {student_id!r}; write it in quotes, like "ada17".'
+            f'STUDENT_ID must be a string, not {shown(student_id)}; write it in quotes, like "ada17".'
         )
     name = student_id.strip().casefold()
     if not name:

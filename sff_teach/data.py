@@ -492,6 +492,13 @@ def batches(
             f"batch_size={batch_size} is more than the {len(data)} samples of {data.name}, and "
             f"drop_last leaves no batch; use batch_size={len(data)} or less."
         )
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError, ImportError):
+            raise ValueError(
+                f'device={shown(device)} is not usable here; leave it out, or give "cpu".'
+            ) from None
     where = generator.device if generator is not None else "cpu"
     order = torch.randperm(len(data), generator=generator, device=where) if shuffle else None
 

@@ -13,10 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from ._checks import (
-    check_count,
-    explained,
-)
+from ._checks import check_count, explained, shown
 from ._figures import GREY, INK, OKABE_ITO, WIDTH, ink, style, tint
 from ._table import BlockTable
 
@@ -490,7 +487,7 @@ def draw_network(
             "behind so many layers."
         )
     if cuts and rule.startswith("bp"):
-        raise ValueError(f"rule {rule!r} trains one block: pass cuts=() with it.")
+        raise ValueError(f"rule {shown(rule)} trains one block: pass cuts=() with it.")
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]
     if notes is not None and len(notes) != len(blocks):
         raise ValueError(f"notes has {len(notes)} entries for {len(blocks)} blocks: give one each.")

@@ -146,7 +146,7 @@ class FFNetwork(nn.Module):
         maps = [[m for m in layer.modules() if isinstance(m, MAPS)] for layer in self.layers]
         if not maps or not all(maps):
             raise ValueError(
-                "layers must each hold a linear map or convolution to learn; give for example "
+                "give layers, each with a linear map or convolution to learn in it: for example "
                 "models.mlp(784)."
             )
         check_layer(1, num_classes)

@@ -16,12 +16,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import fx, nn
 
-from ._checks import (
-    check_count,
-    explained,
-    nearest,
-    shown,
-)
+from ._checks import check_count, explained, nearest, shown
 from ._graph import (
     EXAMPLES,
     channel_dim,
@@ -102,7 +97,7 @@ def localize(
     if stem not in (None, "small"):
         nearest(stem, ["small"], "stem")
     if stages is not None and cut != "block":
-        raise ValueError(f"cut={cut!r} and stages were both given; give one of them.")
+        raise ValueError(f"cut={shown(cut)} and stages were both given; give one of them.")
     replaced = small_stem(model) if stem else {}
     try:
         plan = (

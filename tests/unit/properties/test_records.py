@@ -149,7 +149,7 @@ test_study = explore(
             records=(lambda: [good_record()], records),
             rows=({"a": {}}, anything),
         ),
-        call(study.read_runs, path=(FOLDER, paths)),
+        call(study.read_runs, path=(FOLDER / "none.jsonl", paths)),
         call(
             study.append_run,
             path=(FOLDER / "appended.jsonl", paths),
