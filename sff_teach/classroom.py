@@ -22,7 +22,8 @@ def seed(student_id: str) -> int:
     """
     if not isinstance(student_id, str):
         raise TypeError(
-            f'STUDENT_ID must be a string, not {shown(student_id)}; write it in quotes, like "ada17".'
+            f"STUDENT_ID must be a string, not {shown(student_id)}; write it in quotes, like "
+            '"ada17".'
         )
     name = student_id.strip().casefold()
     if not name:
