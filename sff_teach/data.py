@@ -240,9 +240,9 @@ def load(
         )
     check_fraction(fraction)
     check_seed(seed)
-    check_number(validation, "validation", 0, 1)
-    if validation == 1:
-        raise ValueError("validation=1 leaves nothing to train on; give for example 0.1.")
+    check_number(validation, "validation")
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation={validation} is outside [0, 1); give for example 0.1.")
     size = _check_size(size)
     if size is not None and not name.startswith("folder:"):
         raise ValueError(f'size only works with "folder:PATH"; leave it out for "{name}".')

@@ -61,6 +61,7 @@ def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -
     return Splits(*(part.as_rgb() for part in splits)) if rgb else splits
 
 
+@explained()
 def load_for(recipe: Recipe) -> Splits:
     """The recipe's data; grey images with three channels for torchvision's networks."""
     rgb = recipe.network not in NETWORKS

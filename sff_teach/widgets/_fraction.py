@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots
-from .._checks import check_count, check_fraction, check_known, explained
+from .._checks import check_count, check_fraction, check_known, check_seed, explained
 from ..claims import FASHION, best_rate, pick
 from ..recipes import Recipe
 from ..study import interval, load_for, read_runs, run
@@ -131,6 +131,7 @@ def run_fraction(
     check_fraction(fraction)
     check_known(rule, RULES, "rule")
     check_count(blocks, "blocks")
+    check_seed(seed)
     if blocks > 4:
         raise ValueError(f"blocks={blocks} is more than the 4 layers; give 4 or fewer.")
     images = round(fraction * POOL)

@@ -82,6 +82,7 @@ class LayersResult:
         }
 
 
+@explained()
 def plan_layers(
     layers: int, blocks: int, channels: int = 1, size: tuple[int, int] = (28, 28)
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
