@@ -242,7 +242,7 @@ def load(
     check_seed(seed)
     check_number(validation, "validation")
     if not 0 <= validation < 1:
-        raise ValueError(f"validation={validation} is outside [0, 1); give for example 0.1.")
+        raise ValueError(f"validation={shown(validation)} is outside [0, 1); give for example 0.1.")
     size = _check_size(size)
     if size is not None and not name.startswith("folder:"):
         raise ValueError(f'size only works with "folder:PATH"; leave it out for "{name}".')
