@@ -199,7 +199,11 @@ ELSEWHERE = {  # public functions that no family calls, and why
     "better",
     "similar",
     "less",  # of one Effect each
-    "keep_memory",
+    "tested",
+    "installed",
+    "nearest_set",
+    "advice",
+    "report",  # of the doctor: they are given what is installed, see test_doctor
     "layer",
     "make_network",
     "train_step",
