@@ -102,7 +102,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Raises ValueError for a device that this machine does not have.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
-from ._checks import check_count, check_known, explained, shown
+from ._checks import check_count, check_flag, check_known, explained, printable, shown
 from .core import SFF
 from .data import DataSet, ImageSet, Splits, load
 from .distributed import running
@@ -304,7 +304,8 @@ def study(
     for one in recipes:
         if not isinstance(one, Recipe):
             raise TypeError(f"recipes holds {shown(one)}; give what recipes.get_recipe returns.")
-    known = {_key(Recipe(**r["recipe"]), r["on"]): r for r in (read_runs(path) if path else [])}
+    check_flag(progress=progress)
+    known = {_stored_key(r, path): r for r in (read_runs(path) if path else [])}
     records = []
     try:
         for recipe in tqdm(recipes, desc="runs", unit="run", disable=not progress):
@@ -319,6 +320,15 @@ def study(
     except KeyboardInterrupt:
         print(f"Stopped: {len(records)} of {len(recipes)} runs are measured.")
     return records
+
+
+def _stored_key(record: dict, path: str | Path) -> tuple[Recipe, str]:
+    try:
+        return _key(Recipe(**record["recipe"]), record["on"])
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{printable(path)} holds a record that is no run of a recipe; give another file."
+        ) from None
 
 
 def _key(recipe: Recipe, on: str) -> tuple[Recipe, str]:

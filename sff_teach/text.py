@@ -130,7 +130,7 @@ def sentences(library: str) -> Iterator[Sentence]:
     if spec is None or not spec.submodule_search_locations:
         package = "scikit-learn" if library == "sklearn" else library
         raise ModuleNotFoundError(
-            f'"{library}" is not installed here, and the corpus needs its docstrings; install it '
+            f"{shown(library)} is not installed here, and the corpus needs its docstrings; install it '
             f"with pip install {package}."
         )
     root = Path(spec.submodule_search_locations[0])

@@ -242,7 +242,7 @@ def listening(pids: set[int]) -> set[str]:
     """The local addresses, in /proc's hexadecimal, on which these processes listen."""
     inodes = set()
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
+        for link in Path("/proc").glob(f"{pid}/fd/*"):  # none, if the process has gone
             try:
                 match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
             except OSError:

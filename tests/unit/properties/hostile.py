@@ -491,6 +491,7 @@ def explore(family: str, calls: list[Call], after: Callable[[object], object] | 
         deadline=None,
         derandomize="PROPERTY_EXAMPLES" not in os.environ,
         database=None,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())

@@ -65,7 +65,7 @@ NAMES = [
 PATHS = [
     "",
     ".",
-    "/nowhere/x/y",
+    "/dev/null/x/y",
     "/dev/null/x",
     "x" * 300,
     "a\0b",
@@ -186,6 +186,6 @@ def _judged(words):
 test_command_line = explore(
     "command line",
     [
-        call(run, words=(["train", "list"], typed())),
+        call(run, words=(["train", "list"], typed()), named="sff-teach"),
     ],
 )

@@ -218,7 +218,7 @@ test_classroom = explore(
 )
 
 
-def equal_or_not(name, mine, reference, atol):
+def check_equal(name, mine, reference, atol):
     """``check_equal``, which says by an AssertionError that a student's result is wrong."""
     try:
         notebook.check_equal(name, mine, reference, atol)
@@ -230,7 +230,7 @@ test_notebook = explore(
     "notebook",
     [
         call(
-            equal_or_not,
+            check_equal,
             name=("loss", words),
             mine=(images, arrays),
             reference=(images, arrays),

@@ -103,9 +103,9 @@ def test_a_family_with_a_fault_is_red():
     """A function that passes hostile input on to torch does not get through 500 cases."""
 
     def careless(x):
-        return torch.linalg.inv(x)
+        return torch.linalg.inv(torch.eye(2)) if x is None else x.flatten(7)
 
-    found = explore("careless", [call(careless, x=(lambda: torch.eye(2), hostile.arrays))])
+    found = explore("careless", [call(careless, x=(None, hostile.tensors))])
     with pytest.raises(AssertionError, match="careless"):
         found()
 
@@ -238,14 +238,15 @@ def public_functions() -> set[str]:
 
 
 def test_every_public_function_is_in_a_family():
-    tried = set()
+    tried, names = set(), set()
     for name in FAMILIES:
         module = import_module(f"{__package__}.{name}")
         for thing in vars(module).values():
             for one in getattr(thing, "calls", ()):
                 tried |= set(re.findall(r"\w+", one.name))
+                names.add(one.name)
     recipes = import_module("sff_teach.recipes").RECIPES
     named = {function.__name__ for function in recipes.values()}
     missing = public_functions() - tried - ELSEWHERE - named
     assert not missing
-    assert not ELSEWHERE & tried
+    assert not ELSEWHERE & names

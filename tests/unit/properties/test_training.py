@@ -44,7 +44,7 @@ paths = st.one_of(
             "",
             ".",
             "/",
-            "/nowhere/at/all",
+            "/dev/null/at/all",
             "/dev/null/x",
             "x" * 300,
             "a\0b",

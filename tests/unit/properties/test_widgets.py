@@ -227,6 +227,7 @@ def picture(kind: str, mode: str, size: tuple[int, int], frames: int) -> bytes:
     try:
         one.save(file, kind, **options)
     except (OSError, ValueError, KeyError):  # this kind has no such mode
+        file = io.BytesIO()
         Image.new("RGB", size).save(file, kind)
     return file.getvalue()
 
@@ -234,7 +235,7 @@ def picture(kind: str, mode: str, size: tuple[int, int], frames: int) -> bytes:
 contents = st.one_of(
     st.builds(
         picture,
-        st.sampled_from(["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "ICO", "PPM", "PDF", "TGA"]),
+        st.sampled_from(["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "TGA"]),
         st.sampled_from(
             ["L", "RGB", "RGBA", "CMYK", "P", "1", "I", "F", "LA", "I;16", "YCbCr", "HSV", "LAB"]
         ),
