@@ -130,8 +130,8 @@ def sentences(library: str) -> Iterator[Sentence]:
     if spec is None or not spec.submodule_search_locations:
         package = "scikit-learn" if library == "sklearn" else library
         raise ModuleNotFoundError(
-            f"{shown(library)} is not installed here, and the corpus needs its docstrings; install it '
-            f"with pip install {package}."
+            f"{shown(library)} is not installed here, and the corpus needs its docstrings; install "
+            f"it with pip install {package[:60]}."
         )
     root = Path(spec.submodule_search_locations[0])
     names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
