@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit guard notebooks-test browser-test colab-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock audit clean distclean
+.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock audit clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,10 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 
 unit: install  ## the package's tests
 	$(QUIET_MACHINE) $(PY) -m pytest $(PARALLEL) tests/unit tests/classroom --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest tests/faults --durations=5
+
+reliability: install  ## make every fault happen, and write docs/reliability.md from what is seen
+	$(QUIET_MACHINE) SFF_WRITE=1 $(PY) -m pytest tests/faults --durations=5
 
 guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
 	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
@@ -67,6 +71,10 @@ versions-test: install  ## tests and some notebooks with the newest and the olde
 
 offline-test: install  ## make test with the network cut off (Linux)
 	$(PY) tools/offline.py $(MAKE) --no-print-directory test
+
+teacher-test: install  ## assignments and marks beside nbgrader's, in .venv-teacher
+	$(PY) tools/teacher_environment.py
+	$(QUIET_MACHINE) .venv-teacher/$(notdir $(BIN))/python -m pytest tests/teacher --durations=5
 
 colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
 	$(PY) tools/colab_kit.py
@@ -114,5 +122,5 @@ clean:  ## remove caches and build leftovers
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf
 
-distclean: clean  ## and remove .venv
-	rm -rf .venv
+distclean: clean  ## and remove .venv and its like
+	rm -rf .venv .venv-*

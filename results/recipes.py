@@ -20,7 +20,7 @@ from statistics import median
 from sff_teach.data import catalog
 from sff_teach.download import SETS
 from sff_teach.recipes import RECIPES, get_recipe
-from sff_teach.study import read_runs
+from sff_teach.study import append_run, read_runs
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "recipes.jsonl", HERE / "recipes.md"
@@ -47,8 +47,7 @@ def measure(name: str, *changes: str) -> None:
     record = {"name": name} | read_runs(runs)[0]
     if "folder:" in record["recipe"]["data"]:
         record["recipe"]["data"] = "cifar10 (JPEG copy)"
-    with STORE.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_run(STORE, record)
     runs.unlink()
 
 

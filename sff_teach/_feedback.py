@@ -5,33 +5,33 @@ Plain HTML without scripts and without anything from a network; read by screen r
 
 from __future__ import annotations
 
-import csv
-import io
 from html import escape
 from pathlib import Path
 
-from ._files import write_whole
+from ._files import make_folder, write_table, write_whole
 from ._returned import Assignment
 
 STYLE = """
-:root { color-scheme: light dark; --line: #c8c8c8; --soft: #f4f4f2; --good: #00694c;
-  --bad: #a33c00; --wait: #0a5a8a; }
-@media (prefers-color-scheme: dark) { :root { --line: #555; --soft: #262626; --good: #5fd3a8;
-  --bad: #ffab70; --wait: #7cc4f5; } }
-body { font: 1rem/1.55 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto;
-  padding: 0 1rem; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --line: #c8c8c8; --soft: #f4f4f2;
+  --good: #00694c; --bad: #a33c00; --wait: #0a5a8a; background: var(--paper); color: var(--ink); }
+@media (prefers-color-scheme: dark) { :root { --paper: #121212; --ink: #ececec; --line: #555;
+  --soft: #262626; --good: #5fd3a8; --bad: #ffab70; --wait: #7cc4f5; } }
+body { background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; max-width: 46rem;
+  margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 .score { font-size: 1.25rem; margin: 0 0 1rem; }
 article { border: 1px solid var(--line); border-left-width: .4rem; border-radius: .4rem;
   padding: .7rem 1rem; margin: 0 0 .8rem; }
-article h3 { font-size: 1rem; margin: 0; display: flex; gap: 1rem; justify-content: space-between; }
+article h3 { font-size: 1rem; margin: 0; display: flex; flex-wrap: wrap; gap: 0 1rem;
+  justify-content: space-between; }
 article p { margin: .4rem 0 0; }
 .good { border-left-color: var(--good); } .good .mark { color: var(--good); }
 .bad { border-left-color: var(--bad); } .bad .mark { color: var(--bad); }
-.wait { border-left-color: var(--wait); } .wait .mark { color: var(--wait); }
+.wait, .part { border-left-color: var(--wait); } .wait .mark, .part .mark { color: var(--wait); }
 .mark { white-space: nowrap; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; border-radius: .3rem;
   font: .9rem/1.45 ui-monospace, monospace; }
+pre.words { white-space: pre-wrap; font: inherit; }
 summary { cursor: pointer; margin-top: .4rem; } li { margin: .25rem 0; }
 """
 
@@ -43,6 +43,15 @@ def _page(title: str, body: str) -> bytes:
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
         "</main>\n</body>\n</html>\n"
     ).encode()
+
+
+def _code(text: str) -> str:
+    # Long lines are scrolled, by keyboard as well.
+    return f'<pre tabindex="0">{escape(text)}</pre>'
+
+
+def _words(text: str) -> str:
+    return f'<pre class="words">{escape(text)}</pre>'
 
 
 def _number(points: float) -> str:
@@ -90,25 +99,22 @@ def student_page(assignment: Assignment, result: dict) -> bytes:
             kind, word = "wait", f"? of {_number(task['max'])} points"
             text = "To be marked by hand."
         else:
-            full = task["points"] >= task["max"]
-            kind = "good" if full else "bad"
-            word = (
-                f"{'✓' if full else '✗'} {_number(task['points'])} of {_number(task['max'])} points"
-            )
+            full, some = task["points"] >= task["max"], task["points"] > 0
+            kind, sign = ("good", "✓ ") if full else ("part", "") if some else ("bad", "✗ ")
+            word = f"{sign}{_number(task['points'])} of {_number(task['max'])} points"
             text = "All tests passed." if full else task["error"] or ""
             if task.get("by_hand"):
                 text = task["comment"] or "Marked by hand."
-        code = answers.get(_answer_of(assignment, grade_id), [])
-        code = "\n\n".join(code) or task.get("answer", "")
-        shown = (
-            f"<details><summary>Your answer</summary><pre>{escape(code)}</pre></details>"
-            if code.strip()
-            else ""
-        )
+        if "answer" in task:
+            answer, show = task["answer"].strip(), _words
+        else:
+            answer, show = "\n\n".join(answers.get(_answer_of(assignment, grade_id), [])), _code
+        shown = f"<details><summary>Your answer</summary>{show(answer)}</details>"
         name = heading.get(grade_id) or grade_id
         parts.append(
             f'<article class="{kind}"><h3><span>{escape(name)}</span>'
-            f'<span class="mark">{word}</span></h3><p>{escape(text)}</p>{shown}</article>'
+            f'<span class="mark">{word}</span></h3><p>{escape(text)}</p>'
+            + f"{shown if answer.strip() else ''}</article>"
         )
     notes = [
         ("What was repaired", result["repaired"]),
@@ -148,14 +154,17 @@ def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
             f"({escape(cell.grade_id)}, {_number(cell.points)} points)</h2>"
         )
         if cell.scheme:
-            parts.append(f"<h3>Mark scheme</h3><pre>{escape(cell.scheme)}</pre>")
+            parts.append(f"<h3>Mark scheme</h3>{_words(cell.scheme)}")
         for result in marked:
             task = result["tasks"][cell.grade_id]
             got = "not marked" if task["points"] is None else f"{_number(task['points'])} points"
             answer = task.get("answer", "").strip() or "(no answer)"
+            printed = task.get("printed", "").strip()
+            if printed:
+                printed = f"<p>Printed in the notebook, above the answer:</p>{_code(printed)}"
             parts.append(
                 f'<article class="wait"><h3><span>{escape(result["student"])}</span>'
-                f'<span class="mark">{got}</span></h3><pre>{escape(answer)}</pre></article>'
+                f'<span class="mark">{got}</span></h3>{printed}{_words(answer)}</article>'
             )
     return _page(f"{title_of(assignment)}: to be marked by hand", "\n".join(parts))
 
@@ -163,19 +172,16 @@ def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
 def write_pages(out: Path, assignment: Assignment, marked: list[dict]) -> None:
     """Write feedback/STUDENT.html, and by_hand.html with manual-todo.csv if a task needs it."""
     folder = out / "feedback"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for result in marked:
         page = student_page(assignment, result)
         write_whole(folder / f"{result['student']}.html", lambda file, page=page: file.write(page))
     if assignment.by_hand:
         page = by_hand_page(assignment, marked)
         write_whole(out / "by_hand.html", lambda file: file.write(page))
-        text = io.StringIO()
-        rows = csv.writer(text)
-        rows.writerow(["student", "grade_id", "points", "comment"])
+        rows = [["student", "grade_id", "points", "comment"]]
         for cell in assignment.by_hand:
             for result in marked:
                 if result["tasks"][cell.grade_id]["points"] is None:
-                    rows.writerow([result["student"], cell.grade_id, "", ""])
-        data = text.getvalue().encode()
-        write_whole(out / "manual-todo.csv", lambda file: file.write(data))
+                    rows.append([result["student"], cell.grade_id, "", ""])
+        write_table(out / "manual-todo.csv", rows)

@@ -131,7 +131,7 @@ def _split_files(files: dict[str, list[Path]]) -> dict[str, dict[str, list[Path]
 
 def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
     """Read image files as (N, C, H, W) uint8, C = 3 if any of them has colour, else 1."""
-    from tqdm.auto import tqdm
+    from ._progress import tqdm
 
     first = None if size else read_image(files[0], size)
     height, width = size or first.shape[:2]

@@ -88,6 +88,7 @@ class Returned:
     repaired: list[str]
     caught: list[str]
     found: int  # how many cells of the source were found
+    printed: dict[int, str] = field(default_factory=dict)  # source cell → what it had printed
 
 
 def read_source(path: Path, notebook: dict) -> Assignment:
@@ -319,7 +320,8 @@ def lay_out(assignment: Assignment, notebook: dict) -> Returned:
     order = [at for at in belongs if at is not None]
     if any(a > b for a, b in zip(order, order[1:])) and len(set(order)) == len(order):
         repaired.append("The cells stood in another order; they were run in the assignment's.")
-    return Returned(answers, extra, repaired, caught, len(answers))
+    printed = {at: cells[n].get("printed", "") for n, at in enumerate(belongs) if at is not None}
+    return Returned(answers, extra, repaired, caught, len(answers), printed)
 
 
 def _alike(one: str, other: str) -> bool:

@@ -9,8 +9,10 @@ Python 3.12 only. See unshare(2), mount(2), user_namespaces(7), setrlimit(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -21,7 +23,9 @@ from _signal import signal as _set_handler  # itself: the session replaces what 
 from pathlib import Path
 
 HOME = "/home/sff-teach-student"  # an empty folder in the room, of no user of the machine
-UIDS = 64_000  # the first of the users that nobody is; one for each notebook that is run at a time
+# Users that nobody is; the second range is for containers. A grader takes some in a row, one for
+# each notebook at a time, from a random one on: who shares a user shares its limit of processes.
+UIDS = ((1_900_000_000, 2_100_000_000), (64_000, 65_500))
 
 # What a wall keeps out, and what its absence means: this is said before grading starts.
 WALLS = {
@@ -30,6 +34,7 @@ WALLS = {
     "processes": "processes of its own",
     "user": "an unprivileged user",
     "limits": "limits of memory and processes",
+    "sum": "one memory limit for all processes of a notebook",
 }
 WITHOUT = {
     "files": "student code can read what the grader's user can read, hidden tests included, and "
@@ -38,13 +43,14 @@ WITHOUT = {
     "processes": "student code can leave processes behind, and sees those of other notebooks",
     "user": "student code runs with the rights of the one who grades",
     "limits": "student code can take all memory",
+    "sum": "the limit holds for each process, and a notebook may start 48 of them",
 }
 
 _NEWNS, _NEWUTS, _NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT = 1, 2, 4, 8, 32
 _BIND, _MOVE, _REC, _PRIVATE = 4096, 8192, 16384, 1 << 18
-_PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
+_PDEATHSIG, _DUMPABLE, _SUBREAPER, _NO_NEW_PRIVS = 1, 4, 36, 38
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -116,14 +122,26 @@ def _probe() -> list[str]:
     walls = [("files", _NEWNS), ("network", _NEWNET), ("processes", _NEWPID)]
     found = [name for name, flags in walls if _possible(with_rights(flags))]
     # In a namespace of its own a process can give up every right but to compute.
-    if other_users() or "files" in found:
+    if other_users(1) is not None or "files" in found:
         found.append("user")
-    return [*found, "limits"]
+    found.append("limits")
+    if Path(f"/proc/self/task/{os.getpid()}/children").exists() and own_memory(os.getpid()):
+        found.append("sum")
+    return found
 
 
-def other_users() -> bool:
-    """Whether this process can turn others into users that nobody is."""
-    return os.geteuid() == 0 and _possible(lambda: os.setresuid(UIDS, UIDS, UIDS))
+def other_users(count: int) -> int | None:
+    """The first of ``count`` users that nobody is and that this process can turn others into.
+
+    None where it can't: it isn't root, or has no such users.
+    """
+    if os.geteuid() != 0:
+        return None
+    for low, high in UIDS:
+        first = random.SystemRandom().randrange(low, max(high - count, low + 1))
+        if _possible(lambda first=first: os.setresuid(*[first + count] * 3)):
+            return first
+    return None
 
 
 def available_walls() -> list[str]:
@@ -167,16 +185,17 @@ def _needed(data: list[str]) -> list[Path]:
 _own_tmp = True  # False where the course lies in /tmp, which a /tmp of the student's would cover
 
 
-def enter_room(data: list[str], hidden: list[str]) -> None:
+def enter_room(room: str, data: list[str], hidden: list[str]) -> None:
     """Move this process into a file system with Python and ``data`` alone, all of it read-only.
 
-    ``hidden`` folders are covered even where they lie inside something that is shown.
+    ``room`` is an empty folder to build it in; it stays empty for everybody else. ``hidden``
+    folders are covered even where they lie inside something that is shown.
     """
     if os.geteuid() != 0:
         _own_user_namespace()
     _unshare(_NEWNS)
     _mount("none", "/", None, _REC | _PRIVATE)
-    room = tempfile.mkdtemp(prefix="sff-grade-")
+    outside = os.open(os.path.dirname(room), os.O_RDONLY)
     _mount("none", room, "tmpfs", _NOSUID | _NODEV, "size=16m,mode=755")
     for path in _needed(data):
         inside = Path(room + str(path))
@@ -209,6 +228,8 @@ def enter_room(data: list[str], hidden: list[str]) -> None:
     _mount(room, "/", None, _MOVE)
     os.chroot(".")
     os.chdir("/")
+    os.rmdir(os.path.basename(room), dir_fd=outside)  # nothing stays behind, however this ends
+    os.close(outside)
     _read_only("/", _NODEV | _NOSUID)
 
 
@@ -225,12 +246,15 @@ def _read_only(path: str, flags: int) -> None:
 # ---------------------------------------------------------------- step 2: the process
 
 
-def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_user: bool) -> str:
+def drop_rights(
+    walls: list[str], slot: int, memory: int, seconds: int, first_user: int | None
+) -> str:
     """Become a process that can only compute, and return its folder.
 
-    Returns in a new process; the one that called stays behind as its guard, and takes it along when
-    it dies. ``memory`` in bytes on top of what the process has already, ``seconds`` of processor
-    time. Without "files" the folder is a temporary one of the machine.
+    Returns in a new process; the one that called stays behind as its guard: it takes the process
+    along when it dies, and ends it and tidies up when it is told to terminate. ``memory`` in bytes
+    on top of what the process has already, ``seconds`` of processor time. Without "files" the
+    folder is a temporary one of the machine.
     """
     linux = sys.platform == "linux"
     os.setsid()
@@ -244,6 +268,8 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
     folder = HOME if "files" in walls else tempfile.mkdtemp(prefix="sff-grade-")
     child = os.fork()
     if child:
+        _set_handler(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+        # Of the first process in a namespace this waits for all the others, too.
         os.waitpid(child, 0)
         if "files" not in walls:
             shutil.rmtree(folder, ignore_errors=True)
@@ -251,11 +277,11 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
     os.setsid()  # else a signal to its own group would reach the guard
     if linux:
         _prctl(_PDEATHSIG, signal.SIGKILL)
-    uid = UIDS + slot
-    other_user = other_user and "user" in walls
+        _prctl(_SUBREAPER, 1)  # what its children leave behind stays below it
+    user = first_user + slot if first_user is not None and "user" in walls else None
     if "files" in walls:
         # Nothing that is written can be executed or loaded as a library.
-        owner = f",uid={uid},gid={uid}" if other_user else ""
+        owner = f",uid={user},gid={user}" if user is not None else ""
         folders = {HOME: "256m", "/tmp": "64m", "/dev/shm": "64m"}
         if not _own_tmp:
             del folders["/tmp"]
@@ -263,21 +289,27 @@ def drop_rights(walls: list[str], slot: int, memory: int, seconds: int, other_us
             _mount(
                 "none", path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={size},mode=700{owner}"
             )
-    elif other_user:
-        os.chown(folder, uid, uid)
+    elif user is not None:
+        os.chown(folder, user, user)
     os.chdir(folder)
     os.environ.update(HOME=folder, TMPDIR="/tmp" if "files" in walls and _own_tmp else folder)
+    if linux and user is None and "user" in walls:
+        # The number of a user's processes is counted in each user namespace, so that a notebook
+        # that uses all of it up does so for itself.
+        with contextlib.suppress(OSError):
+            _unshare(_NEWUSER)
     _limit(memory, seconds)
     if linux:
-        if other_user:
+        if user is not None:
             os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)  # and with the user go all capabilities
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)  # and with the user go all capabilities
         elif "user" in walls:
             # version 3 of the header; two words each of effective, permitted, inheritable: none
             _call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
         _prctl(_NO_NEW_PRIVS, 1)
-        _prctl(_DUMPABLE, 0)
+        if "processes" not in walls:  # else nobody sees it, and the grader may count its memory
+            _prctl(_DUMPABLE, 0)
         _prctl(_PDEATHSIG, signal.SIGKILL)  # a change of user had cleared it
     return folder
 
@@ -322,3 +354,66 @@ def watch_size():
             _size[:] = status.read().splitlines()
 
     return note
+
+
+# ---------------------------------------------------------------- from outside
+
+
+def first_to_die(pid: int) -> None:
+    """If the machine's memory ends, the kernel is to end this process or one that it forks."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+
+
+def memory_of(guard: int, base: int, enough: int) -> int:
+    """Bytes that all of a notebook's processes take on top of ``base``, which each has at first.
+
+    Shared pages count in each process as long as that sum is below ``enough``; above it once, where
+    the kernel tells (proc_pid_smaps(5)).
+    """
+    waiting, sizes = [guard], {}
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+            waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            if pid != guard:
+                sizes[pid] = max(0, own_memory(pid) - base) + _files_in_memory(pid)
+    total = sum(sizes.values())
+    if total <= enough:
+        return total
+    shares = [_share(pid) for pid in sizes]
+    return total if None in shares else max(0, sum(shares) - base)
+
+
+def own_memory(pid: int) -> int:
+    """Bytes of memory that a process holds, files on disks aside; 0 if there is no such process."""
+    return _kilobytes(f"/proc/{pid}/status", "RssAnon", "RssShmem") or 0
+
+
+def _share(pid: int) -> int | None:
+    """The same, but each page divided by the number of processes that share it."""
+    share = _kilobytes(f"/proc/{pid}/smaps_rollup", "Pss_Anon", "Pss_Shmem")
+    return None if share is None else share + _files_in_memory(pid)
+
+
+def _kilobytes(file: str, *names: str) -> int | None:
+    """The sum of these lines of a file in /proc, in bytes; None if it can't be read."""
+    try:
+        lines = Path(file).read_text().splitlines()
+    except PermissionError:
+        return None
+    except OSError:
+        return 0  # the process has ended
+    parts = (line.partition(":") for line in lines)
+    return sum(1024 * int(rest.split()[0]) for name, _, rest in parts if name in names)
+
+
+def _files_in_memory(pid: int) -> int:
+    """Bytes of files without a place, memfd_create(2): no limit of a process counts them."""
+    size = 0
+    with contextlib.suppress(OSError):
+        for handle in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(handle.path).startswith("/memfd:"):
+                    size += 512 * os.stat(handle.path).st_blocks
+    return size

@@ -2,13 +2,15 @@
 
 import os
 import warnings
+import zipfile
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from ._checks import check_path, explained
-from ._files import remove_unfinished, write_whole
+from ._files import alone, check_writable, remove_unfinished, write_whole
 from .data import DataSet
 from .rules import Rule
 
@@ -38,7 +40,8 @@ class Checkpoint:
         train: the images, known again by number, shape and labels.
 
     Raises:
-        FileNotFoundError: no such folder. IsADirectoryError: the path is a folder.
+        FileNotFoundError: no such folder. IsADirectoryError: the path is a folder. OSError: the
+            folder is read-only.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Checkpoint:
             raise FileNotFoundError(
                 f"checkpoint={self.path} lies in a folder that does not exist; make it first."
             )
+        check_writable(self.path, f"checkpoint={self.path}")
 
     def save(self) -> None:
         """Write the state after an epoch, whole or not at all; a full disk is a warning."""
@@ -77,7 +81,9 @@ class Checkpoint:
         }
         try:
             write_whole(self.path, lambda file: torch.save(state, file))
-        except (OSError, RuntimeError) as error:  # torch's writer makes the one of the other
+        except (OSError, RuntimeError) as error:
+            if isinstance(error.__context__, OSError):  # torch's writer had made its own of it
+                error = error.__context__
             reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
             if not self.warned:
                 warnings.warn(
@@ -86,6 +92,14 @@ class Checkpoint:
                     stacklevel=3,
                 )
             self.warned = True
+
+    def alone(self, writes: bool = True) -> AbstractContextManager:
+        """Keep other trainings away from the file, from before ``resume`` to the last ``save``.
+
+        ``OSError`` if another process trains with it already. Of the processes of one training
+        only the one that writes asks.
+        """
+        return alone(self.path, f"checkpoint={self.path}") if writes else nullcontext()
 
     def resume(self) -> int:
         """Take over the state of the file, if there is one: the number of epochs it has behind it.
@@ -148,6 +162,9 @@ def read(path: Path) -> dict:
     """
     check_path(path, "checkpoint")
     try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at the checksums
+            if file.testzip() is not None:
+                raise ValueError
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise ValueError

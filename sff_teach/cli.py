@@ -1,6 +1,7 @@
 """The command line: ``sff-teach doctor | train | compare | claims | data | grade``."""
 
 import sys
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ._checks import check_path, sentence
+from ._files import check_writable
 from .distributed import LostProcess, torchrun
 from .recipes import RECIPES, Recipe, expected, get_recipe
 
@@ -51,7 +53,7 @@ class Train:
     rule: str | None = None
     seed: int | None = None
     out: Path | None = None
-    """Append the run, as one JSON line, to this file."""
+    """Append the run, as one JSON line, to this file, unless this very run is there already."""
     checkpoint: Path | None = None
     """Keep the training here after every epoch; the same command goes on from it."""
     pipeline: int | None = None
@@ -68,6 +70,8 @@ class Train:
 
         _check_paths(out=self.out, checkpoint=self.checkpoint)
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
+        if self.out:
+            check_writable(self.out)
         with torchrun(recipe.device) as (device, rank):
             recipe = replace(recipe, device=device)
             record = measure_run(recipe, checkpoint=self.checkpoint, pipeline=self.pipeline)
@@ -86,7 +90,12 @@ class Train:
         )
         print(f"  {record['parameters']:,} parameters, {record['seconds']:.1f} s of training")
         if self.out:
-            append_run(self.out, record)
+            # A finished training that is started again brings its own rows, seconds and all.
+            append_run(
+                self.out,
+                record,
+                lambda run: all(run.get(name) == record[name] for name in ("recipe", "epochs")),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +122,8 @@ class Compare:
         for rule in self.rules:
             get_rule(rule)  # a misspelt rule is found now, not after the first hour
         base = self.change.apply(get_recipe(self.recipe))
+        if self.picture:
+            check_writable(self.picture)
         runs = compare(base, self.rules, fractions=self.fractions, seeds=self.seeds, path=self.out)
         print(table(summarise(runs)))
         if self.picture and runs:
@@ -214,10 +225,10 @@ class Grade:
         waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())
         if waiting:
             print(f"{waiting} answers are {BY_HAND}: see {self.out / 'by_hand.html'}.")
-        noticed = [r["student"] for r in marked if r["caught"]]
+        noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
         if noticed:
             print(
-                f"Worth a look, {len(noticed)}: {', '.join(noticed[:10])}"
+                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
                 + " …" * (len(noticed) > 10)
             )
 
@@ -226,6 +237,16 @@ def _check_paths(**paths: Path | None) -> None:
     for option, path in paths.items():
         if path is not None:
             check_path(path, option)
+
+
+def _plain_warning(message, category, filename, lineno, line=None) -> str:
+    """The package's own warnings as one sentence; others with their place, as Python shows them."""
+    if category is UserWarning and Path(filename).parent == Path(__file__).parent:
+        return f"sff-teach: {message}\n"
+    return _formatwarning(message, category, filename, lineno, line)
+
+
+_formatwarning = warnings.formatwarning
 
 
 def main(args: list[str] | None = None) -> int:
@@ -238,6 +259,7 @@ def main(args: list[str] | None = None) -> int:
         "data": Data,
         "grade": Grade,
     }
+    warnings.formatwarning = _plain_warning
     try:
         code = tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
     except (ValueError, TypeError, OSError, LostProcess) as error:

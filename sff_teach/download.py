@@ -28,10 +28,10 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from tqdm.auto import tqdm
 
-from ._files import write_whole
+from ._files import NO_ROOM, remove_unfinished, write_whole
 from ._folder import SUFFIXES, read_image
+from ._progress import tqdm
 
 TIMEOUT = 30  # seconds without a byte
 TRIES = 3  # per address; a new try goes on where the last one broke off
@@ -42,6 +42,7 @@ MOST_IN_ONE = 256 << 20  # bytes of one file in an archive
 MOST_MEMBERS = 1_000_000  # files in an archive
 WORKERS = min(4, os.cpu_count() or 1)  # that decode images; Pillow lets threads run side by side
 GROUP = 64  # images per task of a worker
+OURS = (*NO_ROOM, errno.EROFS, errno.EACCES)  # errors of this machine's disk, not of the network
 UNREADABLE = (ValueError, KeyError, EOFError, OSError, tarfile.TarError, zipfile.BadZipFile,
               zlib.error)  # fmt: skip
 
@@ -99,6 +100,7 @@ def fetch(name: str, home: Path) -> Path:
 
 
 def _make(name: str, home: Path, path: Path) -> None:
+    remove_unfinished(path)  # its size may be a gigabyte
     copies = SETS[name]
     reasons = []
     for copy in copies:
@@ -133,7 +135,7 @@ def _proxy_hint() -> str:
 
 
 def _disk_sentence(name: str, home: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_ROOM:
         return (
             f'the disk of {home} is full while storing "{name}"; free some space, or set '
             "SFF_TEACH_DATA to another folder. What was fetched is kept and goes on from there."
@@ -166,7 +168,7 @@ def _get(file: File, home: Path) -> Path:
         try:
             _continue(file.url, part)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
+            if getattr(error, "errno", None) in OURS:
                 raise
             reason = _reason(error)
             if isinstance(error, urllib.error.HTTPError) and error.code in (403, 404, 410):

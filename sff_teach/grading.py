@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -21,15 +19,25 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import _sandbox
-from ._files import write_whole
+from ._files import (
+    alone,
+    cannot_write,
+    make_folder,
+    read_table,
+    remove_unfinished,
+    write_table,
+    write_whole,
+)
 from ._returned import (
     Assignment,
     Cell,
@@ -41,10 +49,12 @@ from ._returned import (
     steps_of,
 )
 
-VERSION = 1  # of the way of marking; another one marks everything anew
+VERSION = 2  # of the way of marking; another one marks everything anew
 MOST_BYTES = 2 << 20  # that a notebook may send back
 SLOWER = 10  # a machine that does other things, too, is no student's fault
 BY_HAND = "to be marked by hand"
+LOOK = 0.05  # seconds between two looks at a notebook's memory
+STUCK = "could not be started, as nothing was left of the notebook's processes and threads"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,7 @@ def find_assignment(source: Path, name: str | None, folder: Path) -> Path:
         return known[name]
     stems = {p.stem.lower() for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
     fits = [p for p in known.values() if any(p.stem.lower() in stem for stem in stems)]
-    fits = fits or [p for n, p in known.items() if any(re.search(rf"\b{n}_", s) for s in stems)]
+    fits = fits or [p for n, p in known.items() if any(re.search(_word(n), s) for s in stems)]
     if len(known) == 1 or len(fits) == 1:
         return (fits or list(known.values()))[0]
     raise ValueError(
@@ -97,53 +107,118 @@ def find_assignment(source: Path, name: str | None, folder: Path) -> Path:
     )
 
 
-def find_submissions(folder: Path, assignment: Assignment) -> list[Submission]:
+# How learning platforms name what they pack: Moodle "Ada Lovelace_12_assignsubmission_file" (as a
+# folder, or in front of the file's name), Canvas "lovelaceada_LATE_12_34_name.ipynb", Blackboard
+# "Assignment_ada17_attempt_2026-11-20-10-30-12_name.ipynb".
+_PLATFORMS = (
+    r"(?P<student>.+?)_\d+_assignsubmission_[a-z]+(_.*)?",
+    r".*_(?P<student>[^_]+)_attempt_\d{4}(-\d\d){5}(_.*)?",
+    r"(?P<student>.+?)(_late)?_\d+_\d+_.*",
+)
+_ENDING = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # browsers add the second one
+_NOT_RETURNED = re.compile(
+    r"manual(-todo)?\.csv|thumbs\.db|desktop\.ini|.*\.(zip|tar|t?gz|rar|7z)", re.IGNORECASE
+)
+
+
+def _word(name: str) -> str:
+    """A pattern that finds a name which is no part of a longer word."""
+    return rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
+
+
+def short_name(assignment: str) -> str:
+    """For a1_goodness_and_the_layer: a1, as the folder of the assignment is called."""
+    return re.split(r"[_\W]", assignment)[0]
+
+
+def student_of(name: str, assignment: str = "") -> str:
+    """The student that a file's or folder's name, without its ending, stands for.
+
+    What a platform or a browser has added is left away, and so is the assignment's own name where
+    something else is left.
+    """
+    name = unicodedata.normalize("NFC", name).strip()
+    for pattern in _PLATFORMS:
+        found = re.fullmatch(pattern, name, re.IGNORECASE)
+        if found:
+            return found["student"].strip()
+    bare = re.sub(r"(\s*\(\d+\))+$", "", name)
+    bare = re.sub(r"^late[\s_-]+", "", bare, flags=re.IGNORECASE)
+    if assignment:
+        words = rf"[\s_-]*({_word(assignment)}|{_word(short_name(assignment))})[\s_-]*"
+        bare = re.sub(words, " ", bare, flags=re.IGNORECASE)
+        bare = re.sub(r"(\s*\(\d+\))+$", "", bare)
+    return bare.strip() or name
+
+
+def find_submissions(
+    folder: Path, assignment: Assignment, out: Path | None = None
+) -> list[Submission]:
     """One notebook per student.
 
-    Accepted are FOLDER/STUDENT/….ipynb, at any depth below the student, and FOLDER/STUDENT.ipynb.
-    Moodle's "Ada Lovelace_123_assignsubmission_file" and Canvas' "lovelaceada_12_34_name.ipynb" are
-    read as the student they name.
+    Accepted are FOLDER/STUDENT/….ipynb, at any depth below the student, and FOLDER/STUDENT.ipynb;
+    names are read by `student_of`. Of several notebooks in nbgrader's STUDENT/ASSIGNMENT/….ipynb
+    those of this assignment count. A student of whom something else came gets a line as well.
 
     Raises:
         ValueError: there is no notebook.
     """
-    candidates: dict[str, list[Path]] = {}
+    came: dict[str, list[Path]] = {}  # student → files
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "_")) or path.is_symlink():
             continue
         if path.is_dir():
-            student = re.sub(r"_\d+_assignsubmission_\w+$", "", path.name)
-            inside = [
+            if out is not None and path.resolve() == Path(out).resolve():
+                continue
+            files = [
                 p
-                for p in sorted(path.rglob("*.ipynb"))
-                if ".ipynb_checkpoints" not in p.parts and p.is_file() and not p.is_symlink()
+                for p in sorted(path.rglob("*"))
+                if p.is_file()
+                and not p.is_symlink()
+                and not any(x.startswith((".", "__MACOSX")) for x in p.relative_to(folder).parts)
             ]
-            candidates.setdefault(student, []).extend(inside)
-        elif path.suffix == ".ipynb":
-            student = re.sub(r"(_late)?_\d+_\d+_.*$", "", path.stem)
-            candidates.setdefault(student, []).append(path)
-    if not candidates:
+            came.setdefault(student_of(path.name), []).extend(files)
+        elif path.is_file() and not _NOT_RETURNED.fullmatch(path.name):
+            stem = _ENDING.sub("", path.name) if _ENDING.search(path.name) else path.stem
+            came.setdefault(student_of(stem, assignment.name), []).append(path)
+    if not any(_ENDING.search(path.name) for paths in came.values() for path in paths):
         raise ValueError(
             f"folder={folder} holds no notebooks; put one folder for each student into it, or "
             "STUDENT.ipynb files."
         )
-    submissions = []
-    for student, paths in sorted(candidates.items()):
+    submissions, own = [], (short_name(assignment.name), assignment.name)
+    for student, files in sorted(came.items()):
+        paths = [path for path in files if _ENDING.search(path.name)]
+        paths = [p for p in paths if p.parent.name in own] or paths
         if not paths:
-            submissions.append(Submission(student, None, "There is no notebook in the folder."))
+            others = ", ".join(sorted(path.name for path in files)[:5])
+            problem = "There is no notebook in the folder."
+            if others:
+                problem = f"No notebook came, only {others}."
+            submissions.append(Submission(student, None, problem))
             continue
-        # The one with the most cells of this assignment; of equals the newest.
-        best = max(paths, key=lambda p: (_cells_found(p, assignment), p.stat().st_mtime))
-        problem = f"{len(paths)} notebooks came; {best.name} was marked." if len(paths) > 1 else ""
+        # The one with the most answers; of equals the newest.
+        best = max(paths, key=lambda p: (*_worth(p, assignment), p.stat().st_mtime))
+        problem = ""
+        if len(paths) > 1:
+            names = ", ".join(str(p.relative_to(folder)) for p in paths)
+            problem = f"{len(paths)} notebooks came ({names}); {best.name} was marked."
         submissions.append(Submission(student, best, problem))
     return submissions
 
 
-def _cells_found(path: Path, assignment: Assignment) -> int:
+def _worth(path: Path, assignment: Assignment) -> tuple[int, int]:
+    """How many cells of the assignment a notebook holds, and how many of them with an answer."""
     try:
-        return lay_out(assignment, read_notebook(path)).found
+        returned = lay_out(assignment, read_notebook(path))
     except ValueError:
-        return -1
+        return -1, 0
+    answered = sum(
+        texts[-1].split() != assignment.cells[i].released.split()
+        for i, texts in returned.answers.items()
+        if assignment.cells[i].kind in ("answer", "by hand")
+    )
+    return returned.found, answered
 
 
 def read_notebook(path: Path) -> dict:
@@ -152,6 +227,8 @@ def read_notebook(path: Path) -> dict:
     Raises:
         ValueError: it is no notebook.
     """
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty, so it is not a notebook.")
     try:
         text = path.read_text(encoding="utf-8-sig")
         notebook = json.loads(text)
@@ -169,12 +246,22 @@ def read_notebook(path: Path) -> dict:
             metadata = metadata if isinstance(metadata, dict) else {}
             mark = metadata.get("nbgrader")
             metadata = {"nbgrader": mark} if isinstance(mark, dict) else {}
-            cells.append({"cell_type": cell["cell_type"], "source": source, "metadata": metadata})
+            printed = _printed(cell)
+            cells.append(
+                {"cell_type": cell["cell_type"], "source": source, "metadata": metadata}
+                | ({"printed": printed} if printed else {})
+            )
         return {"cells": cells}
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as a notebook ({type(error).__name__}); ask for it again."
         ) from error
+
+
+def _printed(cell: dict) -> str:
+    """What a cell's stored outputs have printed, the last of it."""
+    texts = [o.get("text", "") for o in cell.get("outputs") or [] if o.get("name") == "stdout"]
+    return "".join("".join(t) if isinstance(t, list) else str(t) for t in texts)[-3000:]
 
 
 # ---------------------------------------------------------------- the helper that runs code
@@ -183,11 +270,14 @@ def read_notebook(path: Path) -> dict:
 class Helper:
     """The process that has torch loaded and forks for each notebook; its walls are fixed."""
 
-    def __init__(self, walls: list[str], modules: list[str], hidden: Iterable[Path]) -> None:
+    def __init__(
+        self, walls: list[str], modules: list[str], hidden: Iterable[Path], slots: int = 1
+    ) -> None:
         self.walls = walls
         self._setup = {
             "walls": walls,
             "modules": modules,
+            "slots": slots,
             "data": [str(p) for p in _data_folders()],
             "hidden": [str(Path(p).absolute()) for p in hidden],
         }
@@ -195,7 +285,7 @@ class Helper:
         self._start()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        self._process = None
         env = {
             k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
         }
@@ -212,22 +302,29 @@ class Helper:
 
         env["SFF_TEACH_DATA"] = str(data_home())
         places = [str(Path(__file__).parents[1]), *(p for p in sys.path if os.path.isabs(p))]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START.format(places)],
-                stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env,
-            )  # fmt: skip
-        self._control = ours
-        ours.sendall(json.dumps(self._setup).encode())
+        self._control, theirs = socket.socketpair()
         try:
-            ready = ours.recv(4096)
-        except OSError:
-            ready = b""
-        if not ready:
-            said = self._process.communicate()[1].decode(errors="replace").strip()
-            raise OSError(
-                f"the grader's helper did not start: {said.splitlines()[-1:] or 'no word'}"
-            )
+            with theirs, tempfile.TemporaryDirectory(prefix="sff-grade-") as room:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _START.format(places)],
+                    stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env,
+                )  # fmt: skip
+                theirs.close()  # so that the socket tells when the helper ends
+                _sandbox.first_to_die(self._process.pid)
+                ready = b""
+                with contextlib.suppress(OSError):
+                    self._control.sendall(json.dumps(self._setup | {"room": room}).encode())
+                    ready = self._control.recv(4096)
+            if not ready:
+                said = self._process.stderr.read().decode(errors="replace").strip()
+                raise OSError(
+                    "the grader's helper did not start: " + (said.splitlines() or ["no word"])[-1]
+                )
+        except BaseException:
+            self.close()
+            raise
+        self.first_user = json.loads(ready)["first_user"]  # None: all run as this one
+        self.base = _sandbox.own_memory(self._process.pid)
 
     def session(self, request: dict) -> tuple[socket.socket, int]:
         """A socket to a new process that waits for a job, and the number of its guard."""
@@ -253,8 +350,10 @@ class Helper:
     def close(self) -> None:
         """End the helper and with it all that it has started."""
         self._control.close()
-        self._process.kill()
-        self._process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stderr.close()
 
     def __enter__(self) -> Helper:
         return self
@@ -291,12 +390,16 @@ def run_steps(
     tests: dict[int, dict] = {}
     report: list[str] = []
     state = dict.fromkeys(range(len(steps)), "whole")  # or "definitions", "skipped"
-    for _ in range(2 * len(steps) + 1):
+    stuck = False
+    for _ in range(2 * len(steps) + 2):
         ended, reason = _run_once(
             helper, steps, state, own_names, student_id, limits, slot, files or {}, tests, report
         )
         if ended is None:
             break
+        if reason == STUCK and not stuck:
+            stuck = True  # once more: it may have been the machine
+            continue
         step = steps[ended]
         if step["kind"] == "test":
             tests[step["cell"]] = _failed(f"the test {reason}")
@@ -348,19 +451,37 @@ def _run_once(
         "memory": int(limits.memory * 2**30),
         "seconds": 60 * limits.seconds,
     }
-    channel, guard = helper.session(request)
-    with channel, _handle_of(guard) as handle:
-        try:
-            with contextlib.suppress(OSError):
-                channel.sendall(json.dumps(job).encode())
-                channel.shutdown(socket.SHUT_WR)
-            return _listen(channel, steps, words, limits, tests, report)
-        finally:
-            handle.kill()
+    most = int(1.25 * limits.memory * 2**30)  # above what each process may have by itself
+
+    def greedy() -> bool:
+        """Whether the notebook's processes take too much memory together."""
+        return "sum" in helper.walls and _sandbox.memory_of(guard, helper.base, most) > most
+
+    for _ in range(3):
+        channel, guard = helper.session(request)
+        with channel, _Guard(guard) as handle:
+            try:
+                with contextlib.suppress(OSError):
+                    channel.sendall(json.dumps(job).encode())
+                    channel.shutdown(socket.SHUT_WR)
+                return _listen(channel, steps, words, limits, tests, report, greedy)
+            except _NotBegun:
+                time.sleep(0.5)
+            finally:
+                handle.end()
+    raise OSError(
+        "a notebook's process ended three times before it ran a cell, so this machine lacks memory "
+        "or processes just now; the same command goes on where it was."
+    )
 
 
-def _listen(channel, steps, words, limits, tests, report) -> tuple[int | None, str]:
+class _NotBegun(Exception):
+    """The process ended before any cell ran: this is no student's doing."""
+
+
+def _listen(channel, steps, words, limits, tests, report, greedy) -> tuple[int | None, str]:
     at, since, got, buffer = 0, time.monotonic(), 0, b""
+    looked, begun = since, False
     verdicts: dict[int, dict] = {}  # of the test as it is
     broken: dict[int, bool] = {}  # whether the test failed with changed answers
     finished = False
@@ -383,12 +504,20 @@ def _listen(channel, steps, words, limits, tests, report) -> tuple[int | None, s
         step = steps[at]
         # Cells and tests have a clock inside that counts computing; this one is for what stops it.
         allowed = SLOWER * limits.seconds * (2 if step["kind"] == "test" else 1) + 5
-        left = since + allowed - time.monotonic()
-        ready = left > 0 and select.select([channel], [], [], left)[0]
-        if not ready:
+        now = time.monotonic()
+        if now - looked >= LOOK:
+            looked = now
+            if greedy():
+                if step["kind"] == "test":
+                    settle(at)
+                return at, f"took more than {limits.memory:g} GiB with all its processes"
+        left = since + allowed - now
+        if left <= 0:
             if step["kind"] == "test":
                 settle(at)
             return at, f"took longer than {limits.seconds} s"
+        if not select.select([channel], [], [], min(left, LOOK))[0]:
+            continue
         try:
             data = channel.recv(1 << 16)
         except OSError:
@@ -397,6 +526,8 @@ def _listen(channel, steps, words, limits, tests, report) -> tuple[int | None, s
         if not data or got > MOST_BYTES:
             if finished and data == b"":
                 return None, ""
+            if not begun:
+                raise _NotBegun
             reason = "ended the process" if not data else "sent too much"
             if step["kind"] == "test":
                 settle(at)
@@ -409,6 +540,7 @@ def _listen(channel, steps, words, limits, tests, report) -> tuple[int | None, s
             except (ValueError, AssertionError, RecursionError):
                 _note(report, step, "wrote into the grader's channel")
                 continue
+            begun = True
             if event.get("start") in words:
                 if steps[at]["kind"] == "test" and event["start"] != at:
                     settle(at)
@@ -442,6 +574,8 @@ def _listen(channel, steps, words, limits, tests, report) -> tuple[int | None, s
                     verdicts.setdefault(n, _failed(str(event.get("error"))[:600]))
                 elif proof != "":
                     _note(report, step, "wrote a verdict of its own into the grader's channel")
+            elif "stuck" in event:
+                return at, STUCK
             elif "judged" in event:
                 if event.get("late") and not event.get("changed"):
                     verdicts.setdefault(
@@ -467,8 +601,8 @@ def _note(report: list[str], step: dict, text: str) -> None:
         report.append(line)
 
 
-class _handle_of:
-    """A process that can be killed without killing another one that got its number."""
+class _Guard:
+    """The process that watches over a notebook's; held so that no other can get its number."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._handle = pid, None
@@ -479,12 +613,15 @@ class _handle_of:
     def __enter__(self):
         return self
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """Have it end the notebook's processes, and wait for that: the next has the same user."""
         with contextlib.suppress(OSError):
             if self._handle is not None:
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+                signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+                if not select.select([self._handle], [], [], 60)[0]:
+                    signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             elif not hasattr(os, "pidfd_open"):
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self._pid, signal.SIGTERM)
 
     def __exit__(self, *_) -> None:
         if self._handle is not None:
@@ -505,9 +642,13 @@ def mark(
         try:
             returned = lay_out(assignment, read_notebook(submission.path))
         except ValueError:
-            repaired.append("The file is not a notebook that can be read.")
+            empty = not submission.path.stat().st_size
+            repaired.append(
+                "The file is empty." if empty else "The file is not a notebook that can be read."
+            )
     repaired += returned.repaired
     result["caught"] += returned.caught
+    result["id"] = _id_in(returned, assignment)
     outcome = {"tests": {}, "caught": []}
     if returned.found:
         steps = _prepared(assignment, returned)
@@ -532,6 +673,7 @@ def mark(
                 "max": cell.points,
                 "error": None,
                 "answer": "\n\n".join(returned.answers.get(i, [])),
+                "printed": _printed_before(i, assignment, returned),
             }
     result["caught"] = list(dict.fromkeys(result["caught"]))
     result["answers"] = {
@@ -540,6 +682,12 @@ def mark(
         if assignment.cells[i].kind == "answer" and assignment.cells[i].grade_id
     }
     return result
+
+
+def _printed_before(place: int, assignment: Assignment, returned: Returned) -> str:
+    """What the last code cell before a written answer had printed when the student saved it."""
+    code = [i for i in range(place) if assignment.cells[i].code]
+    return returned.printed.get(code[-1], "") if code else ""
 
 
 def _prepared(assignment: Assignment, returned: Returned) -> list[dict]:
@@ -551,6 +699,16 @@ def _prepared(assignment: Assignment, returned: Returned) -> list[dict]:
         # An unanswered stub stops, of course; so do cells that weren't touched.
         step["quiet"] = step["cell"] >= 0 and step["source"].strip() == cell.released.strip()
     return steps
+
+
+def _id_in(returned: Returned, assignment: Assignment) -> str:
+    """The STUDENT_ID that stands in a notebook; empty if none does."""
+    for i, texts in returned.answers.items():
+        cell = assignment.cells[i]
+        if cell.kind == "free" and "STUDENT_ID" in cell.names:
+            found = re.search(r"""STUDENT_ID\s*=\s*(["'])(.*?)\1""", texts[-1])
+            return found[2].strip() if found else ""
+    return ""
 
 
 def _wants_id(assignment: Assignment) -> bool:
@@ -629,9 +787,8 @@ def grade(
     Raises:
         ValueError: nothing to mark, a source that doesn't pass its own tests, or walls that this
             machine lacks without ``no_isolation``.
+        OSError: ``out`` cannot be written, or another grading writes into it.
     """
-    from tqdm.auto import tqdm
-
     from ._feedback import write_pages
 
     folder, out = Path(folder), Path(out)
@@ -639,49 +796,70 @@ def grade(
         raise ValueError(f"folder={folder} is not a folder; unpack the returned notebooks first.")
     path = find_assignment(Path(source), assignment, folder)
     work = read_source(path, read_notebook(path))
-    submissions = find_submissions(folder, work)
+    submissions = find_submissions(folder, work, out)
     walls = choose_walls(no_isolation, say)
     results = out / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    results.chmod(0o700)  # nobody else's business, student code's least of all
+    make_folder(results)
+    try:
+        results.chmod(0o700)  # nobody else's business, student code's least of all
+    except OSError as error:
+        raise cannot_write(results, error) from None
     manual = read_manual([folder / "manual.csv", out / "manual.csv"], work)
 
-    keys = {s.student: _key(path, s, limits, walls) for s in submissions}
-    done = {s.student: _stored(results, s.student, keys[s.student]) for s in submissions}
-    todo = [s for s in submissions if done[s.student] is None]
-    say(f"{path.stem}: {len(submissions)} students, {len(submissions) - len(todo)} marked before.")
-    if todo:
-        modules = imports_of(work)
-        jobs = min(jobs or os.cpu_count() or 1, len(todo))
-        hidden = [path.parent, folder, out]
-        with Helper(walls, modules, hidden) as helper, ThreadPoolExecutor(jobs) as pool:
-            check_assignment(work, helper, limits)
-            slots = list(range(1, jobs + 1))  # each a user of its own; list.pop is atomic
+    with alone(results, f"out={out}"):
+        _remove_unfinished(out, submissions)
+        keys = {s.student: _key(path, s, limits, walls) for s in submissions}
+        done = {s.student: _stored(results, s.student, keys[s.student]) for s in submissions}
+        todo = [s for s in submissions if done[s.student] is None]
+        before = len(submissions) - len(todo)
+        say(f"{path.stem}: {len(submissions)} students, {before} marked before.")
 
-            def one(submission: Submission) -> dict:
-                slot = slots.pop()
-                try:
-                    result = mark(work, submission, helper, limits, slot)
-                finally:
-                    slots.append(slot)
-                result |= {"key": keys[submission.student], "isolation": " ".join(walls) or "none"}
-                _store(results, result)
-                return result
+        def keep(result: dict) -> None:
+            result |= {"key": keys[result["student"]], "isolation": " ".join(walls) or "none"}
+            _store(results, result)
+            done[result["student"]] = result
 
-            waiting = [pool.submit(one, s) for s in todo]
-            try:
-                for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
-                    result = future.result()
-                    done[result["student"]] = result
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    marked = [done[s.student] for s in submissions]
-    for result in marked:
-        _merge(result, manual)
-    write_marks(out / "marks.csv", work, marked)
-    write_pages(out, work, marked)
+        if todo:
+            _mark_all(work, todo, [path.parent, folder, out], walls, limits, jobs, keep)
+        marked = [done[s.student] for s in submissions]
+        for result in marked:
+            _merge(result, manual)
+            result["look"] = _twins(result, marked)
+        for student in sorted({student for student, _ in manual} - set(done)):
+            say(f'manual.csv has points for "{student}", and nobody here is called that.')
+        write_marks(out / "marks.csv", work, marked)
+        write_pages(out, work, marked)
     return marked
+
+
+def _mark_all(
+    work: Assignment, todo: list[Submission], hidden: list[Path], walls: list[str], limits: Limits,
+    jobs: int | None, keep: Callable[[dict], None],
+) -> None:  # fmt: skip
+    """Mark these submissions, and hand each result to ``keep`` at once."""
+    from ._progress import tqdm
+
+    jobs = min(jobs or os.cpu_count() or 1, len(todo))
+    modules = imports_of(work)
+    with Helper(walls, modules, hidden, jobs + 1) as helper, ThreadPoolExecutor(jobs) as pool:
+        check_assignment(work, helper, limits)
+        slots = list(range(1, jobs + 1))  # each a user of its own; list.pop is atomic
+
+        def one(submission: Submission) -> None:
+            slot = slots.pop()
+            try:
+                result = mark(work, submission, helper, limits, slot)
+            finally:
+                slots.append(slot)
+            keep(result)
+
+        waiting = [pool.submit(one, s) for s in todo]
+        try:
+            for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def choose_walls(no_isolation: bool, say: Callable[[str], None]) -> list[str]:
@@ -743,12 +921,22 @@ def _stored(results: Path, student: str, key: str) -> dict | None:
         result = json.loads(_file(results, student).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if result.get("key") == key else None
+    return result if isinstance(result, dict) and result.get("key") == key else None
 
 
 def _store(results: Path, result: dict) -> None:
     text = json.dumps(result, indent=1, ensure_ascii=False)
     write_whole(_file(results, result["student"]), lambda file: file.write(text.encode()))
+
+
+def _remove_unfinished(out: Path, submissions: list[Submission]) -> None:
+    """What a grading that was killed had begun to write."""
+    students = [s.student for s in submissions]
+    remove_unfinished(
+        *(out / name for name in ("marks.csv", "by_hand.html", "manual-todo.csv")),
+        *(_file(out / "results", student) for student in students),
+        *(out / "feedback" / f"{student}.html" for student in students),
+    )
 
 
 def read_manual(paths: Iterable[Path], assignment: Assignment) -> dict[tuple[str, str], dict]:
@@ -762,37 +950,38 @@ def read_manual(paths: Iterable[Path], assignment: Assignment) -> dict[tuple[str
     for path in paths:
         if not path.is_file():
             continue
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            lacking = {"student", "grade_id", "points"} - set(rows.fieldnames or ())
-            if lacking:
+        names, rows = read_table(path)
+        lacking = {"student", "grade_id", "points"} - set(names)
+        if lacking:
+            raise ValueError(
+                f"{path} has no column {sorted(lacking)[0]}; its columns are student, "
+                "grade_id, points, comment."
+            )
+        for number, row in enumerate(rows, 2):
+            grade_id, text = row["grade_id"].strip(), row["points"].strip()
+            if not grade_id and not text:
+                continue  # an empty line
+            if grade_id not in known:
                 raise ValueError(
-                    f"{path} has no column {sorted(lacking)[0]}; its columns are student, "
-                    "grade_id, points, comment."
+                    f'{path}, line {number}: unknown grade id "{grade_id}"; known: '
+                    f"{', '.join(known)}."
                 )
-            for number, row in enumerate(rows, 2):
-                grade_id = (row["grade_id"] or "").strip()
-                if grade_id not in known:
-                    raise ValueError(
-                        f'{path}, line {number}: unknown grade id "{grade_id}"; known: '
-                        f"{', '.join(known)}."
-                    )
-                text = (row["points"] or "").strip()
-                if not text:
-                    continue  # not marked yet
-                try:
-                    points = float(text)
-                except ValueError:
-                    points = float("nan")
-                if not 0 <= points <= known[grade_id]:
-                    raise ValueError(
-                        f'{path}, line {number}: points "{text}"; give a number from 0 to '
-                        f"{known[grade_id]:g}."
-                    )
-                manual[(row["student"] or "").strip(), grade_id] = {
-                    "points": points,
-                    "comment": (row.get("comment") or "").strip(),
-                }
+            if not text:
+                continue  # not marked yet
+            try:
+                points = float(text.replace(",", "."))
+            except ValueError:
+                points = float("nan")
+            if not 0 <= points <= known[grade_id]:
+                raise ValueError(
+                    f'{path}, line {number}: points "{text}"; give a number from 0 to '
+                    f"{known[grade_id]:g}."
+                )
+            student = unicodedata.normalize("NFC", row["student"].strip())
+            manual[student, grade_id] = {
+                "points": points,
+                "comment": row.get("comment", "").strip(),
+            }
     return manual
 
 
@@ -804,35 +993,37 @@ def _merge(result: dict, manual: dict) -> None:
             task["by_hand"] = True
 
 
+def _twins(result: dict, marked: list[dict]) -> list[str]:
+    """A line for the teacher where the notebooks of several students carry one id."""
+    own = result["id"].casefold()
+    names = [r["student"] for r in marked if r is not result and own and r["id"].casefold() == own]
+    if not names:
+        return []
+    return [f'The notebook carries the STUDENT_ID "{result["id"]}", as does that of {names[0]}.']
+
+
 def write_marks(path: Path, assignment: Assignment, marked: list[dict]) -> None:
     """One row per student: the sum, each task, what waits for the teacher, what was repaired."""
     ids = [c.grade_id for c in assignment.cells if c.kind in ("test", "by hand")]
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow(
-        ["assignment", "student_id", "score", "max_score", *ids, BY_HAND, "repaired", "caught",
-         "isolation"]
-    )  # fmt: skip
+    rows = [
+        ["assignment", "student_id", "id in the notebook", "score", "max_score", *ids, BY_HAND,
+         "repaired", "caught", "isolation"]
+    ]  # fmt: skip
     for result in marked:
         tasks = result["tasks"]
         score = sum(task["points"] or 0 for task in tasks.values())
-        rows.writerow(
+        rows.append(
             [
                 assignment.name,
-                _cell(result["student"]),
+                result["student"],
+                result["id"],
                 f"{score:g}",
                 f"{sum(task['max'] for task in tasks.values()):g}",
                 *("" if tasks[i]["points"] is None else f"{tasks[i]['points']:g}" for i in ids),
                 " ".join(i for i in ids if tasks[i]["points"] is None),
-                _cell(" ".join(result["repaired"])),
-                _cell(" ".join(result["caught"])),
+                " ".join(result["repaired"]),
+                " ".join(result["caught"] + result["look"]),
                 result["isolation"],
             ]
         )
-    data = text.getvalue().encode("utf-8")
-    write_whole(path, lambda file: file.write(data))
-
-
-def _cell(text: str) -> str:
-    """A text that a spreadsheet doesn't take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    write_table(path, rows)

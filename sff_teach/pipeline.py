@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -23,11 +24,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
-from tqdm.auto import tqdm
 
 from ._checks import check_count, check_fits, check_labels, explained
 from ._faster import keep_memory
 from ._modes import looking
+from ._progress import tqdm
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
 from .data import DataSet, batches
@@ -209,6 +210,7 @@ def fit_pipeline(
 
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
+        OSError: the checkpoint cannot be written, or another process trains with it.
         RuntimeError: a process died or failed; the model is as it was before.
 
     Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
@@ -247,11 +249,12 @@ def fit_pipeline(
     first = min(batch_size, len(train))
     costs = block_seconds(own, train.x[:first], train.y[:first], threads=threads)
     plan = balance(costs, processes)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, learner, history, generator, train)
+    lock = saved.alone() if saved is not None else nullcontext()
+    with lock, tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # as in fit: it belongs to a checkpoint
-        saved = None
-        if checkpoint is not None:
-            saved = Checkpoint(checkpoint, learner, history, generator, train)
         shapes, formats = _layouts(own, train.x[:2])
         job = _Job(
             plan, shapes, formats, own.normalise, len(train), 0 if valid is None else len(valid),

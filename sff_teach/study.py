@@ -18,10 +18,11 @@ import torch
 import torchvision
 from scipy import stats
 from torch import nn
-from tqdm.auto import tqdm
 
 from . import __version__
-from ._checks import check_count, check_flag, check_known, explained, printable, shown
+from ._checks import check_count, check_flag, check_known, explained, shown
+from ._files import alone, cannot_write, check_writable, make_folder
+from ._progress import tqdm
 from .core import SFF
 from .data import DataSet, ImageSet, Splits, load
 from .distributed import running
@@ -234,35 +235,82 @@ def read_runs(path: str | Path) -> list[dict]:
     """The records of a JSON-lines file, oldest first; none if there is no such file.
 
     A last line that a killed study left half-written is passed over.
+
+    Raises:
+        ValueError: another line is damaged.
     """
     path = Path(path)
     if not path.exists():
         return []
     records = []
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path.name} line {number} is not JSON; delete that line to go on."
-                ) from None
+        record = _record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise ValueError(
+                f"{path.name} line {number} is not a run in JSON; delete that line to go on."
+            )
     return records
 
 
+def _record(line: bytes) -> dict | None:
+    """The record of a line; None of a half-written one, for no part of an object is JSON."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
 @explained()
-def append_run(path: str | Path, record: dict) -> None:
-    """Add one record to a JSON-lines file, on disk before this returns."""
+def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | None = None) -> dict:
+    """Add one record to a JSON-lines file, on disk before this returns.
+
+    A half line that a killed process left there is removed. Several processes may add to one file.
+
+    Args:
+        path: of the file. record: to add.
+        same: whether a record is this run already; the first such one in the file is returned, and
+            nothing is added.
+
+    Returns:
+        The record that is in the file.
+
+    Raises:
+        OSError: it could not be written. The line is printed then, so that the run is not lost.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if file.tell() and not path.read_bytes().endswith(b"\n"):
-            half = len(path.read_bytes().rsplit(b"\n", 1)[-1])
-            file.truncate(file.tell() - half)
-        file.write(json.dumps(record).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    line = json.dumps(record).encode() + b"\n"
+    try:
+        make_folder(path.absolute().parent)
+        with alone(path, str(path), wait=60), path.open("a+b", buffering=0) as file:
+            known = read_runs(path) if same is not None else []
+            for stored in known:
+                if same(stored):
+                    return stored
+            end = path.read_bytes().rsplit(b"\n", 1)[-1]
+            if end and _record(end) is not None:  # whole, only its newline is missing
+                line = b"\n" + line
+            elif end:
+                file.truncate(file.tell() - len(end))
+            begin = file.seek(0, os.SEEK_END)
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(begin)
+                raise
+    except (OSError, ValueError) as error:
+        print(json.dumps(record))
+        reason = cannot_write(path, error) if getattr(error, "errno", None) else error
+        raise OSError(
+            f"{reason} The line above is the run; add it to {path.name} to keep it."
+        ) from None
+    return record
 
 
 @explained()
@@ -271,12 +319,15 @@ def once(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
 
     For studies whose runs are more than a recipe; see ``study`` for the others.
     """
+
+    def fits(record: dict) -> bool:
+        return all(record.get(name) == value for name, value in key.items())
+
     for record in read_runs(path):
-        if all(record.get(name) == value for name, value in key.items()):
+        if fits(record):
             return record
-    record = _rounded({**key, **make()})
-    append_run(path, record)
-    return record
+    check_writable(path)
+    return append_run(path, _rounded({**key, **make()}), fits)
 
 
 def study(
@@ -291,12 +342,15 @@ def study(
     Args:
         recipes: what to run.
         path: a JSON-lines file; recipes already in it are not run again, so that a study that was
-            killed goes on where it was.
+            killed goes on where it was. Several studies may share it.
         on: ``"test"`` or ``"valid"``, see ``measure_run``.
         progress: show a bar over the runs.
 
     Returns:
         The records of these recipes. Ctrl-C returns those measured so far.
+
+    Raises:
+        OSError: the file cannot be written, said before anything is run; or its disk is full.
     """
     if not isinstance(recipes, Iterable):
         raise TypeError(f"recipes must be a list of recipes, not {shown(recipes)}; give one.")
@@ -305,35 +359,40 @@ def study(
         if not isinstance(one, Recipe):
             raise TypeError(f"recipes holds {shown(one)}; give what recipes.get_recipe returns.")
     check_flag(progress=progress)
-    known = {_stored_key(r, path): r for r in (read_runs(path) if path else [])}
+    known: dict[tuple[Recipe, str], dict] = {}
     records = []
     try:
         for recipe in tqdm(recipes, desc="runs", unit="run", disable=not progress):
             key = _key(recipe, on)
+            if path and key not in known:  # another study may have added to it meanwhile
+                known |= {_record_key(record): record for record in read_runs(path)}
             if key not in known:
-                known[key] = measure_run(recipe, on, progress=False)
-                if known[key]["stopped"] == "interrupted":
+                if path:
+                    check_writable(path)
+                record = measure_run(recipe, on, progress=False)
+                if record["stopped"] == "interrupted":
                     raise KeyboardInterrupt
                 if path:
-                    append_run(path, known[key])
+                    record = append_run(path, record, lambda r, key=key: _record_key(r) == key)
+                known[key] = record
             records.append(known[key])
     except KeyboardInterrupt:
         print(f"Stopped: {len(records)} of {len(recipes)} runs are measured.")
     return records
 
 
-def _stored_key(record: dict, path: str | Path) -> tuple[Recipe, str]:
+def _key(recipe: Recipe, on: str) -> tuple[Recipe, str]:
+    """What makes two runs the same run; where it ran does not count."""
+    return replace(recipe, device="any"), on
+
+
+def _record_key(record: dict) -> tuple[Recipe, str]:
     try:
         return _key(Recipe(**record["recipe"]), record["on"])
     except (KeyError, TypeError):
         raise ValueError(
-            f"{printable(path)} holds a record that is no run of a recipe; give another file."
+            "the file holds a record that is no run of a recipe; give another file for the runs."
         ) from None
-
-
-def _key(recipe: Recipe, on: str) -> tuple[Recipe, str]:
-    """What makes two runs the same run; where it ran does not count."""
-    return replace(recipe, device="any"), on
 
 
 def compare(

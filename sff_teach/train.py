@@ -4,12 +4,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ._checks import (
     check_callable,
@@ -23,6 +23,7 @@ from ._checks import (
 )
 from ._faster import check_faster, faster, keep_memory, near, pick_precision
 from ._modes import looking
+from ._progress import tqdm
 from .checkpoint import Checkpoint
 from .core import SFF
 from .data import DataSet, batches
@@ -125,6 +126,7 @@ def fit(
 
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
+        OSError: the checkpoint cannot be written, or another process trains with it.
     """
     check_module(model)
     check_flag(progress=progress, channels_last=channels_last, compile=compile)
@@ -198,7 +200,8 @@ def fit(
         disable=not progress or team.rank > 0,
     )
     quick = faster(learner, device, precision, channels_last, compile)
-    with bar, quick, team.together(), torch.random.fork_rng(devices=devices):
+    lock = saved.alone(not team.rank) if saved is not None else nullcontext()
+    with lock, bar, quick, team.together(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         first = saved.resume() if saved is not None else 0
         if team.rank:

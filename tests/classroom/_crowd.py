@@ -142,6 +142,23 @@ def crowd(source: Path, out: Path) -> dict[str, Case]:
             FULL,
             ("stopped with MemoryError",),
         ),
+        "memory-by-processes": Case(
+            Notebook().last(
+                "import multiprocessing as m, time\nc = m.get_context('fork')\n"
+                "def eat():\n    hog = b'x' * (300 * 2**20)\n    time.sleep(60)\n"
+                "for _ in range(6):\n    c.Process(target=eat).start()\ntime.sleep(60)"
+            ),
+            FULL,
+            ("took more than 0.5 GiB with all its processes",),
+        ),
+        "memory-by-files": Case(
+            Notebook().last(
+                "import os, time\nfor n in range(8):\n    f = os.memfd_create(str(n))\n"
+                "    os.write(f, b'x' * 2**27)\ntime.sleep(60)"
+            ),
+            FULL,
+            ("took more than 0.5 GiB with all its processes",),
+        ),
         "memory-answer": Case(inside("hog = torch.empty(2**33)"), (0, 3, 1), reason="memory"),
         "sys-exit": Case(
             Notebook().last("import sys\nsys.exit(0)"), FULL, ("stopped with SystemExit",)

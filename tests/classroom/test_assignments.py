@@ -1,17 +1,13 @@
 """The assignments: copies as generated, nothing given away, full marks for answers, none for stubs.
 
-Everything runs in this process, without a kernel and without nbgrader; where nbgrader is installed,
-its own generate_assignment is held against ours.
+Everything runs in this process, without a kernel and without nbgrader; tests/teacher holds the same
+against nbgrader's own.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import shutil
 import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -202,6 +198,17 @@ def test_right_answers_get_full_marks(source, student):
     assert {test: error for test, error in results.items() if error} == {}
 
 
+def test_right_answers_pass_whoever_gives_them():
+    """Every student has other numbers; a hundred of them, where it costs little."""
+    notebook = assignments.read(SOURCES[0])
+    # The last one's numbers lead to a gradient that is nothing but rounding.
+    for student in [*(f"student{n:02}" for n in range(99)), "mistake-3"]:
+        failed = {
+            test: error for test, error in assignments.run(notebook, student).items() if error
+        }
+        assert failed == {}, student
+
+
 @pytest.mark.parametrize("student", STUDENTS)
 @each
 def test_the_empty_stub_gets_nothing(source, student):
@@ -237,30 +244,3 @@ def test_a_missing_answer_costs_its_own_points_only(source, first):
     results = assignments.run(notebook, STUDENTS[0])
     failed = [test for test, error in results.items() if error]
     assert failed == [f"{grade_id(cell)}-test" for cell in answers[first::2]]
-
-
-# ---------------------------------------------------------------- beside nbgrader
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("nbgrader"), reason="nbgrader is not installed")
-def test_nbgrader_generates_the_same(tmp_path):
-    for source in SOURCES:
-        target = tmp_path / "source" / name(source) / source.name
-        target.parent.mkdir(parents=True)
-        shutil.copy(assignments.copy_path(source, "source"), target)
-    config = "c = get_config()\nc.CourseDirectory.course_id = 'sff'\n"
-    (tmp_path / "nbgrader_config.py").write_text(config)
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # for alembic
-    for source in SOURCES:
-        command = [sys.executable, "-m", "nbgrader", "generate_assignment", name(source)]
-        done = subprocess.run(
-            [*command, "--create"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HOME": str(tmp_path), "PATH": path},
-        )
-        assert done.returncode == 0, done.stderr
-        theirs = nbformat.read(tmp_path / "release" / name(source) / source.name, as_version=4)
-        ours = assignments.release(assignments.read(source))
-        assert [dict(cell) for cell in theirs.cells] == [dict(cell) for cell in ours.cells]

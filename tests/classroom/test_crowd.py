@@ -65,7 +65,7 @@ def test_nothing_of_the_graders_was_touched(batch):
 @linux
 def test_marks_file(batch):
     cases, results, root, _ = batch
-    with (root / "marks" / "marks.csv").open(newline="") as file:
+    with (root / "marks" / "marks.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["student_id"]: row for row in csv.DictReader(file)}
     assert set(rows) == set(results)
     assert rows["perfect"]["score"] == "6" and rows["perfect"]["max_score"] == "8"
@@ -86,5 +86,8 @@ def test_pages(batch):
         assert '<html lang="en">' in page and "Task 1" in page
         assert "BEGIN MARK SCHEME" not in page and "One positive, one negative" not in page
         assert "package.mean_squares(x)" not in page  # a hidden test
+    page = (root / "marks" / "feedback" / "perfect.html").read_text()
+    assert '<summary>Your answer</summary><pre class="words">Why two?</pre>' in page
+    assert page.count("return 2 * K") == 1  # under its own task only
     by_hand = (root / "marks" / "by_hand.html").read_text()
     assert "One positive, one negative" in by_hand and "Why two?" in by_hand

@@ -1,20 +1,39 @@
 """Repairing, isolating, resuming and marking, one thing at a time."""
 
 import csv
+import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_output
 
 from sff_teach import _sandbox, grading
-from sff_teach._returned import definitions_of, lay_out, python_of, read_source, steps_of
+from sff_teach._files import read_table, write_table
+from sff_teach._returned import (
+    definitions_of,
+    imports_of,
+    lay_out,
+    python_of,
+    read_source,
+    steps_of,
+)
 from sff_teach.cli import main
-from sff_teach.grading import Limits, choose_walls, find_submissions, grade, read_notebook
+from sff_teach.grading import (
+    Limits,
+    choose_walls,
+    find_submissions,
+    grade,
+    read_manual,
+    read_notebook,
+    student_of,
+)
 
 from ._small import Notebook, source_notebook, write_source
 
@@ -162,6 +181,83 @@ def test_one_notebook_per_student(small, tmp_path):
         find_submissions(tmp_path / "empty", small)
 
 
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("ada17", "ada17"),
+        ("Ada Lovelace_12_assignsubmission_file_", "Ada Lovelace"),
+        ("Ada Lovelace_12_assignsubmission_file_s_small", "Ada Lovelace"),
+        ("lovelaceada_LATE_12_345_s_small-1", "lovelaceada"),
+        ("Assignment 1_ada17_attempt_2026-11-20-10-30-12_s_small", "ada17"),
+        ("late_Jörg Müller", "Jörg Müller"),
+        ("Mu\u0308ller s_small (1)", "Müller"),
+        ("s_small-ada17", "ada17"),
+        ("ada17 s", "ada17"),
+        ("s_small", "s_small"),
+        ("hansson", "hansson"),
+    ],
+)
+def test_names_of_students(name, student):
+    assert student_of(name, "s_small") == student
+
+
+def test_what_is_no_notebook_is_not_lost(small, tmp_path):
+    """Whoever sent something else gets a line in the marks, too, and the right notebook counts."""
+    folder = tmp_path / "returned"
+    Notebook().write(folder / "ada.ipynb")
+    Notebook(answered=False).write(folder / "ada (1).ipynb")  # newer, and without an answer
+    Notebook().write(folder / "bob.ipynb.txt")
+    for name in ("carl.pdf", "manual.csv", "returned.zip", ".DS_Store", "dora/essay.docx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "eve").mkdir()
+    (folder / "fay.ipynb").write_text("")
+    Notebook().write(folder / "marks" / "x.ipynb")
+    found = {s.student: s for s in find_submissions(folder, small, folder / "marks")}
+    assert list(found) == ["ada", "bob", "carl", "dora", "eve", "fay"]
+    assert found["ada"].path == folder / "ada.ipynb" and "ada (1).ipynb" in found["ada"].problem
+    assert found["bob"].path == folder / "bob.ipynb.txt"
+    assert found["carl"].problem == "No notebook came, only carl.pdf."
+    assert found["dora"].problem == "No notebook came, only essay.docx."
+    assert found["eve"].problem == "There is no notebook in the folder."
+    with pytest.raises(ValueError, match="is empty"):
+        read_notebook(found["fay"].path)
+
+
+def test_the_teacher_reads_whose_id_stands_in_a_notebook(small, tmp_path):
+    notebook = Notebook()
+    notebook.nb.cells[1].source = "STUDENT_ID = 'Ada17 '  # mine"
+    returned = laid_out(small, notebook, tmp_path)
+    assert grading._id_in(returned, small) == "Ada17"
+    assert grading._id_in(laid_out(small, Notebook(), tmp_path), small) == ""
+    results = [{"student": s, "id": i} for s, i in (("a", "Ada17"), ("b", "ada17"), ("c", ""))]
+    assert grading._twins(results[0], results) == [
+        'The notebook carries the STUDENT_ID "Ada17", as does that of b.'
+    ]
+    assert grading._twins(results[2], [*results, {"student": "d", "id": ""}]) == []
+
+
+def test_nbgraders_folders_are_read(small, tmp_path):
+    for name in ("s", "t"):
+        Notebook().write(tmp_path / "submitted" / "ada" / name / "s_small.ipynb")
+    (found,) = find_submissions(tmp_path / "submitted", small)
+    assert (found.student, found.problem) == ("ada", "")
+    assert found.path == tmp_path / "submitted" / "ada" / "s" / "s_small.ipynb"
+
+
+def test_tables_of_spreadsheets(small, tmp_path):
+    """What Excel makes of the table in a German office, and what it must not make of a name."""
+    path = tmp_path / "manual.csv"
+    text = "student;grade_id;points;comment\r\nJörg;s-words;1,5;gut\r\n;;;\r\n"
+    path.write_bytes(text.encode("cp1252"))
+    manual = read_manual([path], small)
+    assert manual == {("Jörg", "s-words"): {"points": 1.5, "comment": "gut"}}
+    rows = [["student", "x"], ["=HYPERLINK(1)", "ü"]]
+    write_table(path, rows)
+    assert path.read_text(encoding="utf-8-sig").splitlines()[1] == "'=HYPERLINK(1),ü"
+    assert read_table(path) == (["student", "x"], [dict(zip(*rows))])
+
+
 # ---------------------------------------------------------------- isolation
 
 
@@ -169,11 +265,14 @@ def test_what_is_lacking_is_said(monkeypatch):
     if sys.platform != "linux":
         pytest.skip("the walls are Linux's")
     said = []
-    monkeypatch.setattr(
-        _sandbox, "available_walls", lambda: ["files", "processes", "user", "limits"]
-    )
-    assert choose_walls(False, said.append) == ["files", "processes", "user", "limits"]
-    assert said == ["This machine lacks a network of its own: student code can reach the network."]
+    walls = ["files", "processes", "user", "limits"]
+    monkeypatch.setattr(_sandbox, "available_walls", lambda: walls)
+    assert choose_walls(False, said.append) == walls
+    assert said == [
+        "This machine lacks a network of its own: student code can reach the network.",
+        "This machine lacks one memory limit for all processes of a notebook: the limit holds for "
+        "each process, and a notebook may start 48 of them.",
+    ]
     monkeypatch.setattr(_sandbox, "available_walls", lambda: ["limits"])
     with pytest.raises(ValueError, match="--no-isolation"):
         choose_walls(False, said.append)
@@ -200,7 +299,10 @@ def test_other_systems_need_the_flag(monkeypatch):
 def test_graded_twice_and_by_hand_and_without_isolation(tmp_path, capsys, monkeypatch):
     """The command as a teacher uses it: nothing runs twice, points by hand are merged."""
     source, returned, out = write_source(tmp_path), tmp_path / "returned", tmp_path / "marks"
-    Notebook().write(returned / "ada" / "s_small.ipynb")
+    notebook = Notebook()
+    test = notebook.nb.cells[notebook.at("s-task3-test")]
+    test.outputs = [new_output("stream", name="stdout", text="3 of <3> tests\n")]
+    notebook.write(returned / "ada" / "s_small.ipynb")
     command = ["grade", str(returned), "--source", str(source), "--out", str(out), "--jobs", "1"]
     assert main([*command, "--no-isolation"]) == 0
     printed = capsys.readouterr().out
@@ -211,6 +313,8 @@ def test_graded_twice_and_by_hand_and_without_isolation(tmp_path, capsys, monkey
             return next(csv.DictReader(file))
 
     assert row()["score"] == "6" and row()["isolation"] == "limits"
+    # what stood above the written answer, for whoever marks it
+    assert "3 of &lt;3&gt; tests" in (out / "by_hand.html").read_text()
 
     monkeypatch.setattr(grading, "mark", lambda *a: pytest.fail("ran a second time"))
     (out / "manual.csv").write_text(
@@ -219,7 +323,7 @@ def test_graded_twice_and_by_hand_and_without_isolation(tmp_path, capsys, monkey
     assert main([*command, "--no-isolation"]) == 0
     assert row()["score"] == "7.5" and row()["to be marked by hand"] == ""
     assert "One reason of two" in (out / "feedback" / "ada.html").read_text()
-    assert (out / "manual-todo.csv").read_text().strip() == "student,grade_id,points,comment"
+    assert read_table(out / "manual-todo.csv") == (["student", "grade_id", "points", "comment"], [])
 
     for line, message in [
         ("ada,s-wrds,1,", 'unknown grade id "s-wrds"'),
@@ -279,6 +383,81 @@ def test_killed_in_the_middle_and_started_again(tmp_path, monkeypatch):
 
 
 @linux
+def test_a_helper_that_does_not_start_leaves_nothing_open(monkeypatch):
+    """Warnings are errors here, so an open socket or pipe would fail the test."""
+    monkeypatch.setattr(grading, "_START", "raise SystemExit('no luck today')")
+    with pytest.raises(OSError, match="helper did not start: no luck today"):
+        grading.Helper(["limits"], [], [])
+    gc.collect()
+
+    def no_python(*args, **options):
+        raise FileNotFoundError("no Python here")
+
+    monkeypatch.setattr(subprocess, "Popen", no_python)
+    with pytest.raises(FileNotFoundError, match="no Python here"):
+        grading.Helper(["limits"], [], [])
+    gc.collect()
+
+
+class NeverBegins:
+    """A helper whose notebooks' processes end before the first cell, as on a full machine."""
+
+    walls, base, started = (), 0, 0
+
+    def session(self, request):
+        self.started += 1
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours, os.getppid()
+
+
+def test_a_process_that_never_begins_costs_no_student_anything(monkeypatch):
+    monkeypatch.setattr(grading._Guard, "end", lambda self: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    helper, step = NeverBegins(), {"kind": "student", "label": "a", "source": "1", "cell": 0}
+    with pytest.raises(OSError, match="ended three times before it ran a cell"):
+        grading.run_steps(helper, [step], [], None, Limits(), 0)
+    assert helper.started == 3
+
+
+@linux
+def test_nothing_of_a_notebook_is_left_when_the_next_one_begins():
+    """Both have the same user: what is left would count against the next one's processes."""
+    walls = _sandbox.available_walls()
+    if "user" not in walls or os.geteuid() != 0:
+        pytest.skip("only root can have users of its own for notebooks")
+    bomb = (
+        "import multiprocessing as m, time\nc = m.get_context('fork')\n"
+        "while True:\n    c.Process(target=time.sleep, args=(60,)).start()"
+    )
+    test = {"kind": "test", "label": "t", "source": "assert f(1) == 2", "cell": 1}
+    answer = {"kind": "student", "label": "a", "source": "def f(x):\n    return x + 1", "cell": 0}
+    steps = [{"kind": "student", "label": "b", "source": bomb, "cell": -1}, answer, test]
+    with grading.Helper(walls, [], [], 2) as helper:
+        other = grading.Helper(walls, [], [], 2)
+        other.close()
+        assert other.first_user != helper.first_user  # nor do two graders share users
+        for _ in range(2):
+            outcome = grading.run_steps(helper, steps, ["f"], None, Limits(seconds=4), 1)
+            assert outcome["tests"][1]["passed"], outcome
+            assert "Resource temporarily unavailable" in outcome["caught"][0]
+            users = [
+                line.split()[1]
+                for status in Path("/proc").glob("[0-9]*/status")
+                for line in text_of(status).splitlines()
+                if line.startswith("Uid:")
+            ]
+            assert users and str(helper.first_user + 1) not in users
+
+
+def text_of(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""  # the process has ended
+
+
+@linux
 def test_a_source_that_fails_its_own_tests_is_refused(tmp_path):
     for change, message in [
         (("return 2 * K", "return 3 * K"), "own solution fails s-task3-test: .*Two passes"),
@@ -293,6 +472,39 @@ def test_a_source_that_fails_its_own_tests_is_refused(tmp_path):
         Notebook().write(root / "in" / "ada" / "s_small.ipynb")
         with pytest.raises(ValueError, match=message):
             grade(root / "in", source, root / "out", jobs=1, say=lambda text: None)
+
+
+@linux
+def test_a_test_may_listen_in():
+    """Answers see what it puts in the place of something given, and nothing else of it."""
+    listening = (
+        "calls, real = [], helper\ndef helper(x):\n    calls.append(x)\n    return real(x)\n"
+        "assert f(1) == 2\nhelper = real\nassert calls == [1] and f(1) == 2 and calls == [1]"
+    )
+    steps = [
+        {"kind": "given", "label": "g", "source": "n = 1\ndef helper(x):\n    return x", "cell": 0},
+        {"kind": "student", "label": "a", "source": "def f(x):\n    return helper(x) + 1\n"
+         "def sees():\n    return 1 + ('calls' in globals())\n"
+         "def more():\n    return 1 + n", "cell": 1},
+        {"kind": "test", "label": "t", "source": listening, "cell": 2},
+        {"kind": "test", "label": "u", "source": "calls = []\nassert sees() == 1", "cell": 3},
+        {"kind": "test", "label": "v", "source": "n = 5\nassert more() == 6", "cell": 4},
+    ]  # fmt: skip
+    with grading.Helper(_sandbox.available_walls(), [], []) as helper:
+        outcome = grading.run_steps(helper, steps, ["f", "sees", "more"], None, Limits(), 0)
+    assert all(test["passed"] for test in outcome["tests"].values()), outcome
+    assert outcome["caught"] == [] and not any(t["caught"] for t in outcome["tests"].values())
+
+
+@linux
+@pytest.mark.parametrize("name", ["a2", "a3", "a4"])
+def test_other_assignments_can_be_graded(name):
+    """The grader's own first step: the solution passes behind the walls, the release does not."""
+    (path,) = A1.parents[1].glob(f"{name}/*.ipynb")
+    work = read_source(path, read_notebook(path))
+    with grading.Helper(_sandbox.available_walls(), imports_of(work), [path.parent]) as helper:
+        grading.check_assignment(work, helper, Limits())
+    assert all(cell.changeable for cell in work.tests)
 
 
 @linux

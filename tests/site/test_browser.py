@@ -122,7 +122,7 @@ def test_answers_of_the_self_check_open(page, address):
     assert first.get_by_text("Right.").is_visible()
 
 
-@pytest.mark.parametrize("name", [LANDING, CLAIMS, CORE])
+@pytest.mark.parametrize("name", [LANDING, MATHS, CLAIMS, CORE])
 def test_accessible(page, address, name):
     from tests.browser._lab import axe_problems  # needs Playwright, as the page above
 

@@ -96,7 +96,7 @@ def test_a_half_written_line_is_passed_over_and_mended(tmp_path):
     append_run(path, {"a": 3})
     assert read_runs(path) == [{"a": 1}, {"a": 3}]
     path.write_text('{"a": 1}\nnonsense\n{"a": 3}\n')
-    with pytest.raises(ValueError, match=r"runs.jsonl line 2 is not JSON"):
+    with pytest.raises(ValueError, match=r"runs.jsonl line 2 is not a run in JSON"):
         read_runs(path)
     assert read_runs(tmp_path / "none.jsonl") == []
 

@@ -1,0 +1,63 @@
+"""The grader's pages in a real browser: light, dark, narrow; axe-core; nothing hangs over."""
+
+import pytest
+
+from sff_teach._feedback import by_hand_page, student_page
+from sff_teach._returned import read_source
+from sff_teach.grading import read_notebook
+from tools import assignments
+
+from ._lab import axe_problems
+
+SOURCE = assignments.sources()[3]  # with a task that is marked by hand
+LONG = "def verdict(low, high, margin):\n    return " + " or ".join(["low > margin"] * 30)
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """One of each kind of line: full, lost, by hand, waiting; answers, repairs, things caught."""
+    work = read_source(SOURCE, read_notebook(SOURCE))
+    first, second, third, fourth, by_hand = (
+        cell.grade_id for cell in work.cells if cell.kind in ("test", "by hand")
+    )
+    lost = {"points": 0.0, "max": 2.0, "error": "-0.5 … 3.0 holds 0: look at both ends."}
+    result = {
+        "student": "Jörg_Müller-Lüdenscheidt_with_a_name_that_nothing_can_break_anywhere",
+        "tasks": {
+            first: {"points": 3.0, "max": 3.0, "error": None},
+            second: lost,
+            third: {"points": 1.5, "max": 3.0, "error": "", "by_hand": True, "comment": "Half."},
+            fourth: lost | {"max": 4.0, "error": "NameError: " + "very_long_name_" * 12},
+            by_hand: {"points": None, "max": 8.0, "error": None, "answer": "Ninety images. " * 40},
+        },
+        "answers": {second.removesuffix("-test"): [LONG]},
+        "repaired": ["The notebook had lost nbgrader's marks, as Colab returns it."],
+        "caught": ["cell 12: tried to open /" + "a/" * 90],
+    }
+    done = result | {"student": "ada17", "repaired": [], "caught": []}
+    result["tasks"][by_hand]["printed"] = "SFF - bp = +1.2 points, 95 % interval -0.5 … +2.9\n" * 3
+    return {
+        "student": student_page(work, result).decode(),
+        "untouched": student_page(work, done).decode(),
+        "by-hand": by_hand_page(work, [result, done]).decode(),
+    }
+
+
+@pytest.mark.parametrize("width", [1280, 360], ids=["laptop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages(page, shot, pages, scheme, width):
+    for name, text in pages.items():
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.set_content(text)
+        summary = page.locator("summary").first
+        if summary.count():  # by keyboard; axe looks at what is open
+            summary.focus()
+            page.keyboard.press("Enter")
+            assert page.locator("details").first.evaluate("e => e.open")
+        shot(name)
+        assert axe_problems(page, "html") == [], name
+        wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) <= 0, f"{name} is wider than the window"
+        dark = page.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches")
+        assert dark == (scheme == "dark")
