@@ -413,6 +413,9 @@ def compare(
     """
     if not isinstance(base, Recipe):
         raise TypeError(f"base must be a Recipe, not {shown(base)}; see recipes.get_recipe.")
+    for name, value in (("rules", rules), ("fractions", fractions or ())):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be a list, not {shown(value)}; give one, even of one.")
     check_count(seeds, "seeds", minimum=0, maximum=10_000)
     recipes = [
         replace(base, rule=rule, fraction=fraction, seed=seed)
