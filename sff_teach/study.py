@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from . import __version__
-from ._checks import check_count, check_flag, check_known, explained, shown
+from ._checks import check_count, check_flag, check_known, check_path, explained, shown
 from ._files import alone, cannot_write, check_writable, make_folder
 from ._progress import tqdm
 from .core import SFF
@@ -239,6 +239,7 @@ def read_runs(path: str | Path) -> list[dict]:
     Raises:
         ValueError: another line is damaged.
     """
+    check_path(path)
     path = Path(path)
     if not path.exists():
         return []
@@ -250,7 +251,7 @@ def read_runs(path: str | Path) -> list[dict]:
             records.append(record)
         elif number < len(lines):
             raise ValueError(
-                f"{path.name} line {number} is not a run in JSON; delete that line to go on."
+                f"{printable(path.name)} line {number} is not a run in JSON; delete that line to go on."
             )
     return records
 
@@ -281,6 +282,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
     Raises:
         OSError: it could not be written. The line is printed then, so that the run is not lost.
     """
+    check_path(path)
     path = Path(path)
     line = json.dumps(record).encode() + b"\n"
     try:
