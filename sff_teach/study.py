@@ -251,7 +251,8 @@ def read_runs(path: str | Path) -> list[dict]:
             records.append(record)
         elif number < len(lines):
             raise ValueError(
-                f"{printable(path.name)} line {number} is not a run in JSON; delete that line to go on."
+                f"{printable(path.name)} line {number} is not a run in JSON; delete that "
+                "line to go on."
             )
     return records
 
