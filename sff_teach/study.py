@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from . import __version__
-from ._checks import check_count, check_flag, check_known, check_path, explained, shown
+from ._checks import check_count, check_flag, check_known, check_path, explained, printable, shown
 from ._files import alone, cannot_write, check_writable, make_folder
 from ._progress import tqdm
 from .core import SFF
