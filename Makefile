@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock clean distclean
+.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock audit clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -114,6 +114,9 @@ lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer re
 	  --extra course --extra test --custom-compile-command "make lock" $(LOCK_ARGS) --quiet \
 	  --output-file requirements.lock
 	$(PY) tools/tested_versions.py
+
+audit: install  ## compare requirements.lock with the known weaknesses of its packages; needs the internet
+	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 clean:  ## remove caches and build leftovers
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ._checks import check_count, check_number, explained, shown
+
 OKABE_ITO = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -122,12 +124,16 @@ def style() -> Iterator[None]:
 # ---------------------------------------------------------------- showing
 
 
+@explained()
 @style()
 def png(fig: Figure, dpi: float = 160) -> bytes:
     """Return `fig` as PNG bytes, at `dpi` or as much below it as keeps the picture under 120 kB.
 
     Of its colours 256 are kept: nobody notices in a plot, and the file is a third as large.
     """
+    if not isinstance(fig, Figure):
+        raise TypeError(f"fig must be a figure, not {shown(fig)}; draw one.")
+    check_number(dpi, "dpi", 10, 1000)
     for resolution in (dpi, 0.8 * dpi, 0.6 * dpi):
         drawn, buffer = io.BytesIO(), io.BytesIO()
         fig.savefig(drawn, format="png", dpi=resolution, facecolor="white")
@@ -149,6 +155,7 @@ def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
     )
 
 
+@explained()
 def image_html(picture: bytes, inches: float, alt: str) -> str:
     """An `<img>` with a PNG inside it, 100 CSS pixels to the inch."""
     data = base64.b64encode(picture).decode("ascii")
@@ -184,6 +191,7 @@ def show(fig: Figure, *, alt: str, caption: str) -> None:
         print(caption.strip())
 
 
+@explained()
 @style()
 def new_figure(
     width: float = 6.5,
@@ -201,6 +209,10 @@ def new_figure(
     `width` and `height` in inches (9 fills a notebook). `title`, `xlabel` and `ylabel` are one text
     for all panels or a list with one each. Other arguments go to `Figure.subplots` (`sharey=True`).
     """
+    for name, value in (("width", width), ("height", height)):
+        check_number(value, name, 0.1, 200)
+    for name, value in (("nrows", nrows), ("ncols", ncols)):
+        check_count(value, name, maximum=200)
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(nrows, ncols, squeeze=False, **subplots)
@@ -221,11 +233,13 @@ def new_figure(
 # ---------------------------------------------------------------- small helpers
 
 
+@explained()
 def tint(colour: str, amount: float) -> str:
     """Mix `colour` with white: amount 1 keeps it, 0 is white."""
     return to_hex(1 - amount * (1 - np.array(to_rgb(colour))))
 
 
+@explained()
 def ink(colour: str) -> str:
     """Darken `colour` until text in it has a contrast of at least 4.5 on white."""
     rgb = np.array(to_rgb(colour))
@@ -239,16 +253,20 @@ def _contrast_on_white(rgb):
     return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
 
 
+@explained()
 def block_colours(count: int) -> list[str]:
     """Return `count` blues from light (first block) to dark (last): depth, also in greyscale."""
+    check_count(count, "count", minimum=0, maximum=10_000)
     return [to_hex(_DEPTH(t)) for t in (np.linspace(0, 1, count) if count > 1 else [0.6])]
 
 
+@explained()
 def rule_style(name: str, position: int = 0) -> RuleStyle:
     """Return the style of a rule, or one of the spare styles (by `position`) for any other name."""
     return RULE_STYLE.get(name) or RuleStyle(*OTHER_STYLES[position % len(OTHER_STYLES)], str(name))
 
 
+@explained()
 @style()
 def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> None:
     """Write labels at the right edge of `ax`, moved apart where they would touch.
@@ -276,6 +294,7 @@ def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> Non
         )
 
 
+@explained()
 @style()
 def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> None:
     """Write a number beside each mark: where there is room, and once for marks that lie together.

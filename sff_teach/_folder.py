@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ._checks import memory as _memory
+from ._checks import printable
+
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # no other decoder is tried, whatever the name
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 HELD_OUT = 0.2  # test share where a set brings no test images of its own
@@ -25,20 +28,24 @@ def read_folder(path: str, size: tuple[int, int] | None) -> dict[str, object]:
     if not path.strip():
         raise ValueError('name="folder:" has no path; write load("folder:PATH").')
     root = Path(os.path.expanduser(path))
+    shown = printable(root)
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.exists(root) else "does not exist"
-        raise FileNotFoundError(f'{root} {what}; give "folder:PATH" a folder of class folders.')
+        raise FileNotFoundError(
+            f'{printable(root)} {what}; give "folder:PATH" a folder of class folders.'
+        )
 
     parts = {p: root / p for p in ("train", "valid", "test") if _folders(root / p)}
     if "valid" not in parts and _folders(root / "val"):
         parts["valid"] = root / "val"
     if "train" in parts and "test" not in parts:
         raise FileNotFoundError(
-            f"{root} has train/ with class folders but no such test/; add it (renaming val/ will "
-            f'do), or load "folder:{root / "train"}" to have a fifth of that set aside for testing.'
+            f"{shown} has train/ with class folders but no such test/; add it (renaming val/ will "
+            f'do), or load "folder:{printable(root / "train")}" to have a fifth of that set aside '
+            "for testing."
         )
     if "test" in parts and "train" not in parts:
-        raise FileNotFoundError(f"{root} has test/ with class folders but no such train/; add it.")
+        raise FileNotFoundError(f"{shown} has test/ with class folders but no such train/; add it.")
     if "train" not in parts:
         parts = {"all": root}
 
@@ -48,8 +55,8 @@ def read_folder(path: str, size: tuple[int, int] | None) -> dict[str, object]:
         if set(by_class) != set(classes):
             odd = sorted(set(by_class) ^ set(classes))
             raise ValueError(
-                f"{parts[part]} and {root / 'train'} differ in their class folders "
-                f"({_some(odd)}); give both the same ones."
+                f"{printable(parts[part])} and {printable(root / 'train')} differ in their class "
+                f"folders ({_some(odd)}); give both the same ones."
             )
     if "all" in files:
         files = _split_files(files["all"])
@@ -68,10 +75,17 @@ def read_folder(path: str, size: tuple[int, int] | None) -> dict[str, object]:
 
 def _folders(path: Path) -> list[Path]:
     """Folders inside `path`, in order, without hidden ones and links back to `path` or above."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return []
     above = {path.resolve(), *path.resolve().parents}
-    inside = (p for p in path.iterdir() if not p.name.startswith((".", "__")) and p.is_dir())
+    try:
+        listed = [p for p in path.iterdir() if not p.name.startswith((".", "__"))]
+    except OSError as error:
+        raise ValueError(
+            f"{printable(path)} cannot be listed ({error.strerror}); change its permissions, or "
+            "give another folder."
+        ) from None
+    inside = (p for p in listed if os.path.isdir(p))
     return sorted(p for p in inside if not (p.is_symlink() and p.resolve() in above))
 
 
@@ -86,14 +100,14 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
             files += [Path(where, n) for n in names if n.lower().endswith(SUFFIXES)]
         if not files:
             raise ValueError(
-                f"{class_folder} holds no image; add {', '.join(s[1:] for s in SUFFIXES)} "
-                "files or remove the folder."
+                f"{printable(class_folder)} holds no image; add "
+                f"{', '.join(s[1:] for s in SUFFIXES)} files or remove the folder."
             )
         found[class_folder.name] = files
     if len(found) < 2:
         raise ValueError(
-            f"{folder} holds {len(found)} class folders; give at least two, each named after its "
-            "class and holding its images."
+            f"{printable(folder)} holds {len(found)} class folders; give at least two, each named "
+            "after its class and holding its images."
         )
     return found
 
@@ -105,8 +119,8 @@ def _split_files(files: dict[str, list[Path]]) -> dict[str, dict[str, list[Path]
     for name, members in files.items():
         if len(members) < 2:
             raise ValueError(
-                f'class "{name}" has 1 image; give at least 2, so that training and testing '
-                "have one each."
+                f'class "{printable(name)}" has 1 image; give at least 2, so that training and '
+                "testing have one each."
             )
         ranked = sorted(members, key=lambda f: hashlib.sha256(os.fsencode(f.name)).digest())
         held = set(ranked[: max(1, math.floor(HELD_OUT * len(ranked) + 0.5))])
@@ -119,8 +133,8 @@ def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
     """Read image files as (N, C, H, W) uint8, C = 3 if any of them has colour, else 1."""
     from ._progress import tqdm
 
-    first = read_image(files[0], size)
-    height, width = first.shape[:2]
+    first = None if size else read_image(files[0], size)
+    height, width = size or first.shape[:2]
     needed, limit = len(files) * 3 * height * width * 5, _memory() // 2  # uint8 and float32
     if needed > limit:
         raise ValueError(
@@ -129,7 +143,7 @@ def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
         )
 
     def read(group: list[Path]) -> list[np.ndarray]:
-        return [read_image(f, size, first.shape[:2], files[0]) for f in group]
+        return [read_image(f, size, (height, width), files[0]) for f in group]
 
     images: list[np.ndarray] = []
     groups = [files[i : i + _GROUP] for i in range(0, len(files), _GROUP)]
@@ -164,6 +178,8 @@ def read_image(
     from PIL import Image, ImageOps
 
     try:
+        if content is None and os.path.lexists(path) and not os.path.isfile(path):
+            raise OSError(0, "not a file")  # opening a pipe would wait for ever
         source = path if content is None else io.BytesIO(content)
         with Image.open(source, formats=FORMATS) as image:
             pixels = image.width * image.height
@@ -183,29 +199,24 @@ def read_image(
             return np.asarray(image)
     except _OtherSize as other:
         raise ValueError(
-            f"{path} has {other} pixels but {like} has {shape[0]}×{shape[1]}; give size=, like "
-            f"size={min(shape)}, to bring all images to one size."
+            f"{printable(path)} has {other} pixels but {printable(like)} has "
+            f"{shape[0]}×{shape[1]}; give size=, like size={min(shape)}, to bring all images to "
+            "one size."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(
-            f"{path} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it."
+            f"{printable(path)} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it."
         ) from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error …
         reason = getattr(error, "strerror", None) or "damaged or not an image"
-        raise ValueError(f"{path} cannot be read ({reason}); replace or remove it.") from None
+        raise ValueError(
+            f"{printable(path)} cannot be read ({reason}); replace or remove it."
+        ) from None
 
 
 class _OtherSize(Exception):
     """An image whose size differs from the first one's."""
 
 
-def _memory() -> int:
-    """Bytes of this machine's memory; 8 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
-
-
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return ", ".join(map(printable, names[:5])) + (", …" if len(names) > 5 else "")

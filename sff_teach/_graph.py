@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ._checks import first_line, root_cause, shown
 from ._modes import modes_kept
 
 EXAMPLES = 2  # images in the batch that measures shapes
@@ -56,6 +57,8 @@ def trace(model: nn.Module, whole: Collection[nn.Module] = ()) -> fx.GraphModule
     Raises:
         ValueError: torch.fx cannot trace the model.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {shown(model)}; build it first.")
     attributes = set(vars(model))
     graphs = []
     try:
@@ -399,5 +402,4 @@ def _first_tensor(value: object) -> Tensor | None:
 
 def reason(error: Exception) -> str:
     """The first line of an error, without the names that tracing gives to sizes."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r",? but got Proxy\(\w+\)", "", line).rstrip(".!")
+    return re.sub(r",? but got Proxy\(\w+\)", "", first_line(root_cause(error)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ._checks import explained
 from ._graph import dry_run, reason
 from .core import SFF, GoodnessHead
 from .goodness import cheaper_form
@@ -56,6 +57,7 @@ def _printed(counts: Sequence[int]) -> list[str]:
     return [f"{n:,}" for n in counts[:2]] + [f"{n / 1e6:,.2f}" for n in counts[2:]]
 
 
+@explained()
 def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     """A table of the model's blocks for images of ``input_shape`` (C, H, W).
 

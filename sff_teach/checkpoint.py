@@ -1,5 +1,6 @@
 """Checkpoints of a training: after each epoch all that it needs to go on as if never stopped."""
 
+import os
 import warnings
 import zipfile
 import zlib
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ._checks import check_path, explained
 from ._files import alone, check_writable, remove_unfinished, write_whole
 from .data import DataSet
 from .rules import Rule
@@ -26,6 +28,7 @@ CONTENT = {
 }
 
 
+@explained()
 class Checkpoint:
     """A file that follows one training.
 
@@ -49,13 +52,14 @@ class Checkpoint:
         generator: torch.Generator,
         train: DataSet,
     ):
+        check_path(path, "checkpoint")
         self.path = Path(path)
         self.learner, self.history, self.generator = learner, history, generator
         self.data = [*train.x.shape, zlib.crc32(train.y.numpy().tobytes())]
         self.warned = False
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it.")
-        if not self.path.absolute().parent.is_dir():
+        if not os.path.isdir(self.path.absolute().parent):
             raise FileNotFoundError(
                 f"checkpoint={self.path} lies in a folder that does not exist; make it first."
             )
@@ -156,6 +160,7 @@ def read(path: Path) -> dict:
     Raises:
         ValueError: the file is damaged or no checkpoint.
     """
+    check_path(path, "checkpoint")
     try:
         with zipfile.ZipFile(path) as file:  # torch does not look at the checksums
             if file.testzip() is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from ._checks import explained
 from .recipes import Recipe
 from .study import interval, read_runs
 
@@ -101,6 +102,7 @@ class Claim:
 # ---------------------------------------------------------------- from runs to effects
 
 
+@explained()
 def best_rate(tuning: Iterable[dict]) -> float:
     """The learning rate with the best mean validation accuracy."""
     by_rate: dict[float, list[float]] = {}
@@ -110,6 +112,7 @@ def best_rate(tuning: Iterable[dict]) -> float:
     return max(by_rate, key=lambda rate: mean(by_rate[rate]))
 
 
+@explained()
 def pick(folder: Path, name: str, row: Mapping, **also) -> dict[int, dict]:
     """Seed → the run of a study with these recipe settings, at the rate that tuning chose.
 
@@ -133,6 +136,7 @@ def pick(folder: Path, name: str, row: Mapping, **also) -> dict[int, dict]:
     return {run["seed"]: run for run in runs}
 
 
+@explained()
 def by_row(path: Path, **also) -> dict[str, dict[int, dict]]:
     """Row → seed → the test record of a study that names its rows."""
     rows: dict[str, dict[int, dict]] = {}
@@ -142,6 +146,7 @@ def by_row(path: Path, **also) -> dict[str, dict[int, dict]]:
     return rows
 
 
+@explained()
 def difference(
     condition: str,
     runs: Mapping[int, dict],
@@ -432,6 +437,7 @@ CLAIMS = (
 # ---------------------------------------------------------------- pages
 
 
+@explained()
 def page(folder: Path) -> str:
     """results/claims.md."""
     lines = [
@@ -459,6 +465,7 @@ def page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@explained()
 def short_table(folder: Path) -> str:
     """The README's table: claim, effects that decide, verdict."""
     lines = ["| claim | measured here | verdict |", "|---|---|---|"]
@@ -477,6 +484,7 @@ def short_table(folder: Path) -> str:
 START, END = "<!-- claims: written by `sff-teach claims` -->", "<!-- end of claims -->"
 
 
+@explained()
 def in_readme(text: str, table: str) -> str:
     """The README's text with the table between its two markers.
 
@@ -490,6 +498,7 @@ def in_readme(text: str, table: str) -> str:
     )
 
 
+@explained()
 def write(root: Path, check: bool = False) -> list[str]:
     """Write both pages, or with ``check`` only compare; the names of those that were stale."""
     folder, readme = root / "results", root / "README.md"

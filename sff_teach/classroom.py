@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ._checks import explained, shown
 from .data import ImageSet, take_fraction
 
 
@@ -21,16 +22,18 @@ def seed(student_id: str) -> int:
     """
     if not isinstance(student_id, str):
         raise TypeError(
-            f'STUDENT_ID must be a string, not {student_id!r}; write it in quotes, like "ada17".'
+            f"STUDENT_ID must be a string, not {shown(student_id)}; write it in quotes, like "
+            '"ada17".'
         )
     name = student_id.strip().casefold()
     if not name:
         raise ValueError(
             'STUDENT_ID is empty; write your student id between the quotes, like "ada17".'
         )
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:4], "big")
 
 
+@explained()
 def subset(data: ImageSet, student_id: str, fraction: float) -> ImageSet:
     """This student's own share of a data set, the same fraction of every class.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ._checks import check_path, sentence
 from ._files import check_writable
 from .distributed import LostProcess, torchrun
 from .recipes import RECIPES, Recipe, expected, get_recipe
@@ -67,6 +68,7 @@ class Train:
             return
         from .study import append_run, measure_run
 
+        _check_paths(out=self.out, checkpoint=self.checkpoint)
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
         if self.out:
             check_writable(self.out)
@@ -116,6 +118,7 @@ class Compare:
         from .rules import get_rule
         from .study import compare, summarise, table
 
+        _check_paths(out=self.out, picture=self.picture)
         for rule in self.rules:
             get_rule(rule)  # a misspelt rule is found now, not after the first hour
         base = self.change.apply(get_recipe(self.recipe))
@@ -140,6 +143,7 @@ class Claims:
     def __call__(self) -> int:
         from .claims import write
 
+        _check_paths(root=self.root)
         if not (self.root / "results").is_dir():
             raise ValueError(f"root={self.root} has no folder results; give the project's folder.")
         stale = write(self.root, self.check)
@@ -195,7 +199,8 @@ class Grade:
     def __call__(self) -> None:
         from ._checks import check_count, check_positive
 
-        check_count(self.seconds, "seconds")
+        _check_paths(folder=self.folder, out=self.out, source=self.source)
+        check_count(self.seconds, "seconds", maximum=100_000)
         check_positive(memory=self.memory)
         if self.jobs is not None:
             check_count(self.jobs, "jobs")
@@ -228,6 +233,12 @@ class Grade:
             )
 
 
+def _check_paths(**paths: Path | None) -> None:
+    for option, path in paths.items():
+        if path is not None:
+            check_path(path, option)
+
+
 def _plain_warning(message, category, filename, lineno, line=None) -> str:
     """The package's own warnings as one sentence; others with their place, as Python shows them."""
     if category is UserWarning and Path(filename).parent == Path(__file__).parent:
@@ -252,7 +263,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         code = tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="sff-teach")()
     except (ValueError, TypeError, OSError, LostProcess) as error:
-        print(f"sff-teach: {error}", file=sys.stderr)
+        print(f"sff-teach: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

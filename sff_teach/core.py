@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_known
+from ._checks import check_head, check_known, check_samples, explained
 from .goodness import class_goodness, head_activation
 
 NORMALISATIONS = ("all", "channels", "length", "none")
 VOTES = ("mean", "last", "learned")
 
 
+@explained(h=check_samples)
 def hand_over(
     h: Tensor, normalise: str = "all", local: bool = True, channel_dim: int = 1
 ) -> Tensor:
@@ -49,6 +50,7 @@ def hand_over(
     return h
 
 
+@explained(h=check_samples)
 class GoodnessHead(nn.Module):
     """An auxiliary convolution whose mean squared output is one goodness per class.
 
@@ -75,10 +77,7 @@ class GoodnessHead(nn.Module):
         dims: int = 2,
     ):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; use an odd number such as 1, 3 or 5.")
-        if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}; a head needs at least two classes.")
+        check_head(channels, num_classes, kernel_size, filters, dims)
         self.channels, self.num_classes, self.filters = channels, num_classes, filters
         self.form, self.channel_dim = form, channel_dim
         conv = nn.Conv2d if dims == 2 else nn.Conv1d
@@ -95,11 +94,13 @@ class GoodnessHead(nn.Module):
         return class_goodness(h, self.weight, self.bias, **options)
 
 
+@explained(h=check_samples)
 class LinearHead(nn.Module):
     """An ordinary CNN's end, for the backprop baseline: ``logits = W · mean_hw h + b``."""
 
     def __init__(self, channels: int, num_classes: int, channel_dim: int = 1):
         super().__init__()
+        check_head(channels, num_classes)
         self.channels, self.num_classes, self.channel_dim = channels, num_classes, channel_dim
         self.linear = nn.Linear(channels, num_classes)
 
@@ -109,6 +110,7 @@ class LinearHead(nn.Module):
         return self.linear(h.reshape(*h.shape[:2], -1).mean(2))
 
 
+@explained(x=check_samples)
 class LocalBlock(nn.Module):
     """A body that makes features and a head that judges them: the unit that learns by itself."""
 
@@ -122,6 +124,7 @@ class LocalBlock(nn.Module):
         return h, self.head(h)
 
 
+@explained(x=check_samples)
 class SFF(nn.Module):
     """A chain of local blocks that vote.
 

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,18 @@ import torch
 from torch import Tensor
 
 from . import text
-from ._checks import check_count, check_fraction, check_labels, check_samples, check_seed, nearest
+from ._checks import (
+    check_count,
+    check_fraction,
+    check_labels,
+    check_number,
+    check_samples,
+    check_seed,
+    explained,
+    nearest,
+    printable,
+    shown,
+)
 from ._folder import HELD_OUT, read_folder
 from .download import SETS, fetch, read_arrays
 
@@ -42,6 +52,8 @@ FASHION_CLASSES = (
     "Ankle boot",
 )
 
+MOST_CLASSES = 1_000_000
+
 _EMBEDDED = ("digits", "fashion-mnist-sample", "breast-cancer", "docstrings")
 _HERE = Path(__file__).resolve().parent
 _SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or validation image
@@ -50,6 +62,7 @@ _SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or va
 # ---------------------------------------------------------------- what a data set is
 
 
+@explained()
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """Labelled samples in memory, standardised per channel: x = (values - mean) / std.
@@ -137,6 +150,7 @@ class DataSet:
         return self.x * std + mean
 
 
+@explained()
 class ImageSet(DataSet):
     """A DataSet of images: x (N, C, H, W)."""
 
@@ -182,6 +196,7 @@ class Splits:
 # ---------------------------------------------------------------- loading by name
 
 
+@explained()
 def load(
     name: str,
     fraction: float = 1.0,
@@ -225,10 +240,9 @@ def load(
         )
     check_fraction(fraction)
     check_seed(seed)
-    if isinstance(validation, bool) or not isinstance(validation, Real):
-        raise TypeError(f"validation must be a number, not {validation!r}; give one in [0, 1).")
+    check_number(validation, "validation")
     if not 0 <= validation < 1:
-        raise ValueError(f"validation={validation:g} is outside [0, 1); give for example 0.1.")
+        raise ValueError(f"validation={shown(validation)} is outside [0, 1); give for example 0.1.")
     size = _check_size(size)
     if size is not None and not name.startswith("folder:"):
         raise ValueError(f'size only works with "folder:PATH"; leave it out for "{name}".')
@@ -246,7 +260,9 @@ def load(
     elif name in SETS:
         raw = _read_download(name)
     elif os.path.isdir(name):
-        raise ValueError(f'"{name}" is a folder; write load("folder:{name}").')
+        raise ValueError(
+            f'"{printable(name)}" is a folder; write load("folder:{printable(name)}").'
+        )
     else:
         nearest(name, [*_EMBEDDED, *SETS, "folder:PATH"], "data set")
 
@@ -274,6 +290,7 @@ def load(
     )
 
 
+@explained()
 def from_arrays(
     x: Tensor | np.ndarray,
     y: Tensor | np.ndarray,
@@ -292,7 +309,10 @@ def from_arrays(
     classes: K names; without them the numbers 0 … max(y). The tensors given are not changed.
     Raises TypeError or ValueError for NaN, uint8 pixels, labels outside [0, K), and wrong shapes.
     """
-    x, y = _tensor(x, "x"), _tensor(y, "y").cpu()
+    x, y = _tensor(x, "x"), _tensor(y, "y")
+    if x.is_meta or y.is_meta:
+        raise ValueError('x or y is on the device "meta", where nothing has a value; use the CPU.')
+    y = y.cpu()
     x = x.float() if x.is_floating_point() else x
     check_samples(x)
     if not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
@@ -300,8 +320,14 @@ def from_arrays(
     if isinstance(classes, str):
         raise TypeError(f'classes must be a list of names, not "{classes}"; give one per class.')
     if classes is None:
-        whole = y.dtype == torch.int64 and y.numel()
-        classes = [str(k) for k in range(int(y.max()) + 1 if whole else 1)]
+        whole = y.dtype == torch.int64 and y.numel() and not y.is_meta
+        count = int(y.max()) + 1 if whole else 1
+        if count > MOST_CLASSES:
+            raise ValueError(
+                f"y holds label {shown(count - 1)}, and without classes that makes as many names; "
+                "number the classes from 0, or give classes=."
+            )
+        classes = [str(k) for k in range(count)]
     check_labels(y, len(classes), length=len(x))
     if (mean is None) != (std is None):
         raise ValueError("mean and std belong together; give both or neither.")
@@ -365,6 +391,7 @@ def data_home() -> Path:
 # ---------------------------------------------------------------- choosing images
 
 
+@explained()
 def take_fraction(
     y: Tensor | np.ndarray | Sequence[int],
     fraction: float,
@@ -435,6 +462,7 @@ def _hold_out(
     return np.sort(order[~taken]), order[taken]
 
 
+@explained()
 def batches(
     data: DataSet,
     batch_size: int,
@@ -464,6 +492,13 @@ def batches(
             f"batch_size={batch_size} is more than the {len(data)} samples of {data.name}, and "
             f"drop_last leaves no batch; use batch_size={len(data)} or less."
         )
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError, ImportError):
+            raise ValueError(
+                f'device={shown(device)} is not usable here; leave it out, or give "cpu".'
+            ) from None
     where = generator.device if generator is not None else "cpu"
     order = torch.randperm(len(data), generator=generator, device=where) if shuffle else None
 
@@ -479,6 +514,7 @@ def batches(
     return produce()
 
 
+@explained()
 def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None, pad: int = 4) -> Tensor:
     """Flip each image left to right with probability ½ and shift it by up to `pad` pixels.
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
+from ._checks import check_count, explained, shown
 from ._figures import GREY, INK, OKABE_ITO, WIDTH, ink, style, tint
 from ._table import BlockTable
 
@@ -312,6 +313,7 @@ def diagram_block() -> Figure:
 # ---------------------------------------------------------------- a network and its cuts
 
 
+@explained()
 @style()
 def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
     """Draw who is busy when: backprop in a pipeline of micro-batches, and blocks of SFF.
@@ -323,6 +325,8 @@ def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
 
     Source: Huang et al. 2019, section 2.3, for GPipe and its share of idle time.
     """
+    check_count(devices, "devices", maximum=20)
+    check_count(batches, "batches", maximum=100)
     span = 3 * (batches + devices - 1)
     row, gap = 0.42, 0.6
     fig, ax = _canvas(2 * (row * devices + gap) + 0.75)
@@ -409,6 +413,7 @@ def _gpipe_times(device, devices, batches):
         yield batch, turn + 2 * (devices - 1 - device + i), 2, True, i == batches - 1
 
 
+@explained()
 @style()
 def draw_timeline(trace: Sequence[dict]) -> Figure:
     """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
@@ -451,6 +456,7 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
     return fig
 
 
+@explained()
 @style()
 def draw_network(
     shapes: Iterable[Sequence[int]] | BlockTable,
@@ -476,9 +482,12 @@ def draw_network(
     if not shapes:
         raise ValueError("shapes is empty: give the output shape of at least one layer.")
     if len(set(cuts)) < len(cuts) or any(not 0 < cut < len(shapes) for cut in cuts):
-        raise ValueError(f"cuts must be different numbers from 1 to {len(shapes) - 1}, not {cuts}.")
+        raise ValueError(
+            f"cuts must be different numbers from 1 to {len(shapes) - 1}, not {cuts}; a cut stands "
+            "behind so many layers."
+        )
     if cuts and rule.startswith("bp"):
-        raise ValueError(f"rule {rule!r} trains one block: pass cuts=() with it.")
+        raise ValueError(f"rule {shown(rule)} trains one block: pass cuts=() with it.")
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]
     if notes is not None and len(notes) != len(blocks):
         raise ValueError(f"notes has {len(notes)} entries for {len(blocks)} blocks: give one each.")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 from torch.nn.parallel import DistributedDataParallel
 
+from ._checks import root_cause
 from .core import SFF, LocalBlock
 from .losses import scale_gradient
 from .rules import LookaheadSFF, OverlappingSFF, Rule, StepResult
@@ -177,8 +178,9 @@ def _others_alive() -> Iterator[None]:
     """Turn the errors of a broken connection into one that says what to do."""
     try:
         yield
-    except RuntimeError as error:
-        broken = isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+    except (RuntimeError, ValueError) as error:
+        cause = root_cause(error)  # a step may have put it into words of its own
+        broken = isinstance(cause, dist.DistError) or "gloo" in str(cause) or "NCCL" in str(cause)
         if not broken or isinstance(error, LostProcess):
             raise
         raise LostProcess(_LOST) from None

@@ -12,7 +12,15 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from ._checks import check_count, check_known, check_labels, check_positive
+from ._checks import (
+    check_count,
+    check_images,
+    check_known,
+    check_labels,
+    check_layer,
+    check_positive,
+    explained,
+)
 from ._modes import looking
 from .core import hand_over
 from .goodness import mean_squares, sum_squares
@@ -24,18 +32,24 @@ HIGH = 3.0
 MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+def _check_room(x: Tensor, num_classes: int) -> None:
+    """Raise unless x (B, C, H, W) has a pixel for every class."""
+    check_count(num_classes, "num_classes")
+    if x.dim() != 4 or x.shape[2] * x.shape[3] < num_classes:
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} can't hold a label of {num_classes:,} classes; give "
+            f"images (B, C, H, W) of at least {num_classes:,} pixels."
+        )
+
+
 def _write(x: Tensor, label: Tensor) -> Tensor:
     """A copy of x (B, C, H, W) with label (B, K) as the first K pixels of the first channel."""
-    if x.dim() != 4 or x.shape[2] * x.shape[3] < label.shape[1]:
-        raise ValueError(
-            f"x of shape {tuple(x.shape)} can't hold a label of {label.shape[1]} classes; give "
-            f"images (B, C, H, W) of at least {label.shape[1]} pixels."
-        )
     x = x.clone(memory_format=torch.contiguous_format)
     x.view(*x.shape[:2], -1)[:, 0, : label.shape[1]] = label
     return x
 
 
+@explained(x=check_images)
 def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
     """Write the label into a copy of x: pixel k of the first K is ``high`` if k = y, else 0.
 
@@ -46,14 +60,18 @@ def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = HIGH) -
     Source: Hinton 2022, section 3.3. Differs in ``high``: he writes 1 into MNIST in [0, 1].
     """
     check_labels(y, num_classes, length=len(x))
+    _check_room(x, num_classes)
     return _write(x, F.one_hot(y, num_classes).to(x) * high)
 
 
+@explained(x=check_images)
 def neutral_label(x: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
     """Write the mean of the K embeddings into a copy of x: "no idea", ``high / K`` in K pixels."""
+    _check_room(x, num_classes)
     return _write(x, x.new_full((len(x), num_classes), high / num_classes))
 
 
+@explained()
 def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None) -> Tensor:
     """(B,) labels drawn evenly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one."""
     check_count(num_classes, "num_classes", minimum=2)
@@ -63,6 +81,7 @@ def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None
     return (y + shift.to(y.device)) % num_classes
 
 
+@explained()
 def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
     """(B,) wrong labels that the network takes for likely: never the true one.
 
@@ -74,6 +93,7 @@ def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Ten
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(y.device)
 
 
+@explained(x=check_images)
 class FFNetwork(nn.Module):
     """A chain of layers that tell images with their own label from images with a wrong one.
 
@@ -125,7 +145,11 @@ class FFNetwork(nn.Module):
         self._first = min(1, len(self.layers) - 1)  # of those that vote and feed the read-out
         maps = [[m for m in layer.modules() if isinstance(m, MAPS)] for layer in self.layers]
         if not maps or not all(maps):
-            raise ValueError("give layers, each with a linear map or convolution to learn in it.")
+            raise ValueError(
+                "give layers, each with a linear map or convolution to learn in it: for example "
+                "models.mlp(784)."
+            )
+        check_layer(1, num_classes)
         width = sum(m[-1].weight.shape[0] for m in maps[self._first :])  # units or channels
         self.readout = nn.Linear(width, num_classes)
 
@@ -186,6 +210,7 @@ class FFNetwork(nn.Module):
             return hard_labels(self.slope * self(x), y, generator)
 
 
+@explained(x=check_images)
 def ff_step(
     network: FFNetwork,
     x: Tensor,
@@ -231,6 +256,7 @@ def ff_step(
         return torch.stack(losses), torch.stack(correct)
 
 
+@explained(x=check_images)
 def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
     """Teach the softmax read-out one minibatch of neutral-label activations."""
     with looking(network):

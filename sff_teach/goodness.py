@@ -5,9 +5,12 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
+from ._checks import check_samples, explained, shown
+
 FORMS = ("auto", "direct", "moments")
 
 
+@explained(h=check_samples)
 def sum_squares(h: Tensor) -> Tensor:
     """Hinton's goodness: the sum of squared activations of each sample.
 
@@ -25,6 +28,7 @@ def sum_squares(h: Tensor) -> Tensor:
     return h.flatten(1).square().sum(1)
 
 
+@explained(h=check_samples)
 def mean_squares(h: Tensor) -> Tensor:
     """The mean of squared activations of each sample, so that width does not change its scale.
 
@@ -40,6 +44,7 @@ def mean_squares(h: Tensor) -> Tensor:
     return h.flatten(1).square().mean(1)
 
 
+@explained(h=check_samples)
 def head_activation(
     h: Tensor, weight: Tensor, bias: Tensor | None = None, channel_dim: int = 1
 ) -> Tensor:
@@ -87,6 +92,7 @@ def _channels_second(h: Tensor, channels: int, channel_dim: int) -> Tensor:
     return h
 
 
+@explained()
 def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     """Name the form of a 1×1 class goodness that needs fewer multiply-adds.
 
@@ -102,6 +108,7 @@ def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     return "moments" if channels * (positions + num_filters) < positions * num_filters else "direct"
 
 
+@explained(h=check_samples)
 def class_goodness(
     h: Tensor,
     weight: Tensor,
@@ -135,7 +142,7 @@ def class_goodness(
     ``filters > 1`` are ours; the paper describes one channel per class.
     """
     if form not in FORMS:
-        raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, FORMS))}.")
+        raise ValueError(f"form is {shown(form)}; choose one of {', '.join(map(repr, FORMS))}.")
     if h.device.type != "meta" and torch.is_autocast_enabled(h.device.type):
         # half precision keeps three digits of a mean of squares
         with torch.autocast(h.device.type, enabled=False):

@@ -254,7 +254,7 @@ def read_notebook(path: Path) -> dict:
         return {"cells": cells}
     except Exception as error:
         raise ValueError(
-            f"{path} is not a notebook that can be read ({type(error).__name__})."
+            f"{path} cannot be read as a notebook ({type(error).__name__}); ask for it again."
         ) from error
 
 

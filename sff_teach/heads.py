@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_count
+from ._checks import check_count, check_head, check_layer, explained
 from ._modes import looking
 from .core import SFF, GoodnessHead
 
 
+@explained()
 class HiddenHead(GoodnessHead):
     """A small convolution, then class goodness of what it finds.
 
@@ -40,6 +41,8 @@ class HiddenHead(GoodnessHead):
         dims: int = 2,
     ):
         check_count(hidden, "hidden")
+        check_count(channels, "channels")
+        check_layer(channels, hidden, 3**2)
         super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim, dims)
         self.channels, self.hidden = channels, hidden
         convolution, norm = (
@@ -64,6 +67,7 @@ class HiddenHead(GoodnessHead):
         return super().forward(self.before(h))
 
 
+@explained()
 class ChannelGroups(nn.Module):
     """Class goodness without a head: the block's own channels are dealt out to the classes.
 
@@ -80,6 +84,7 @@ class ChannelGroups(nn.Module):
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
+        check_head(channels, num_classes)
         if channels < num_classes:
             raise ValueError(
                 f"channels is {channels} for {num_classes} classes; each needs at least one."
@@ -92,6 +97,7 @@ class ChannelGroups(nn.Module):
         return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
 
 
+@explained()
 def learn_vote(model: SFF, data: "DataSet", batch_size: int = 500) -> Tensor:  # noqa: F821
     """Fit one weight per block for the vote, and make it the model's own.
 

@@ -5,12 +5,22 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from ._checks import check_count, check_known, check_positive, check_samples, check_seed
+from ._checks import (
+    check_count,
+    check_known,
+    check_number,
+    check_positive,
+    check_samples,
+    check_seed,
+    explained,
+    shown,
+)
 from .data import DataSet, augment_flip_crop, from_arrays
 
 SCHEDULES = ("one-cycle", "constant")
 AUGMENTATIONS = {"flip-crop": augment_flip_crop}
 BAR_AFTER_SECONDS = 2.0
+MOST_EPOCHS = 1_000_000
 
 
 @dataclass
@@ -64,6 +74,7 @@ class History:
         return f"{self.rule}: {shown} after {row['epoch']} epochs, {self.seconds:.1f} s{ended}"
 
 
+@explained()
 def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
     """The learning rate, as a share of its peak, when ``done`` of all steps are over.
 
@@ -76,6 +87,7 @@ def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
     return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
 
 
+@explained()
 def learning_rate(done: float, lr: float, schedule: str) -> float:
     """The rate after the share ``done`` of all steps, with ``lr`` as its peak."""
     return lr * one_cycle(done) if schedule == "one-cycle" else lr
@@ -90,15 +102,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Raises ValueError for a device that this machine does not have.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError):
+        return torch.zeros(1, device=name).cpu().new_empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError):
         raise ValueError(
-            f'device="{name}" is not usable here; use "auto" or "cpu", and see `sff-teach doctor`.'
+            f'device={shown(name)} is not usable here; use "auto" or "cpu", and see `sff-teach '
+            "doctor`."
         ) from None
 
 
@@ -121,10 +134,11 @@ def as_data_set(data: DataSet | tuple[Tensor, Tensor], argument: str = "data") -
     return data
 
 
+@explained(x=check_samples)
 def check_image_options(x: Tensor, augment: str | None, channels_last: bool = False) -> None:
     """Raise ValueError if samples that are no images are to be treated like images."""
     if x.dim() != 4 and (augment is not None or channels_last):
-        option = "channels_last=True" if augment is None else f'augment="{augment}"'
+        option = "channels_last=True" if augment is None else f"augment={shown(augment)}"
         raise ValueError(
             f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
             "leave it out."
@@ -146,9 +160,11 @@ def checked_settings(
 
     Raises ValueError or TypeError, see ``fit``.
     """
-    check_count(epochs, "epochs")
+    check_count(epochs, "epochs", maximum=MOST_EPOCHS)
     check_count(batch_size, "batch_size")
     check_positive(lr=lr)
+    check_number(weight_decay, "weight_decay", 0)
+    check_number(label_smoothing, "label_smoothing", 0, 1)
     check_seed(seed)
     check_known(schedule, SCHEDULES, "schedule")
     check_known(augment, (None, *AUGMENTATIONS), "augment")

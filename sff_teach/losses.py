@@ -4,7 +4,10 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional as F
 
+from ._checks import explained
 
+
+@explained()
 def logistic_loss(positive: Tensor, negative: Tensor, theta: float) -> Tensor:
     """Hinton's loss: positives above the threshold θ, negatives below it.
 
@@ -23,6 +26,7 @@ def logistic_loss(positive: Tensor, negative: Tensor, theta: float) -> Tensor:
     return (F.softplus(theta - positive).mean() + F.softplus(negative - theta).mean()) / 2
 
 
+@explained()
 def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor:
     """SymBa's loss: only the difference of a positive and its own negative counts, no threshold.
 
@@ -49,6 +53,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     return F.softplus(-alpha * (positive - negative)).mean()
 
 
+@explained()
 def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """SFF's loss: the true class is the positive, every other class a negative.
 
@@ -68,6 +73,7 @@ def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     return F.cross_entropy(g, y, label_smoothing=label_smoothing)
 
 
+@explained()
 def scale_gradient(g: Tensor, by: float) -> Tensor:
     """g itself, whose gradient will be multiplied: what multiplying the loss would do.
 

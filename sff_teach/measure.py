@@ -18,7 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ._checks import check_count, check_known, check_labels, check_samples
+from ._checks import (
+    check_count,
+    check_known,
+    check_labels,
+    check_samples,
+    explained,
+    shown,
+)
 from .core import SFF
 from .memory import VARIANTS, Ledger, saved_bytes, watch_saved
 
@@ -45,9 +52,15 @@ def flops(step: Step) -> int:
     functions, pooling, elementwise work and optimisers count nothing. The counter holds on to
     tensors, so count bytes in another step.
     """
+    _check_step(step)
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
+
+
+def _check_step(step: Step, argument: str = "step") -> None:
+    if not callable(step):
+        raise TypeError(f"{argument} must be a function, not {shown(step)}; give one to call.")
 
 
 class _Watch(TorchDispatchMode):
@@ -75,6 +88,7 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     Args:
         ignore: as for ``saved_bytes``.
     """
+    _check_step(step)
     ledger = Ledger(ignore)
     with _Watch(ledger):
         step()
@@ -88,6 +102,7 @@ def cuda_peak(step: Step) -> int | None:
 
     The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
     """
+    _check_step(step)
     if not torch.cuda.is_available():
         return None
     before = torch.cuda.memory_allocated()
@@ -126,7 +141,9 @@ def seconds(
         clock: ``time.perf_counter`` for the time that passes; ``time.process_time`` for the
             processor's time, on a machine with other work to do.
     """
-    check_count(rounds, "rounds")
+    check_count(rounds, "rounds", maximum=100_000)
+    for name, step in (("step_a", step_a), ("step_b", step_b), ("clock", clock)):
+        _check_step(step, name)
     steps, taken = (step_a, step_b), ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 else (1, 0):
@@ -140,6 +157,7 @@ def seconds(
     return Seconds(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
 
 
+@explained()
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """An interval for the median: the k-th smallest and k-th largest value.
 
@@ -176,6 +194,7 @@ class Cost:
         return asdict(self)
 
 
+@explained()
 class TrainingStep:
     """A function without arguments that trains a copy of a model on one batch at every call.
 
@@ -207,6 +226,7 @@ class TrainingStep:
         return [self.x, self.y, *self.model.parameters(), *self.model.buffers()]
 
 
+@explained()
 def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
     """Count one training step of a rule, or of a rule's variant; see ``TrainingStep``.
 
@@ -226,6 +246,7 @@ def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
     )
 
 
+@explained()
 def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
     """FLOPs, peak of saved bytes, and the same block by block; "meta" tensors will do."""
     step()  # some things are made only once
@@ -255,6 +276,7 @@ def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
     return max(peaks), peaks
 
 
+@explained()
 def table(costs: Sequence[Cost], times: dict[str, Seconds] | None = None) -> str:
     """Costs as a Markdown table, beside them their ratio to the first row's.
 

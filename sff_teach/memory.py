@@ -20,6 +20,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
 from torch.utils.checkpoint import checkpoint
 
+from ._checks import (
+    check_callable,
+    explained,
+)
 from .core import SFF, LocalBlock
 from .losses import class_loss
 from .rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
@@ -33,6 +37,7 @@ def address(storage: torch.UntypedStorage) -> int:
     return storage.data_ptr() or storage._cdata
 
 
+@explained()
 class Ledger:
     """Bytes of the storages that are held at the moment, each counted once, and their peak.
 
@@ -121,6 +126,7 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
         step: runs forward and backward, once or many times.
         ignore: tensors that exist anyway and do not count: parameters, buffers, the batch.
     """
+    check_callable(step, "step", "one without arguments")
     ledger = Ledger(ignore)
     with watch_saved(ledger):
         step()
@@ -130,6 +136,7 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
 # --- computing again -----------------------------------------------------------------------------
 
 
+@explained()
 class Forgetful(nn.Module):
     """A module that saves only its inputs for backward and runs again there to get the rest.
 
@@ -161,6 +168,7 @@ class _BuffersKept:
                 buffer.copy_(value)
 
 
+@explained()
 def forget_until(body: fx.GraphModule, name: str) -> fx.GraphModule:
     """The same body, on the same parameters, forgetting all that comes before the node ``name``.
 
@@ -203,6 +211,7 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
             block.body = body.train(block.training)
 
 
+@explained()
 def forget(model: SFF, names: Iterable[str]) -> None:
     """Replace bodies in place: per block the node to forget up to, or "" to leave it alone."""
     for block, name in zip(model.blocks, names, strict=True):
@@ -214,6 +223,7 @@ def _graph(body: nn.Module) -> fx.GraphModule:
     return body if isinstance(body, fx.GraphModule) else trace(body)
 
 
+@explained()
 def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     """Where to cut which blocks so that the peak falls, measured on a copy of the model.
 

@@ -2,11 +2,14 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
+from ._checks import check_count, check_kernel, check_layer, explained, shown
 
+
+@explained()
 def cnn(
     channels: int = 1,
     widths: Sequence[int] = (16, 32, 64, 64),
@@ -31,6 +34,7 @@ def cnn(
     return _chain(channels, widths, pool_after, 3, dims=2)
 
 
+@explained()
 def cnn1d(
     channels: int,
     widths: Sequence[int] = (64, 64, 128, 128),
@@ -54,8 +58,7 @@ def cnn1d(
 
     Source: convolutions over characters, Zhang, Zhao & LeCun (2015), there deeper and wider.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size is {kernel_size}; use an odd number such as 3, 5 or 7.")
+    check_kernel(kernel_size)
     return _chain(channels, widths, pool_after, kernel_size, dims=1)
 
 
@@ -67,8 +70,10 @@ def _chain(
         if dims == 2
         else (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
     )
-    if not widths:
-        raise ValueError("widths is empty; give at least one layer, e.g. (16, 32).")
+    widths, pool_after = _widths(widths, "(16, 32)"), list(pool_after)
+    check_count(channels, "channels")
+    for inputs, outputs in zip((channels, *widths), widths):
+        check_layer(inputs, outputs, kernel_size**dims)
     if strange := set(pool_after) - set(range(1, len(widths) + 1)):
         raise ValueError(
             f"pool_after names layers {sorted(strange)}, but there are {len(widths)}; "
@@ -88,6 +93,7 @@ def _chain(
     return nn.Sequential(layers)
 
 
+@explained()
 def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
     """A plain multilayer perceptron without a classifier: flatten, then linear + ReLU layers.
 
@@ -99,14 +105,28 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
         A Sequential of ``len(widths)`` layers named ``layer1``, …; input (B, ...), output
         (B, widths[-1]).
     """
-    if not widths:
-        raise ValueError("widths is empty; give at least one layer, e.g. (500, 500).")
+    widths = _widths(widths, "(500, 500)")
+    check_count(inputs, "inputs")
+    for before, after in zip((inputs, *widths), widths):
+        check_layer(before, after)
     layers = OrderedDict()
     for number, width in enumerate(widths, 1):
         parts = [nn.Linear(inputs, width), nn.ReLU()]
         layers[f"layer{number}"] = nn.Sequential(*([nn.Flatten()] if number == 1 else []), *parts)
         inputs = width
     return nn.Sequential(layers)
+
+
+def _widths(widths: Sequence[int], example: str) -> list[int]:
+    """The widths, each a count; at least one."""
+    if isinstance(widths, str | bytes) or not isinstance(widths, Iterable):
+        raise TypeError(f"widths must be a list, not {shown(widths)}; give for example {example}.")
+    widths = list(widths)
+    if not widths:
+        raise ValueError(f"widths is empty; give at least one layer, e.g. {example}.")
+    for width in widths:
+        check_count(width, "widths")
+    return widths
 
 
 NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Sequential]] = {

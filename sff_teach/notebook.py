@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from ._checks import explained, printable, shown
 
+
+@explained()
 def check_equal(
     name: str, mine: Tensor | float, reference: Tensor | float, atol: float = 1e-5
 ) -> None:
@@ -15,6 +18,9 @@ def check_equal(
     Raises:
         AssertionError: shapes differ, or a value is off by more than ``atol``.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {shown(name)}; say what is compared.")
+    name = printable(name)
     mine, reference = torch.as_tensor(mine), torch.as_tensor(reference)
     if mine.shape != reference.shape:
         raise AssertionError(

@@ -8,13 +8,16 @@ while the next process works on what it got. The weights come out bit for bit as
 import copy
 import os
 import pickle
+import socket
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from functools import cache
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -22,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from ._checks import check_count, check_fits, check_labels
+from ._checks import check_count, check_fits, check_labels, explained
 from ._faster import keep_memory
 from ._modes import looking
 from ._progress import tqdm
@@ -47,6 +50,7 @@ LOOK = 0.1  # seconds between two looks at what the processes have done
 VALID_BATCH = 500  # as in train.evaluate
 
 
+@explained()
 def balance(seconds: Sequence[float], processes: int) -> list[int]:
     """Share blocks out in order so that the slowest process has the least to do.
 
@@ -65,16 +69,28 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
             f"processes={processes} is more than the {len(seconds)} blocks; give "
             f"{len(seconds)} or fewer, or cut the network into more blocks."
         )
-    cuts = combinations(range(1, len(seconds)), processes - 1)
-    plans = ([0, *cut, len(seconds)] for cut in cuts)
-    return min(plans, key=lambda plan: max(sum(seconds[a:b]) for a, b in pairwise(plan)))
+
+    @cache
+    def best(start: int, parts: int) -> tuple[float, list[int]]:
+        """The slowest part's seconds, and the cuts, of the blocks from ``start`` on."""
+        if parts == 1:
+            return sum(seconds[start:]), [len(seconds)]
+        plans = []
+        for cut in range(start + 1, len(seconds) - parts + 2):
+            slowest, cuts = best(cut, parts - 1)
+            plans.append((max(sum(seconds[start:cut]), slowest), [cut, *cuts]))
+        return min(plans, key=itemgetter(0))
+
+    return [0, *best(0, processes)[1]]
 
 
+@explained()
 def best_ratio(seconds: Sequence[float], plan: Sequence[int]) -> float:
     """How much faster than one process the plan can be at best: all seconds ÷ the slowest's."""
     return sum(seconds) / max(sum(seconds[a:b]) for a, b in pairwise(plan))
 
 
+@explained()
 def block_seconds(
     model: SFF, x: Tensor, y: Tensor, *, rounds: int = 8, limit: float = 2.0, threads: int = 1
 ) -> list[float]:
@@ -210,7 +226,7 @@ def fit_pipeline(
         raise ValueError(f"devices names {len(devices)} for processes={processes}; give one each.")
     devices = [str(pick_device(name)) for name in devices or ["cpu"] * processes]
     if not isinstance(model, SFF):
-        raise TypeError("model must be an SFF network, as localize returns it.")
+        raise TypeError("model must be an SFF network; give what localize returns.")
     train = as_data_set(train, "train")
     check_image_options(train.x, augment)
     if isinstance(valid, DataSet) and not len(valid):
@@ -433,6 +449,8 @@ def _work(rank: int, job: _Job, order: Tensor, about: DataSet, done: Tensor) -> 
     keep_memory()
     torch.set_num_threads(job.threads)
     world = len(job.plan) - 1
+    for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)  # nobody else is to reach the processes
     store = dist.FileStore(str(Path(job.folder) / "meet"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     device = torch.device(job.devices[rank])

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from ._checks import explained
 from ._figures import (
     GREY,
     INK,
@@ -112,7 +113,8 @@ def _picture(pixels):
         pixels = pixels.transpose(1, 2, 0)
     elif pixels.ndim != 2:
         raise ValueError(
-            f"pixels of an image must be (1, H, W), (3, H, W) or (H, W), not {tuple(pixels.shape)}."
+            "pixels of an image must be (1, H, W), (3, H, W) or (H, W), not "
+            f"{tuple(pixels.shape)}; give one image's."
         )
     if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:
         raise ValueError(
@@ -122,6 +124,7 @@ def _picture(pixels):
     return np.clip(pixels, 0, 1)
 
 
+@explained()
 def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
     """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
     _imshow(ax, _picture(pixels))
@@ -144,6 +147,7 @@ def _bare(ax):
 # ---------------------------------------------------------------- training
 
 
+@explained()
 @style()
 def draw_history(
     histories: History | Sequence[History],
@@ -175,6 +179,7 @@ def draw_history(
     return fig
 
 
+@explained()
 class LiveHistory:
     """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
 
@@ -205,6 +210,7 @@ class LiveHistory:
         self._drawn = time.monotonic()
 
 
+@explained()
 def describe_history(history: History) -> str:
     """The last epoch in words: loss and accuracy."""
     last = history.last
@@ -279,6 +285,7 @@ def _many_histories(left, right, runs, names):
     end_labels(right, labels.values())
 
 
+@explained()
 @style()
 def draw_block_accuracy(
     results: Evaluation | History | Mapping, *, chance: float | None = None
@@ -336,6 +343,7 @@ def _accuracies(result):
     return _percent(result.accuracy), _percent(result.block_accuracy)
 
 
+@explained()
 @style()
 def draw_goodness(
     positive: ArrayLike,
@@ -355,7 +363,7 @@ def draw_goodness(
     groups = [_numpy(values).ravel().astype(float) for values in (positive, negative)]
     for name, values in zip(("positive", "negative"), groups):
         if not len(values) or not np.isfinite(values).all():
-            raise ValueError(f"{name} must hold at least one value, all finite.")
+            raise ValueError(f"{name} must hold finite values; give at least one.")
     if ax is None:
         _, ax = new_figure(7.0, 3.6)
     both = np.concatenate(groups)
@@ -445,6 +453,7 @@ def _by_rule_and_size(rows):
     return rules, sizes, groups
 
 
+@explained()
 @style()
 def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
@@ -506,6 +515,7 @@ def _title_with_seeds(ax, size, seeds):
     ax.annotate(text, (0, 1), fontsize=9, color=GREY, **below)
 
 
+@explained()
 @style()
 def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw accuracy against the number of training images (log scale), with intervals, per rule.
@@ -533,6 +543,7 @@ def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accura
     return fig
 
 
+@explained()
 @style()
 def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
@@ -573,6 +584,7 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
 # ---------------------------------------------------------------- images
 
 
+@explained()
 @style()
 def draw_frontier(points: Sequence[Mapping]) -> Figure:
     """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
@@ -623,6 +635,7 @@ def _beats(a, b):
     return a != b and a[0] <= b[0] and a[1] >= b[1]
 
 
+@explained()
 @style()
 def draw_images(
     pixels: ArrayLike,
@@ -654,6 +667,7 @@ def draw_images(
     return fig
 
 
+@explained()
 @style()
 def draw_class_goodness(
     g: ArrayLike,
@@ -672,7 +686,8 @@ def draw_class_goodness(
     g = _numpy(g).astype(float)
     if g.ndim != 2 or g.shape[1] != len(classes):
         raise ValueError(
-            f"g must be (blocks, {len(classes)}) for {len(classes)} classes, not {tuple(g.shape)}."
+            f"g must be (blocks, {len(classes)}) for {len(classes)} classes, not {tuple(g.shape)}; "
+            "give model.block_goodness(x)[0]."
         )
     vote = g.mean(0)
     rows = np.arange(len(vote))
@@ -728,6 +743,7 @@ def _short(name, letters=14):
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
+@explained()
 @style()
 def draw_goodness_maps(
     image: ArrayLike,
@@ -747,7 +763,7 @@ def draw_goodness_maps(
     rows = {name: [_numpy(one).astype(float) for one in group] for name, group in maps.items()}
     blocks = len(next(iter(rows.values())))
     if any(len(group) != blocks for group in rows.values()) or not blocks:
-        raise ValueError("maps must hold the same number of blocks in every row, at least one.")
+        raise ValueError("maps must hold as many blocks in every row; give at least one.")
     titles = [f"block {k + 1}" for k in range(blocks)] if titles is None else titles
     cell = min(1.7, (WIDTH - 0.4) / (blocks + 1))
     size = (cell * (blocks + 1) + 0.4, (cell + 0.1) * len(rows) + 0.5)

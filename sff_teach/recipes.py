@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ._checks import check_known
+from ._checks import check_known, explained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +199,7 @@ def _measured() -> dict[str, str]:
     return json.loads((Path(__file__).parent / "expected.json").read_text(encoding="utf-8"))
 
 
+@explained()
 def expected(name: str) -> str:
     """Accuracy, time and memory to expect of a recipe, and where that was measured; or that nobody
     has measured it yet. Written by ``results/recipes.py``."""

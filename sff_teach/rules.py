@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._checks import check_known
+from ._checks import check_known, check_samples, explained
 from .core import SFF, GoodnessHead, LinearHead, LocalBlock
 from .forward_forward import FFNetwork, ff_step
 from .losses import class_loss
@@ -31,6 +31,7 @@ class StepResult:
     correct: Tensor
 
 
+@explained(x=check_samples)
 def sff_step(
     model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], label_smoothing: float = 0.0
 ) -> StepResult:
@@ -56,6 +57,7 @@ def sff_step(
         return StepResult(torch.stack(losses), torch.stack(correct))
 
 
+@explained(x=check_samples)
 def deepsup_step(
     model: SFF, x: Tensor, y: Tensor, optimizer: Optimizer, label_smoothing: float = 0.0
 ) -> StepResult:
@@ -76,6 +78,7 @@ def deepsup_step(
         return StepResult(torch.stack(losses), torch.stack(correct))
 
 
+@explained(x=check_samples)
 def overlap_step(
     model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], label_smoothing: float = 0.0
 ) -> StepResult:
@@ -113,6 +116,7 @@ def overlap_step(
         return StepResult(torch.stack(losses), torch.stack(correct))
 
 
+@explained()
 def join_blocks(model: SFF, head: nn.Module) -> SFF:
     """Turn all blocks into a single one with the given head, in place.
 
@@ -139,6 +143,7 @@ class LogitsHead(nn.Module):
         return h
 
 
+@explained()
 def whole(model: nn.Module, num_classes: int) -> SFF:
     """Wrap a complete classifier, unchanged, as one block, so that ``bp`` can train it."""
     return SFF([LocalBlock(model, LogitsHead(num_classes))], original=model)
@@ -155,6 +160,9 @@ class Rule(ABC):
     """
 
     has_class_loss = True
+
+    def __init_subclass__(cls):
+        explained(x=check_samples)(cls)  # its steps fail in one sentence
 
     def __init__(
         self,

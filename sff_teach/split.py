@@ -16,7 +16,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import fx, nn
 
-from ._checks import check_count, nearest
+from ._checks import check_count, explained, nearest, shown
 from ._graph import (
     EXAMPLES,
     channel_dim,
@@ -49,6 +49,7 @@ CUTS = ("layer", "block", "stage")
 _SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
 
 
+@explained()
 def localize(
     model: nn.Module,
     num_classes: int,
@@ -90,11 +91,13 @@ def localize(
         ValueError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}; build it.")
+        raise TypeError(f"model must be a torch.nn.Module, not {shown(model)}; build it first.")
+    check_count(num_classes, "num_classes", minimum=2)
+    check_count(hidden, "hidden", minimum=0)
     if stem not in (None, "small"):
         nearest(stem, ["small"], "stem")
     if stages is not None and cut != "block":
-        raise ValueError(f"cut={cut!r} and stages were both given; give one of them.")
+        raise ValueError(f"cut={shown(cut)} and stages were both given; give one of them.")
     replaced = small_stem(model) if stem else {}
     try:
         plan = (
@@ -122,6 +125,7 @@ def localize(
     return SFF(blocks, normalise=normalise, vote=vote, original=model)
 
 
+@explained()
 def split_stages(
     model: nn.Module, cut: str | int = "block", *, input_shape: Sequence[int] | None = None
 ) -> list[nn.Module]:
@@ -155,6 +159,7 @@ def split_stages(
     return [stage.body for stage in _cut(model, cut, input_shape)]
 
 
+@explained()
 def small_stem(model: nn.Module) -> dict[str, nn.Module]:
     """Adapt a model for 224×224 pictures to 32×32 ones, in place: its first layer keeps the size.
 

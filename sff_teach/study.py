@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from . import __version__
-from ._checks import check_known
+from ._checks import check_count, check_flag, check_known, check_path, explained, printable, shown
 from ._files import alone, cannot_write, check_writable, make_folder
 from ._progress import tqdm
 from .core import SFF
@@ -62,12 +62,14 @@ def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -
     return Splits(*(part.as_rgb() for part in splits)) if rgb else splits
 
 
+@explained()
 def load_for(recipe: Recipe) -> Splits:
     """The recipe's data; grey images with three channels for torchvision's networks."""
     rgb = recipe.network not in NETWORKS
     return _load(recipe.data, recipe.fraction, recipe.seed, recipe.validation, rgb)
 
 
+@explained()
 def quicken_batch_norm(network: nn.Module, momentum: float = 0.1) -> None:
     """Let BatchNorm's running statistics follow at least this fast, for trainings of few steps.
 
@@ -79,6 +81,7 @@ def quicken_batch_norm(network: nn.Module, momentum: float = 0.1) -> None:
             module.momentum = max(module.momentum, momentum)
 
 
+@explained()
 def build(recipe: Recipe, data: DataSet) -> nn.Module:
     """The untrained network of a recipe, for samples like ``data``; initial weights by its seed."""
     torch.manual_seed(recipe.seed)
@@ -227,6 +230,7 @@ def machine() -> dict:
     }
 
 
+@explained()
 def read_runs(path: str | Path) -> list[dict]:
     """The records of a JSON-lines file, oldest first; none if there is no such file.
 
@@ -235,6 +239,7 @@ def read_runs(path: str | Path) -> list[dict]:
     Raises:
         ValueError: another line is damaged.
     """
+    check_path(path)
     path = Path(path)
     if not path.exists():
         return []
@@ -246,7 +251,8 @@ def read_runs(path: str | Path) -> list[dict]:
             records.append(record)
         elif number < len(lines):
             raise ValueError(
-                f"{path.name} line {number} is not a run in JSON; delete that line to go on."
+                f"{printable(path.name)} line {number} is not a run in JSON; delete that "
+                "line to go on."
             )
     return records
 
@@ -260,6 +266,7 @@ def _record(line: bytes) -> dict | None:
     return record if isinstance(record, dict) else None
 
 
+@explained()
 def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | None = None) -> dict:
     """Add one record to a JSON-lines file, on disk before this returns.
 
@@ -276,6 +283,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
     Raises:
         OSError: it could not be written. The line is printed then, so that the run is not lost.
     """
+    check_path(path)
     path = Path(path)
     line = json.dumps(record).encode() + b"\n"
     try:
@@ -308,6 +316,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
     return record
 
 
+@explained()
 def once(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
     """The stored record whose fields have the values of ``key``; without one, make it and store it.
 
@@ -346,7 +355,13 @@ def study(
     Raises:
         OSError: the file cannot be written, said before anything is run; or its disk is full.
     """
+    if not isinstance(recipes, Iterable):
+        raise TypeError(f"recipes must be a list of recipes, not {shown(recipes)}; give one.")
     recipes = list(recipes)
+    for one in recipes:
+        if not isinstance(one, Recipe):
+            raise TypeError(f"recipes holds {shown(one)}; give what recipes.get_recipe returns.")
+    check_flag(progress=progress)
     known: dict[tuple[Recipe, str], dict] = {}
     records = []
     try:
@@ -375,7 +390,12 @@ def _key(recipe: Recipe, on: str) -> tuple[Recipe, str]:
 
 
 def _record_key(record: dict) -> tuple[Recipe, str]:
-    return _key(Recipe(**record["recipe"]), record["on"])
+    try:
+        return _key(Recipe(**record["recipe"]), record["on"])
+    except (KeyError, TypeError):
+        raise ValueError(
+            "the file holds a record that is no run of a recipe; give another file for the runs."
+        ) from None
 
 
 def compare(
@@ -394,6 +414,12 @@ def compare(
         rules: names. fractions: of the training images; None for the recipe's own.
         seeds: how many, from 0. path, progress: see ``study``.
     """
+    if not isinstance(base, Recipe):
+        raise TypeError(f"base must be a Recipe, not {shown(base)}; see recipes.get_recipe.")
+    for name, value in (("rules", rules), ("fractions", fractions or ())):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be a list, not {shown(value)}; give one, even of one.")
+    check_count(seeds, "seeds", minimum=0, maximum=10_000)
     recipes = [
         replace(base, rule=rule, fraction=fraction, seed=seed)
         for fraction in fractions or (base.fraction,)
@@ -434,6 +460,7 @@ class Summary:
         return "no difference shown"
 
 
+@explained()
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % confidence interval by Student's t; NaN bounds for a single value."""
     mean = float(np.mean(values))
@@ -446,6 +473,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, float(low), float(high)
 
 
+@explained()
 def summarise(
     records: Iterable[dict],
     figure: str = "accuracy",
@@ -481,6 +509,7 @@ def summarise(
     return summaries
 
 
+@explained()
 def table(summaries: Iterable[Summary]) -> str:
     """The summaries as a Markdown table, accuracies in percent."""
     columns = (
@@ -503,6 +532,7 @@ def table(summaries: Iterable[Summary]) -> str:
     return "\n".join(lines)
 
 
+@explained()
 def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
     """For ``summarise``: the name of the first row whose settings a record's recipe has.
 
@@ -510,15 +540,18 @@ def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
         rows: name → what distinguishes the row, as fields of ``Recipe``.
     """
 
+    @explained()
     def name(record: dict) -> str:
         recipe = Recipe(**record["recipe"])  # older records lack newer fields
-        return next(
-            n for n, row in rows.items() if all(getattr(recipe, k) == v for k, v in row.items())
-        )
+        for n, row in rows.items():
+            if all(getattr(recipe, k) == v for k, v in row.items()):
+                return n
+        raise ValueError(f"no row of rows has the settings of {recipe}; add one that has.")
 
     return name
 
 
+@explained()
 def tables_by_vote(records: Sequence[dict], rows: Mapping[str, Mapping]) -> list[str]:
     """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's."""
     lines = []

@@ -21,6 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._checks import (
+    explained,
+    shown,
+)
+
 LIBRARIES = ("matplotlib", "numpy", "scipy", "sklearn", "torch")
 PARTS = {"train": 1000, "valid": 150, "test": 300}  # sentences per library, at most
 MASK = "#"  # in place of any library's name
@@ -77,6 +82,7 @@ class Sentence:
         return "test" if tenth < 2 else "valid" if tenth == 2 else "train"
 
 
+@explained()
 @lru_cache(maxsize=2)
 def corpus(libraries: tuple[str, ...] = LIBRARIES) -> tuple[Sentence, ...]:
     """The same number of sentences of every library in each part, without near copies.
@@ -105,6 +111,7 @@ def corpus(libraries: tuple[str, ...] = LIBRARIES) -> tuple[Sentence, ...]:
     return tuple(chosen)
 
 
+@explained()
 def sentences(library: str) -> Iterator[Sentence]:
     """All sentences of prose in the docstrings of an installed library, copies included.
 
@@ -115,12 +122,16 @@ def sentences(library: str) -> Iterator[Sentence]:
     Raises:
         ModuleNotFoundError: the library is not installed.
     """
+    if not isinstance(library, str) or not library.isidentifier():  # a dot would import things
+        raise ValueError(
+            f"library={shown(library)} is no name of a package; give one such as numpy."
+        )
     spec = find_spec(library)
     if spec is None or not spec.submodule_search_locations:
         package = "scikit-learn" if library == "sklearn" else library
         raise ModuleNotFoundError(
-            f'"{library}" is not installed here, and the corpus needs its docstrings; install it '
-            f"with pip install {package}."
+            f"{shown(library)} is not installed here, and the corpus needs its docstrings; install "
+            f"it with pip install {package[:60]}."
         )
     root = Path(spec.submodule_search_locations[0])
     names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
@@ -168,6 +179,7 @@ def _is_prose(sentence: str) -> bool:
     )
 
 
+@explained()
 def without_near_copies(found: Iterable[Sentence]) -> list[Sentence]:
     """Leave out every sentence of which more than half was said before, masked names alike.
 
@@ -184,17 +196,20 @@ def without_near_copies(found: Iterable[Sentence]) -> list[Sentence]:
     return kept
 
 
+@explained()
 def shingles(text: str) -> set[tuple[str, ...]]:
     """Every four words in a row of a masked sentence, without case, digits and punctuation."""
     words = re.sub(r"[^a-z0# ]", "", re.sub(r"\d", "0", mask(text).lower())).split()
     return {tuple(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1))}
 
 
+@explained()
 def mask(text: str) -> str:
     """The text with ``#`` for every word that holds a library's name: numpy, np, PyTorch, …"""
     return _NAMES.sub(MASK, text)
 
 
+@explained()
 def encode(texts: Sequence[str]) -> np.ndarray:
     """Texts as one-hot characters, (N, V, L) uint8: x[n, v, i] = 1 if character i of n is v.
 
@@ -207,6 +222,7 @@ def encode(texts: Sequence[str]) -> np.ndarray:
     return (codes.reshape(-1, 1, LENGTH) == alphabet[:, None]).astype(np.uint8)
 
 
+@explained()
 def decode(x: Tensor | np.ndarray) -> list[str]:
     """The texts of one-hot characters (N, V, L); a place without a character becomes a space."""
     x = torch.as_tensor(x)

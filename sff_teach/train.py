@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import (
+    check_callable,
     check_count,
     check_fits,
+    check_flag,
     check_labels,
+    check_module,
+    explained,
+    shown,
 )
 from ._faster import check_faster, faster, keep_memory, near, pick_precision
 from ._modes import looking
@@ -123,6 +128,11 @@ def fit(
         ValueError, TypeError: bad arguments, before anything is trained.
         OSError: the checkpoint cannot be written, or another process trains with it.
     """
+    check_module(model)
+    check_flag(progress=progress, channels_last=channels_last, compile=compile)
+    check_callable(on_epoch, "on_epoch", "a function of the history")
+    if stop is not None and not hasattr(stop, "is_set"):
+        raise TypeError(f"stop must be a threading.Event, not {shown(stop)}; make one.")
     settings = checked_settings(
         epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
         label_smoothing=label_smoothing, augment=augment, seed=seed,
@@ -328,10 +338,11 @@ def _as_network(model: nn.Module, data: DataSet, device: torch.device) -> SFF | 
     network.to(device)
     if isinstance(network, SFF) and network.original is not None:
         network.original.to(device)  # its pooling and classifier, which no block owns
-    check_fits(network, data.x[:2].to(device), f"{data.name} x")
+    check_fits(network, data.x[:2].to(device), f"{data.name} x", network.num_classes)
     return network
 
 
+@explained()
 def evaluate(
     model: nn.Module,
     data: DataSet | tuple[Tensor, Tensor],
@@ -353,6 +364,7 @@ def evaluate(
     return evaluate_votes(model, data, (vote,), batch_size=batch_size)[0]
 
 
+@explained()
 def evaluate_votes(
     model: nn.Module,
     data: DataSet | tuple[Tensor, Tensor],
@@ -361,6 +373,7 @@ def evaluate_votes(
     batch_size: int = 500,
 ) -> list[Evaluation]:
     """``evaluate`` with several votes from a single pass over the data, one Evaluation each."""
+    check_module(model)
     data = as_data_set(data, "data")
     network = _as_network(model, data, next(model.parameters()).device)
     return _measure(network, data, votes, batch_size)

@@ -9,7 +9,7 @@ import torchvision
 from matplotlib.figure import Figure
 
 from .. import plots
-from .._checks import check_count, check_known
+from .._checks import check_count, check_known, explained
 from ..measure import TrainingStep, count_step
 from ..models import cnn
 from ..split import localize
@@ -87,6 +87,7 @@ class CostResult:
         return row
 
 
+@explained()
 @lru_cache(maxsize=256)
 def run_cost(
     network: str = "cnn",
@@ -139,6 +140,7 @@ def run_cost(
     )  # fmt: skip
 
 
+@explained()
 @plots.style()
 def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
     """Draw FLOPs against saved bytes, both over backprop's, and SFF's bytes block by block.
@@ -185,6 +187,7 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
     return fig
 
 
+@explained()
 def describe_cost(result: CostResult) -> str:
     """The result in words."""
     network = NETWORKS[result.network]

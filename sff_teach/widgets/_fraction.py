@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots
-from .._checks import check_count, check_fraction, check_known
+from .._checks import check_count, check_fraction, check_known, check_seed, explained
 from ..claims import FASHION, best_rate, pick
 from ..recipes import Recipe
 from ..study import interval, load_for, read_runs, run
@@ -64,12 +64,14 @@ class FractionResult:
         }
 
 
+@explained()
 def epochs_for(images: int) -> int:
     """Passes over so many images: the stored study's, in between on a log-log line."""
     sizes, epochs = np.log(list(EPOCHS)), np.log(list(EPOCHS.values()))
     return round(float(np.exp(np.interp(np.log(images), sizes, epochs))))
 
 
+@explained()
 @lru_cache
 def rate_for(rule: str, blocks: int, images: int, folder: Path = RESULTS) -> float:
     """The peak learning rate that was tuned for the nearest row of the stored study.
@@ -88,6 +90,7 @@ def rate_for(rule: str, blocks: int, images: int, folder: Path = RESULTS) -> flo
     return best_rate(found) if found else 0.005
 
 
+@explained()
 def stored_curves(folder: Path = RESULTS) -> dict[str, dict[int, list[float]]]:
     """Rule → images → test accuracies of five seeds, as in results/fashion_rules.md; or nothing."""
     curves: dict[str, dict[int, list[float]]] = {}
@@ -128,6 +131,7 @@ def run_fraction(
     check_fraction(fraction)
     check_known(rule, RULES, "rule")
     check_count(blocks, "blocks")
+    check_seed(seed)
     if blocks > 4:
         raise ValueError(f"blocks={blocks} is more than the 4 layers; give 4 or fewer.")
     images = round(fraction * POOL)
@@ -143,6 +147,7 @@ def run_fraction(
     return FractionResult(recipe, len(splits.train), len(model.blocks), accuracy, history)
 
 
+@explained()
 @plots.style()
 def draw_fraction(
     results: Sequence[FractionResult], curves: Mapping | None = None, history: History | None = None
@@ -184,6 +189,7 @@ def draw_fraction(
     return fig
 
 
+@explained()
 def describe_fraction(results: Sequence[FractionResult]) -> str:
     """The trials in a sentence each."""
     if not results:

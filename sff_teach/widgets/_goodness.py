@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from .._checks import check_known, check_positive
+from .._checks import check_known, check_positive, explained
 from ..goodness import mean_squares, sum_squares
 from ._panel import STYLE, InstantPanel, button, display_box, dropdown, layout
 
@@ -65,6 +65,7 @@ class GoodnessSplit:
         )
 
 
+@explained()
 def goodness_split(
     positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
 ) -> GoodnessSplit:
@@ -93,6 +94,7 @@ def goodness_split(
     return GoodnessSplit(kind, float(theta), positive, negative)
 
 
+@explained()
 @plots.style()
 def draw_goodness_split(
     split: GoodnessSplit,
@@ -135,6 +137,7 @@ def draw_goodness_split(
     return fig
 
 
+@explained()
 @plots.style()
 def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
     """Draw splits side by side: what there is to see without moving anything."""

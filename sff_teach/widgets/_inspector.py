@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from .._checks import check_known
+from .._checks import check_known, explained, printable, shown
 from .._folder import read_image
 from ..core import SFF, GoodnessHead
 from ..data import ImageSet
@@ -77,6 +77,7 @@ class InspectorResult:
         return row
 
 
+@explained()
 def run_inspector(
     models: Mapping[str, SFF],
     data: ImageSet,
@@ -111,7 +112,7 @@ def run_inspector(
     if pixels is None:
         if not 0 <= number < len(data):
             raise ValueError(
-                f"number={number} is not in 0 to {len(data) - 1}, the images there are."
+                f"number={shown(number)} is no image of {len(data)}; give 0 to {len(data) - 1}."
             )
         one = data.subset([number])
         x, label, pixels = one.x, int(one.y[0]), one.pixels()[0]
@@ -126,6 +127,7 @@ def run_inspector(
     return InspectorResult(name, pixels, label, data.classes, views, evidence)
 
 
+@explained()
 def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False) -> Tensor:
     """(C, H, W) in [0, 1], like the images of ``data``, from an image file's bytes.
 
@@ -135,7 +137,14 @@ def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False)
     Raises:
         ValueError: too large, or not a PNG, JPEG, BMP or WebP image.
     """
-    name = Path(name).name[:60]
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"content must be the bytes of a file, not {shown(content)}; read it.")
+    if not isinstance(name, str) or not isinstance(data, ImageSet):
+        raise TypeError(
+            f"name and data must be a string and an ImageSet, not {shown(name)} and {shown(data)}; "
+            "see data.load."
+        )
+    name = printable(name.replace("\\", "/").rpartition("/")[2])[:60] or "the upload"
     if len(content) > MAX_BYTES:
         raise ValueError(
             f"{name} has {len(content) / 1e6:.1f} MB; give one below {MAX_BYTES / 1e6:.0f} MB."
@@ -151,6 +160,7 @@ def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False)
     return 1 - pixels if invert else pixels
 
 
+@explained()
 @plots.style()
 def draw_inspector(result: InspectorResult) -> Figure:
     """Draw the image, each network's goodness maps, and its prediction block by block.
@@ -213,6 +223,7 @@ def _short(name: str, letters: int = 11) -> str:
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
+@explained()
 def describe_inspector(result: InspectorResult) -> str:
     """The predictions in words."""
     lines = [f"Image {result.name}, true class {result.true}."]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 from .. import plots
-from .._checks import check_count, check_known
+from .._checks import check_count, check_known, explained
 from ..core import SFF, GoodnessHead, LocalBlock
 from ..data import load
 from ..models import cnn
@@ -82,6 +82,7 @@ class LayersResult:
         }
 
 
+@explained()
 def plan_layers(
     layers: int, blocks: int, channels: int = 1, size: tuple[int, int] = (28, 28)
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
@@ -189,6 +190,7 @@ def starting_results(**settings: object) -> list[LayersResult]:
 # ---------------------------------------------------------------- draw
 
 
+@explained()
 @plots.style()
 def draw_layers(
     results: Sequence[LayersResult], history: History | None = None, *, judge: str = "last"
@@ -292,6 +294,7 @@ def _say_empty(ax, text):
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=plots.ink("grey"))
 
 
+@explained()
 def draw_layers_network(result: LayersResult) -> Figure:
     """Draw the trial's network with its cuts, and over each block the accuracy it reached."""
     notes = None
@@ -301,6 +304,7 @@ def draw_layers_network(result: LayersResult) -> Figure:
     return plots.draw_network(shapes, result.cuts, rule=result.rule, input_shape=image, notes=notes)
 
 
+@explained()
 def describe_layers(results: Sequence[LayersResult], judge: str = "last") -> str:
     """The trials in a sentence each, for a caption or an alternative text."""
     if not results:

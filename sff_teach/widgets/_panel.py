@@ -17,6 +17,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from .. import plots
+from .._checks import explained
 from ..train import History
 
 REDRAW_SECONDS = 1.0  # while training, at least; drawing takes a fifth of it
@@ -303,6 +304,7 @@ class InstantPanel(Panel):
         self.update()  # what the controls say stays on show
 
 
+@explained()
 def trials_csv(rows: Sequence[dict]) -> str:
     """Trials as CSV; empty without trials."""
     file = io.StringIO(newline="")
@@ -313,6 +315,7 @@ def trials_csv(rows: Sequence[dict]) -> str:
     return file.getvalue()
 
 
+@explained()
 def trials_html(rows: Sequence[dict], title: str) -> str:
     """Trials as an HTML table; empty without trials."""
     if not rows:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.multiprocessing import spawn
 
 from sff_teach import distributed, rules
+from sff_teach._checks import explained
 from sff_teach.cli import main
 from sff_teach.data import load
 from sff_teach.forward_forward import FFNetwork
@@ -232,5 +233,12 @@ def test_a_broken_connection_is_a_sentence_and_other_errors_stay_themselves():
         distributed._others_alive(),
     ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+    @explained()  # as the steps of a rule are: they put what fails into words of their own
+    def step():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+    with pytest.raises(distributed.LostProcess), distributed._others_alive():
+        step()
     with pytest.raises(RuntimeError, match="out of memory"), distributed._others_alive():
         raise RuntimeError("out of memory")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,21 @@ def test_blocks_are_shared_out_evenly():
     with pytest.raises(ValueError, match="processes=5 is more than the 4 blocks"):
         balance([1, 1, 1, 1], 5)
     assert best_ratio([5, 1, 1, 1], [0, 1, 4]) == 8 / 5
+
+
+def test_balance_finds_the_best_plan_and_takes_its_time_for_many_blocks():
+    random = torch.Generator().manual_seed(0)
+    for count in range(1, 8):
+        seconds = torch.randint(1, 9, (count,), generator=random).tolist()
+        for processes in range(1, count + 1):
+
+            def slowest(plan, seconds=seconds):
+                return max(sum(seconds[a:b]) for a, b in pairwise(plan))
+
+            cuts = combinations(range(1, count), processes - 1)
+            best = min(slowest([0, *cut, count]) for cut in cuts)
+            assert slowest(balance(seconds, processes)) == best
+    assert len(balance([1.0] * 60, 30)) == 31  # there are 10¹⁶ ways
 
 
 def test_measuring_blocks_changes_nothing(digits):
