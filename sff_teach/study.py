@@ -21,7 +21,7 @@ from torch import nn
 
 from . import __version__
 from ._checks import check_count, check_flag, check_known, check_path, explained, printable, shown
-from ._files import alone, cannot_write, check_writable, make_folder
+from ._files import alone, cannot_write, check_writable
 from ._progress import tqdm
 from .core import SFF
 from .data import DataSet, ImageSet, Splits, load
@@ -287,7 +287,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
     path = Path(path)
     line = json.dumps(record).encode() + b"\n"
     try:
-        make_folder(path.absolute().parent)
+        check_writable(path)
         with alone(path, str(path), wait=60), path.open("a+b", buffering=0) as file:
             known = read_runs(path) if same is not None else []
             for stored in known:
@@ -355,9 +355,12 @@ def study(
     Raises:
         OSError: the file cannot be written, said before anything is run; or its disk is full.
     """
-    if not isinstance(recipes, Iterable):
-        raise TypeError(f"recipes must be a list of recipes, not {shown(recipes)}; give one.")
-    recipes = list(recipes)
+    try:
+        recipes = list(recipes)
+    except TypeError:
+        raise TypeError(
+            f"recipes must be a list of recipes, not {shown(recipes)}; give one."
+        ) from None
     for one in recipes:
         if not isinstance(one, Recipe):
             raise TypeError(f"recipes holds {shown(one)}; give what recipes.get_recipe returns.")
@@ -416,7 +419,8 @@ def compare(
     """
     if not isinstance(base, Recipe):
         raise TypeError(f"base must be a Recipe, not {shown(base)}; see recipes.get_recipe.")
-    for name, value in (("rules", rules), ("fractions", fractions or ())):
+    fractions = (base.fraction,) if fractions is None else fractions
+    for name, value in (("rules", rules), ("fractions", fractions)):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise TypeError(f"{name} must be a list, not {shown(value)}; give one, even of one.")
     check_count(seeds, "seeds", minimum=0, maximum=10_000)
