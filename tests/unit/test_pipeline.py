@@ -307,7 +307,7 @@ def test_what_is_sent_arrives_as_it_lay(monkeypatch, layout):
         ({"schedule": "cosine"}, "schedule"),
         ({"augment": "mixup"}, "augment"),
         ({"devices": ["cpu"]}, "devices names 1 for processes=2"),
-        ({"devices": ["cpu", "tpu"]}, 'device="tpu"'),
+        ({"devices": ["cpu", "tpu"]}, "device='tpu'"),
     ],
 )
 def test_bad_arguments_are_one_sentence(digits, bad, words):
