@@ -6,7 +6,8 @@ LOCK_ARGS ?=
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
-# Test files are shared out among the cores; of one file the tests stay together.
+# Test files are shared out among the cores; of one file the tests stay together. Notebooks run one
+# by one, because their time is watched.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
@@ -53,7 +54,7 @@ ifeq ($(strip $(NB)),)
 	@echo "There are no notebooks to run yet."
 else
 	$(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout 120 --durations=10 $(PARALLEL) $(NB)
+	  --nbval-cell-timeout 120 --durations=10 $(NB)
 endif
 
 browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser
