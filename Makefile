@@ -11,6 +11,9 @@ PY  := $(BIN)/python
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
+# What drives the browser; the browser itself is the system's.
+PLAYWRIGHT := $(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
+  "playwright>=1.40" "axe-playwright-python>=0.1.4"
 FIRST  := notebooks/00_start_here.ipynb
 LINTED := sff_teach tests tools data results docs notebooks
 STARTED := $(shell date +%s)
@@ -58,8 +61,7 @@ else
 endif
 
 browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser
-	@$(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
-	  "playwright>=1.40" "axe-playwright-python>=0.1.4"
+	@$(PLAYWRIGHT)
 	$(QUIET_MACHINE) $(PY) -m pytest tests/browser --durations=5
 
 colab-test: install  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
@@ -97,8 +99,7 @@ site: install  ## build the course as a static site in build/site; runs no noteb
 	$(PY) tools/make_site.py
 
 site-test: site  ## the site's links, form and pages in Chromium; pictures in artefacts/browser
-	@$(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
-	  "playwright>=1.40" "axe-playwright-python>=0.1.4"
+	@$(PLAYWRIGHT)
 	$(QUIET_MACHINE) $(PY) -m pytest tests/site --durations=5
 
 lint: install  ## ruff and spelling

@@ -320,7 +320,7 @@ def from_arrays(
     if isinstance(classes, str):
         raise TypeError(f'classes must be a list of names, not "{classes}"; give one per class.')
     if classes is None:
-        whole = y.dtype == torch.int64 and y.numel() and not y.is_meta
+        whole = y.dtype == torch.int64 and y.numel()
         count = int(y.max()) + 1 if whole else 1
         if count > MOST_CLASSES:
             raise ValueError(

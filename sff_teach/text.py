@@ -21,10 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._checks import (
-    explained,
-    shown,
-)
+from ._checks import explained, shown
 
 LIBRARIES = ("matplotlib", "numpy", "scipy", "sklearn", "torch")
 PARTS = {"train": 1000, "valid": 150, "test": 300}  # sentences per library, at most
