@@ -180,9 +180,7 @@ def check_count(value: object, argument: str, minimum: int = 1, maximum: int = M
 
 def check_seed(seed: object, argument: str = "seed") -> None:
     """Raise unless `seed` is a whole number in [0, 2³²), the range every generator here accepts."""
-    check_count(seed, argument, minimum=0, maximum=2**32)
-    if seed >= 2**32:
-        raise ValueError(f"{argument}={shown(seed)} is too large; give a number below 2**32.")
+    check_count(seed, argument, minimum=0, maximum=2**32 - 1)
 
 
 def check_number(
@@ -354,8 +352,8 @@ def check_positive(**values: object) -> None:
 
 
 def check_callable(value: object, argument: str, what: str) -> None:
-    """Raise unless `value` can be called, or is None; `what` says what to give."""
-    if value is not None and not callable(value):
+    """Raise unless `value` can be called; `what` says what to give."""
+    if not callable(value):
         raise TypeError(f"{argument} must be a function, not {shown(value)}; give {what}.")
 
 

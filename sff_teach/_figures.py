@@ -260,6 +260,12 @@ def block_colours(count: int) -> list[str]:
     return [to_hex(_DEPTH(t)) for t in (np.linspace(0, 1, count) if count > 1 else [0.6])]
 
 
+def shortened(name: object, letters: int = 14) -> str:
+    """The name, or as much of it as there is room for."""
+    name = str(name)
+    return name if len(name) <= letters else name[: letters - 1] + "…"
+
+
 @explained()
 def rule_style(name: str, position: int = 0) -> RuleStyle:
     """Return the style of a rule, or one of the spare styles (by `position`) for any other name."""

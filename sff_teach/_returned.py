@@ -61,7 +61,6 @@ class Assignment:
 
     name: str
     cells: list[Cell]
-    text: str = field(repr=False, default="")
 
     @property
     def tests(self) -> list[Cell]:
@@ -340,9 +339,7 @@ def steps_of(assignment: Assignment, returned: Returned) -> list[dict]:
     steps: list[dict] = []
 
     def add(kind: str, label: str, source: str, cell: int) -> None:
-        if kind != "given":
-            source = source if kind == "test" else python_of(source)
-        else:
+        if kind != "test":
             source = python_of(source)
         if source.strip():
             steps.append({"kind": kind, "label": label, "source": source, "cell": cell})

@@ -103,7 +103,7 @@ FILES = (
 # What these modules get, whoever called them gets.
 PASS_ON = ("inspect", "traceback", "ctypes", "threading", "pathlib", "shutil", "glob", "os")
 HEAP = 1 << 9  # the flag of types that are made while Python runs, and that can be changed
-SLOWER = 10  # by the clock a test may take this many times its seconds of computing
+SLOWER = 10  # by the clock code may take this many times its seconds: a busy machine is no fault
 OWN_TYPE = "AssertionError: a value of the type {}, which decides what it equals, is no answer"
 
 # Nothing below may be a class, or keep what it needs in a module: student code finds both
@@ -261,7 +261,6 @@ def add_audit_hook(
     is_a=isinstance,
     text=str,
     data=bytes,
-    count=len,
     error=PermissionError,
     plain_data=bytes.__add__,
     exists=os.stat,

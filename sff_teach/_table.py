@@ -11,7 +11,7 @@ from ._checks import explained
 from ._graph import dry_run, reason
 from .core import SFF, GoodnessHead
 from .goodness import cheaper_form
-from .heads import HiddenHead
+from .heads import ChannelGroups, HiddenHead
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
 
 
 def _form(head: nn.Module, h: Tensor) -> str:
+    if isinstance(head, ChannelGroups):
+        return "groups"
     if not isinstance(head, GoodnessHead):
         return "linear"
     if head.form != "auto":

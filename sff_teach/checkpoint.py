@@ -55,7 +55,7 @@ class Checkpoint:
         check_path(path, "checkpoint")
         self.path = Path(path)
         self.learner, self.history, self.generator = learner, history, generator
-        self.data = [*train.x.shape, zlib.crc32(train.y.numpy().tobytes())]
+        self.data = [*train.x.shape, zlib.crc32(train.y.cpu().numpy().tobytes())]
         self.warned = False
         if os.path.isdir(self.path):
             raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it.")

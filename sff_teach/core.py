@@ -47,6 +47,7 @@ def hand_over(
         return F.layer_norm(h, h.shape[-1:]).movedim(-1, channel_dim)
     if normalise == "length":
         return F.rms_norm(h, h.shape[1:], eps=1e-8)
+    check_known(normalise, NORMALISATIONS, "normalise")
     return h
 
 

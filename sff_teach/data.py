@@ -35,22 +35,10 @@ from ._checks import (
     shown,
 )
 from ._folder import HELD_OUT, read_folder
-from .download import SETS, fetch, read_arrays
+from .download import FASHION_CLASSES, SETS, fetch, read_arrays
 
 SAMPLE_FILE = "fashion-mnist-sample.npz"
 SAMPLE_SHA256 = "700e63054256b4370861c32efc36a931e92474b5a83b6d9b120acc8f0b28b732"
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 
 MOST_CLASSES = 1_000_000
 
@@ -470,13 +458,11 @@ def batches(
     shuffle: bool = False,
     generator: torch.Generator | None = None,
     drop_last: bool = False,
-    device: torch.device | str | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches (x (B, C, ...), y (B,)), every sample once, in a new order if `shuffle`.
 
-    drop_last leaves out a last batch that is not full. `fit` trains so: BatchNorm cannot train on
-    a last batch of one image with one position. Evaluation keeps every image.
-    generator: draws the order, so that it repeats; device: where the batches are sent.
+    drop_last leaves out a last batch that is not full; `fit` does so where it holds a single image,
+    which BatchNorm cannot train on. generator: draws the order, so that it repeats.
     Raises TypeError for anything but a DataSet, ValueError if not even one batch comes out.
     """
     if not isinstance(data, DataSet):
@@ -492,13 +478,6 @@ def batches(
             f"batch_size={batch_size} is more than the {len(data)} samples of {data.name}, and "
             f"drop_last leaves no batch; use batch_size={len(data)} or less."
         )
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, TypeError, ImportError):
-            raise ValueError(
-                f'device={shown(device)} is not usable here; leave it out, or give "cpu".'
-            ) from None
     where = generator.device if generator is not None else "cpu"
     order = torch.randperm(len(data), generator=generator, device=where) if shuffle else None
 
@@ -508,8 +487,7 @@ def batches(
             chosen = slice(start, start + batch_size)
             if order is not None:
                 chosen = order[chosen].to(data.x.device)
-            x, y = data.x[chosen], data.y[chosen]  # (B, C, ...), (B,)
-            yield (x, y) if device is None else (x.to(device), y.to(device))
+            yield data.x[chosen], data.y[chosen]  # (B, C, ...), (B,)
 
     return produce()
 

@@ -28,7 +28,7 @@ from .rules import LookaheadSFF, OverlappingSFF, Rule, StepResult
 
 
 class LostProcess(RuntimeError):
-    """Another process of the training is gone."""
+    """A process of the training failed or is gone."""
 
 
 def running() -> bool:

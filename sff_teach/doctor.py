@@ -16,7 +16,7 @@ from .data import catalog, data_home
 # From pyproject.toml, requirements.lock and Colab's list, by tools/tested_versions.py.
 TESTED = Path(__file__).with_name("tested_versions.json")
 LAB = ("ipywidgets", "jupyterlab", "nbval")  # the package works without these
-REMEDY = {
+ABOUT = {
     "locked": "what `make lab` installs",
     "floor": "the oldest versions the course allows",
     "colab": "what Google Colab brings",
@@ -97,7 +97,7 @@ def report() -> str:
     lines = [
         f"sff_teach {__version__}   Python {platform.python_version()}   {platform.platform()}",
         *(f"  {package:14s} {version or 'not installed'}" for package, version in found.items()),
-        f"nearest  the {name} set ({REMEDY[name]}): {equal} of {listed} versions are equal",
+        f"nearest  the {name} set ({ABOUT[name]}): {equal} of {listed} versions are equal",
         *(f"  {sentence}" for sentence in advice(found, sets)),
         f"cores    {os.cpu_count()}, torch threads {torch.get_num_threads()}",
         f"disk     {free:.0f} GiB free here",

@@ -115,6 +115,7 @@ def _make(name: str, home: Path, path: Path) -> None:
             reasons.append(f"{copy.files[0].name} cannot be read: {_reason(error)}")
             continue
         write_whole(path, partial(_store, arrays))
+        path.chmod(0o644)  # public images, and a class may share the folder
         for done in paths:
             done.unlink()
         return
@@ -415,6 +416,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
+    except PermissionError:
+        raise ValueError(
+            f"{path} is not yours to read; ask its owner for permission, or set SFF_TEACH_DATA to "
+            "a folder of your own."
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise ValueError(f"{path} is damaged; remove it, and it is fetched again.") from None
 
@@ -430,7 +436,7 @@ _FASHION = (
     ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
     ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
 )
-_FASHION_CLASSES = (
+FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
     "Ankle boot",
 )  # fmt: skip
@@ -448,7 +454,7 @@ def _one(url: str, read: Callable, *md5: str) -> Copy:
 
 SETS: dict[str, tuple[Copy, ...]] = {
     "fashion-mnist": (
-        Copy(tuple(File(n, _ZALANDO + n, (md5,)) for n, md5 in _FASHION), _idx(_FASHION_CLASSES)),
+        Copy(tuple(File(n, _ZALANDO + n, (md5,)) for n, md5 in _FASHION), _idx(FASHION_CLASSES)),
     ),
     "cifar10": (
         _one(_FAST_AI + "sample/cifar10.tgz", _images_in_tar(), "a5f8c31371b63a406b23368042812d3c"),

@@ -48,10 +48,10 @@ from ._returned import (
     read_source,
     steps_of,
 )
+from ._session import SLOWER
 
 VERSION = 2  # of the way of marking; another one marks everything anew
 MOST_BYTES = 2 << 20  # that a notebook may send back
-SLOWER = 10  # a machine that does other things, too, is no student's fault
 BY_HAND = "to be marked by hand"
 LOOK = 0.05  # seconds between two looks at a notebook's memory
 STUCK = "could not be started, as nothing was left of the notebook's processes and threads"

@@ -112,15 +112,17 @@ def learn_vote(model: SFF, data: "DataSet", batch_size: int = 500) -> Tensor:  #
     Returns:
         (blocks,) the weights, also kept in ``model.vote_weights``.
     """
+    device = model.vote_weights.device
     with looking(model):
-        goodness = torch.cat([model.block_goodness(x) for x in data.x.split(batch_size)])
+        parts = [model.block_goodness(x.to(device)).cpu() for x in data.x.split(batch_size)]
+    goodness, y = torch.cat(parts), data.y.cpu()
     weights = torch.ones(goodness.shape[1]) / goodness.shape[1]
     weights.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(torch.einsum("nbk,b->nk", goodness, weights), data.y)
+        value = F.cross_entropy(torch.einsum("nbk,b->nk", goodness, weights), y)
         value.backward()
         return value
 

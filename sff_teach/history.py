@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._checks import (
     check_count,
@@ -55,7 +55,14 @@ class History:
         return self.rows[-1]
 
     def column(self, name: str) -> list:
-        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
+        """One figure over the epochs, e.g. ``column("valid_accuracy")``.
+
+        Raises ValueError if an epoch lacks it: nothing was validated, or the epoch was cut short.
+        """
+        missing = [row["epoch"] for row in self.rows if name not in row]
+        if missing:
+            known = ", ".join(self.rows[missing[0] - self.rows[0]["epoch"]])
+            raise ValueError(f'epoch {missing[0]} has no "{name}"; it has {known}.')
         return [row[name] for row in self.rows]
 
     def to_dict(self) -> dict:
@@ -143,6 +150,16 @@ def check_image_options(x: Tensor, augment: str | None, channels_last: bool = Fa
             f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
             "leave it out."
         )
+
+
+def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
+    """Raise ValueError if BatchNorm would have a single image to normalise."""
+    if images == 1:
+        raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
+    if batch_size == 1 and any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()
+    ):
+        raise ValueError("batch_size=1 leaves BatchNorm nothing to compare; give at least 2.")
 
 
 def checked_settings(

@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ._checks import (
+    check_callable,
     check_count,
     check_known,
     check_labels,
     check_samples,
     explained,
-    shown,
 )
 from .core import SFF
 from .memory import VARIANTS, Ledger, saved_bytes, watch_saved
@@ -52,15 +52,10 @@ def flops(step: Step) -> int:
     functions, pooling, elementwise work and optimisers count nothing. The counter holds on to
     tensors, so count bytes in another step.
     """
-    _check_step(step)
+    check_callable(step, "step", "one without arguments")
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
-
-
-def _check_step(step: Step, argument: str = "step") -> None:
-    if not callable(step):
-        raise TypeError(f"{argument} must be a function, not {shown(step)}; give one to call.")
 
 
 class _Watch(TorchDispatchMode):
@@ -88,7 +83,7 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     Args:
         ignore: as for ``saved_bytes``.
     """
-    _check_step(step)
+    check_callable(step, "step", "one without arguments")
     ledger = Ledger(ignore)
     with _Watch(ledger):
         step()
@@ -102,7 +97,7 @@ def cuda_peak(step: Step) -> int | None:
 
     The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
     """
-    _check_step(step)
+    check_callable(step, "step", "one without arguments")
     if not torch.cuda.is_available():
         return None
     before = torch.cuda.memory_allocated()
@@ -143,7 +138,7 @@ def seconds(
     """
     check_count(rounds, "rounds", maximum=100_000)
     for name, step in (("step_a", step_a), ("step_b", step_b), ("clock", clock)):
-        _check_step(step, name)
+        check_callable(step, name, "one without arguments")
     steps, taken = (step_a, step_b), ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 else (1, 0):

@@ -294,7 +294,8 @@ class RecomputingSFF(ScalableForwardForward):
 class SummedLosses(ScalableForwardForward):
     """``sff-summed``: SFF with one backward at the end, over the sum of all blocks' losses.
 
-    The gradients are SFF's own. But every block's graph waits until the end, so nothing is saved.
+    The gradients are SFF's own. But every block's graph waits until the end, so the activations of
+    all blocks are kept at once, as in backprop.
     """
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:

@@ -12,8 +12,9 @@ def check_equal(
 ) -> None:
     """Say how close a by-hand result is to the reference; fail if it is not close.
 
-    Prints "exact", or "close" with the largest difference. ``atol`` is relative to the largest
-    reference value: 1e-5 is some hundred roundings of float32.
+    Prints "exact", or "close" with the largest difference. A value may be off by ``atol`` × the
+    largest reference value, or by ``atol`` itself where that is below 1: 1e-5 is some hundred
+    roundings of float32. For small values, such as gradients, give a smaller one.
 
     Raises:
         AssertionError: shapes differ, or a value is off by more than ``atol``.

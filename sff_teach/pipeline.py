@@ -32,11 +32,13 @@ from ._progress import tqdm
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
 from .data import DataSet, batches
+from .distributed import LostProcess
 from .history import (
     AUGMENTATIONS,
     BAR_AFTER_SECONDS,
     History,
     as_data_set,
+    check_batches,
     check_image_options,
     checked_settings,
     learning_rate,
@@ -211,7 +213,7 @@ def fit_pipeline(
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
         OSError: the checkpoint cannot be written, or another process trains with it.
-        RuntimeError: a process died or failed; the model is as it was before.
+        LostProcess: a RuntimeError: a process died or failed; the model is as it was before.
 
     Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
     either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
@@ -232,9 +234,7 @@ def fit_pipeline(
     if isinstance(valid, DataSet) and not len(valid):
         valid = None
     valid = None if valid is None else as_data_set(valid, "valid")
-
-    if len(train) == 1:
-        raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
+    check_batches(model, len(train), batch_size)
     own = copy.deepcopy(model).cpu()  # what the processes learn; the caller's only gets the result
     for data in (train, valid):
         if data is not None:
@@ -244,7 +244,7 @@ def fit_pipeline(
     learner = ScalableForwardForward(own, lambda p: _adamw(p, lr, weight_decay),
                                      label_smoothing=label_smoothing)  # fmt: skip
     settings["precision"] = "float32"
-    parameters = sum(p.numel() for block in own.blocks for p in block.parameters())
+    parameters = sum(p.numel() for p in own.blocks.parameters() if p.requires_grad)
     history = History("sff", settings, parameters)
     first = min(batch_size, len(train))
     costs = block_seconds(own, train.x[:first], train.y[:first], threads=threads)
@@ -336,7 +336,7 @@ def _hand_out(job: _Job, learner: ScalableForwardForward, train: DataSet, valid)
             stage = pickle.dumps((learner.model.blocks[start:stop], optimizers))
             (folder / f"stage{rank}").write_bytes(stage)
     except (OSError, RuntimeError) as error:
-        raise RuntimeError(
+        raise LostProcess(
             f"what the processes need could not be written to {folder} "
             f"({str(error).strip().splitlines()[0]}); free some space, or set TMPDIR to another "
             "folder."
@@ -369,12 +369,12 @@ def _reports(job: _Job, order: Tensor, train: DataSet, progress: bool) -> Iterat
                 pass
     except ProcessRaisedException as error:
         reason = str(error).strip().splitlines()[-1]
-        raise RuntimeError(
+        raise LostProcess(
             f"process {error.error_index + 1} of the pipeline failed ({reason}){_hint(reason)}; "
             "the model is as it was before."
         ) from None
     except ProcessExitedException as error:
-        raise RuntimeError(
+        raise LostProcess(
             f"process {error.error_index + 1} of the pipeline died (exit code {error.exit_code}; "
             "killed, perhaps for lack of memory); the model is as it was before."
         ) from None

@@ -36,6 +36,7 @@ from ._figures import (
     number_marks,
     png,
     rule_style,
+    shortened,
     show,
     style,
     tint,
@@ -558,12 +559,14 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
         groups.setdefault(key, []).append(100 * row["accuracy"])
     if not groups:
         raise ValueError("rows is empty: pass the records of at least one run.")
-    rules = [rule for rule in RULE_STYLE if any(rule == name for name, _ in groups)]
+    names = dict.fromkeys(name for name, _ in groups)
+    rules = [rule for rule in RULE_STYLE if rule in names]
+    rules += [name for name in names if name not in RULE_STYLE]
     most = max(blocks for _, blocks in groups)
     fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel=f"{measure}, %")
     labels = []
     for i, rule in enumerate(rules):
-        look = rule_style(rule)
+        look = rule_style(rule, i)
         counts = sorted(blocks for name, blocks in groups if name == rule)
         means, lows, highs = np.array([interval(groups[rule, n]) for n in counts]).T
         if counts == [1]:
@@ -579,9 +582,6 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
     ax.minorticks_off()
     end_labels(ax, labels)
     return fig
-
-
-# ---------------------------------------------------------------- images
 
 
 @explained()
@@ -633,6 +633,9 @@ def _frontier_style(row):
 def _beats(a, b):
     """Whether (cost, accuracy) `a` is as good as `b` in both and better in one."""
     return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+
+# ---------------------------------------------------------------- images
 
 
 @explained()
@@ -723,24 +726,19 @@ def draw_class_goodness(
                 linewidth=1.2 if k == y else 0,
             )
         mark = "" if y is None else (" ✓" if best == y else " ✗")
-        ax.set_title(f"{name}\n{_short(classes[best], letters)}{mark}", fontsize=10)
+        ax.set_title(f"{name}\n{shortened(classes[best], letters)}{mark}", fontsize=10)
         ax.set_yticks(range(len(rows)), [])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_xlim(0, max(1e-9, 1.05 * values.max()))
         ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
-    names = [f"true: {_short(classes[k])}" if k == y else _short(classes[k]) for k in rows]
+    names = [f"true: {shortened(classes[k])}" if k == y else shortened(classes[k]) for k in rows]
     axes[first].set_yticks(range(len(rows)), names)
     for label, k in zip(axes[first].get_yticklabels(), rows):
         label.set_fontweight("bold" if k == y else "normal")
     fig.supxlabel("goodness g (each panel has its own scale)", fontsize=10)
     return fig
-
-
-def _short(name, letters=14):
-    name = str(name)
-    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 @explained()

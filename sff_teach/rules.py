@@ -96,7 +96,9 @@ def overlap_step(
 
     def learn(block: LocalBlock, optimizer: Optimizer, roots: list[Tensor], grads: list) -> None:
         optimizer.zero_grad()
-        torch.autograd.backward(roots, grads, inputs=list(block.parameters()))
+        pairs = [(root, grad) for root, grad in zip(roots, grads) if root.requires_grad]
+        learning = [p for p in block.parameters() if p.requires_grad]  # the others are frozen
+        torch.autograd.backward(*zip(*pairs), inputs=learning)
         optimizer.step()
 
     waiting = None

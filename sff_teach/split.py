@@ -103,26 +103,12 @@ def localize(
         plan = (
             _cut(model, cut, input_shape) if stages is None else _given(model, stages, input_shape)
         )
-    except ValueError:
+        blocks = _with_heads(model, plan, num_classes, hidden, kernel_size, filters, form)
+        return SFF(blocks, normalise=normalise, vote=vote, original=model)
+    except BaseException:  # the model stays as it was
         for name, module in replaced.items():
             model.set_submodule(name, module)
         raise
-    weight = next(model.parameters(), torch.empty(0))
-    blocks = []
-    for number, stage in enumerate(plan, 1):
-        dims = len(stage.shape) - 2
-        sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
-        if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
-            name, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
-            raise ValueError(
-                f"{name} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
-                f"(B, {', '.join(map(str, stage.shape[1:]))}); use {name.split('=')[0]}={plain}."
-            )
-        size = (stage.shape[stage.channel_dim], num_classes)
-        form_of = (kernel_size, filters, form, stage.channel_dim, 1 if sequence else 2)
-        head = HiddenHead(*size, hidden, *form_of) if hidden else GoodnessHead(*size, *form_of)
-        blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
-    return SFF(blocks, normalise=normalise, vote=vote, original=model)
 
 
 @explained()
@@ -206,6 +192,29 @@ class _Stage:
     body: nn.Module
     shape: tuple[int, ...]
     channel_dim: int
+
+
+def _with_heads(
+    model: nn.Module, plan: list[_Stage], num_classes: int, hidden: int, kernel_size: int,
+    filters: int, form: str,
+) -> list[LocalBlock]:  # fmt: skip
+    """Every stage with a head of its own."""
+    weight = next(model.parameters(), torch.empty(0))
+    blocks = []
+    for number, stage in enumerate(plan, 1):
+        dims = len(stage.shape) - 2
+        sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
+        if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
+            name, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
+            raise ValueError(
+                f"{name} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
+                f"(B, {', '.join(map(str, stage.shape[1:]))}); use {name.split('=')[0]}={plain}."
+            )
+        size = (stage.shape[stage.channel_dim], num_classes)
+        options = (kernel_size, filters, form, stage.channel_dim, 1 if sequence else 2)
+        head = HiddenHead(*size, hidden, *options) if hidden else GoodnessHead(*size, *options)
+        blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
+    return blocks
 
 
 def _cut(model: nn.Module, cut: str | int, input_shape: Sequence[int] | None) -> list[_Stage]:

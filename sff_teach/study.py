@@ -120,7 +120,8 @@ def run(
         recipe: what to do. splits: the data, if it is loaded already.
         model: what to train instead of the recipe's network.
         validate: measure on the validation images after every epoch.
-        fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``.
+        fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``, ``checkpoint``,
+            ``pipeline``.
     """
     if splits is None:
         splits = load_for(recipe)
@@ -150,11 +151,15 @@ def measure_run(
     """
     check_known(on, ("test", "valid"), "part of the data")
     splits = load_for(recipe) if splits is None else splits
+    if not len(getattr(splits, on)):
+        raise ValueError(
+            f'on="{on}" has no images in this recipe; give validation=0.1, or on="test".'
+        )
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     model, history = run(recipe, splits, validate=on == "test", **run_options)
     own, mean, last = evaluate_votes(model, getattr(splits, on), (None, "mean", "last"))
-    return _rounded(
+    record = _rounded(
         {
             "rule": recipe.rule,
             "images": len(splits.train),
@@ -168,11 +173,11 @@ def measure_run(
             "seconds": history.seconds,
             "peak_bytes": peak_memory(next(model.parameters()).device),
             "stopped": history.stopped,
-            "recipe": asdict(recipe),
             "epochs": history.rows,
             "machine": machine(),
         }
     )
+    return record | {"recipe": asdict(recipe)}  # in full: by its values a stored run is found again
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -330,7 +335,7 @@ def once(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
         if fits(record):
             return record
     check_writable(path)
-    return append_run(path, _rounded({**key, **make()}), fits)
+    return append_run(path, {**key, **_rounded(make()), **key}, fits)
 
 
 def study(

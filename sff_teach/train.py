@@ -34,6 +34,7 @@ from .history import (
     BAR_AFTER_SECONDS,
     History,
     as_data_set,
+    check_batches,
     check_image_options,
     checked_settings,
     learning_rate,
@@ -122,7 +123,8 @@ def fit(
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
-        return what was measured so far; ``history.stopped`` says which.
+        return what was measured so far; ``history.stopped`` says which. With ``pipeline`` such a
+        loss is a RuntimeError, and the model is as it was before.
 
     Raises:
         ValueError, TypeError: bad arguments, before anything is trained.
@@ -130,7 +132,8 @@ def fit(
     """
     check_module(model)
     check_flag(progress=progress, channels_last=channels_last, compile=compile)
-    check_callable(on_epoch, "on_epoch", "a function of the history")
+    if on_epoch is not None:
+        check_callable(on_epoch, "on_epoch", "a function of the history")
     if stop is not None and not hasattr(stop, "is_set"):
         raise TypeError(f"stop must be a threading.Event, not {shown(stop)}; make one.")
     settings = checked_settings(
@@ -162,12 +165,7 @@ def fit(
     check_faster(model, rule_class, precision, compile, device)
     if valid is not None:
         _as_network(model, valid, device)
-    if len(train) == 1:
-        raise ValueError("train holds one image, and BatchNorm needs two; give at least two.")
-    if batch_size == 1 and any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()
-    ):
-        raise ValueError("batch_size=1 leaves BatchNorm nothing to compare; give at least 2.")
+    check_batches(model, len(train), batch_size)
 
     generator = torch.Generator().manual_seed(seed)
     learner = rule_class(
@@ -176,7 +174,7 @@ def fit(
         label_smoothing=label_smoothing,
         generator=generator,
     )
-    parameters = sum(p.numel() for group in learner.groups() for p in group)
+    parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
     history = History(rule=rule, settings=settings, parameters=parameters)
     team = Team(learner, device) if running() else Alone()
     if team.processes > 1 and batch_size < team.smallest_batch:
@@ -247,10 +245,15 @@ def fit(
             if meter.steps:
                 history.rows.append(row)
                 bar.set_postfix_str(_so_far(row), refresh=False)
-            if saved is not None and history.stopped is None and not team.rank:
-                saved.save()
-            if on_epoch is not None:
-                on_epoch(history)
+            try:
+                if saved is not None and history.stopped is None and not team.rank:
+                    saved.save()
+                if on_epoch is not None:
+                    on_epoch(history)
+            except KeyboardInterrupt:
+                if team.processes > 1:
+                    raise
+                history.stopped = "interrupted"
             if history.stopped:
                 break
     model.eval()
@@ -355,11 +358,14 @@ def evaluate(
     Args:
         model: as for ``fit``; evaluated in evaluation mode, then put back into the mode it was in.
         data: a DataSet, or tensors x (N, C, ...) and y (N,).
-        vote: ``"mean"`` or ``"last"``; None for the model's own.
+        vote: ``"mean"``, ``"last"`` or another that the network knows; None for the model's own.
         batch_size: images at a time.
 
     Returns:
         An Evaluation.
+
+    Raises:
+        ValueError, TypeError: data or labels that do not fit the network, an unknown vote.
     """
     return evaluate_votes(model, data, (vote,), batch_size=batch_size)[0]
 

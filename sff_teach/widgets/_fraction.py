@@ -16,13 +16,20 @@ from ..claims import FASHION, best_rate, pick
 from ..recipes import Recipe
 from ..study import interval, load_for, read_runs, run
 from ..train import History, evaluate
-from ._panel import STYLE, TrialsPanel, display_box, dropdown, layout, slider
+from ._panel import (
+    KERNELS,
+    RULES,
+    SEEDS,
+    STYLE,
+    TrialsPanel,
+    display_box,
+    dropdown,
+    layout,
+    slider,
+)
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-RULES = ("sff", "deepsup", "bp-goodness", "bp")
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-KERNELS = (1, 3, 5)
-SEEDS = (0, 1, 2, 3, 4)
 POOL = 10_000  # images of the sample
 EPOCHS = {200: 40, 1000: 15, 10_000: 4}  # of the stored study; in between by interpolation
 CURVES = {  # what is drawn under the trials: rule → its row in the stored study
@@ -221,12 +228,8 @@ class FractionExplorer(TrialsPanel):
             "kernel_size": dropdown("head kernel", {f"{k}×{k}": k for k in KERNELS}, 3),
             "seed": dropdown("seed", {str(n): n for n in SEEDS}),
         }
+        self.curves = stored_curves()
         super().__init__(controls, [], results, "sff-fraction")
-        self.controls["rule"].observe(self._guarded(self._on_rule), "value")
-
-    def _on_rule(self, change) -> None:
-        self.controls["blocks"].disabled = change["new"].startswith("bp")
-        self.controls["kernel_size"].disabled = change["new"] == "bp"
 
     def run(self, **settings) -> FractionResult:
         """``run_fraction``."""
@@ -235,7 +238,7 @@ class FractionExplorer(TrialsPanel):
     def draw(self, history: History | None = None) -> Figure:
         """``draw_fraction``; a finished run is a trial and needs no title."""
         running = history is not None and all(one.history is not history for one in self.results)
-        return draw_fraction(self.results, history=history if running else None)
+        return draw_fraction(self.results, self.curves, history if running else None)
 
     def describe(self) -> str:
         """``describe_fraction``."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import plots
 from .._checks import check_known, explained, printable, shown
 from .._folder import read_image
+from .._modes import looking
 from ..core import SFF, GoodnessHead
 from ..data import ImageSet
 from ..probes import goodness_maps
@@ -219,8 +220,8 @@ def _draw_running(ax, view: View, result: InspectorResult, position: dict[int, i
     plots.end_labels(ax, labels)
 
 
-def _short(name: str, letters: int = 11) -> str:
-    return name if len(name) <= letters else name[: letters - 1] + "…"
+def _short(name: str) -> str:
+    return plots.shortened(name, 11)  # over a small picture
 
 
 @explained()
@@ -326,11 +327,15 @@ class Inspector(InstantPanel):
     def _on_mistake(self, button) -> None:
         """Go to the next image that the first network gets wrong."""
         model = next(iter(self.models.values()))
+        device = next(model.parameters()).device
         start = self.controls["number"].value + 1
         order = [*range(start, len(self.data)), *range(start)]
         for i in range(0, len(order), 100):
             part = self.data.subset(order[i : i + 100])
-            wrong = (model.predict(part.x) != part.y).nonzero().flatten()
+            with looking(model):
+                goodness = model.block_goodness(part.x.to(device))
+            said = goodness.mean(1).argmax(1).cpu()  # as a View judges
+            wrong = (said != part.y).nonzero().flatten()
             if len(wrong):
                 self.controls["number"].value = order[i + int(wrong[0])]
                 return

@@ -13,18 +13,15 @@ from torch import nn
 from .. import plots
 from .._checks import check_count, check_known, explained
 from ..core import SFF, GoodnessHead, LocalBlock
-from ..data import load
+from ..data import ImageSet, load
 from ..models import cnn
 from ..train import History, fit
-from ._panel import TrialsPanel, display_box, dropdown, slider
+from ._panel import KERNELS, RULES, SEEDS, TrialsPanel, display_box, dropdown, slider
 
 WIDTHS, POOL_AFTER = (16, 32, 64, 64, 64, 64), (1, 2, 4)  # a net of L layers has the first L
 LAYERS = (2, 3, 4, 5, 6)
-RULES = ("sff", "deepsup", "bp-goodness", "bp")
-KERNELS = (1, 3, 5)
 IMAGES = (200, 500, 1000, 3000, 9000)
 EPOCHS = (1, 2, 4, 8, 16, 40)
-SEEDS = (0, 1, 2, 3, 4)
 JUDGES = {"last": "last block", "mean": "mean of blocks"}
 
 
@@ -143,7 +140,10 @@ def run_layers(
     check_known(rule, RULES, "rule")
     check_count(images, "images")
     plan_layers(layers, blocks)
-    pool = len(load(data).train)
+    everything = load(data).train
+    if not isinstance(everything, ImageSet):
+        raise ValueError(f'data="{data}" holds no images; give a set of images, such as "digits".')
+    pool = len(everything)
     if images > pool:
         raise ValueError(
             f"images={images} is more than the {pool:,} of {data}; give {pool} or fewer."
@@ -346,15 +346,10 @@ class LayersExplorer(TrialsPanel):
         self.judge = dropdown("judge by", {label: key for key, label in JUDGES.items()})
         super().__init__(controls, [self.judge], results, "sff-layers")
         self.controls["layers"].observe(self._guarded(self._on_layers), "value")
-        self.controls["rule"].observe(self._guarded(self._on_rule), "value")
         self.judge.observe(self._guarded(self._on_judge), "value")
 
     def _on_layers(self, change) -> None:
         self.controls["blocks"].max = change["new"]
-
-    def _on_rule(self, change) -> None:
-        self.controls["blocks"].disabled = change["new"].startswith("bp")
-        self.controls["kernel_size"].disabled = change["new"] == "bp"
 
     def _on_judge(self, change) -> None:
         if self.results and not self.train.disabled:

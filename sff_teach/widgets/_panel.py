@@ -20,6 +20,9 @@ from .. import plots
 from .._checks import explained
 from ..train import History
 
+RULES = ("sff", "deepsup", "bp-goodness", "bp")
+KERNELS = (1, 3, 5)
+SEEDS = (0, 1, 2, 3, 4)
 REDRAW_SECONDS = 1.0  # while training, at least; drawing takes a fifth of it
 
 
@@ -152,7 +155,7 @@ class Panel:
 class TrialsPanel(Panel):
     """A ``Panel`` that trains with the settings of its controls: Train, Stop, progress.
 
-    Args as for ``Panel``.
+    Args as for ``Panel``; among the controls are ``rule``, ``blocks`` and ``kernel_size``.
     """
 
     def __init__(
@@ -174,6 +177,7 @@ class TrialsPanel(Panel):
         self.train.on_click(self._guarded(self._on_train))
         self.stop.on_click(lambda button: self._stop.set())
         super().__init__(controls, others, [self.train, self.stop], results, file)
+        self.controls["rule"].observe(self._guarded(self._on_rule), "value")
         self._say("Choose, predict, then press Train.")
 
     # What a subclass says.
@@ -195,6 +199,10 @@ class TrialsPanel(Panel):
     def after_buttons(self) -> Sequence[ipywidgets.Widget]:
         """The bar of progress."""
         return (self.progress,)
+
+    def _on_rule(self, change) -> None:
+        self.controls["blocks"].disabled = change["new"].startswith("bp")
+        self.controls["kernel_size"].disabled = change["new"] == "bp"
 
     def _on_train(self, button) -> None:
         if self.thread is not None and self.thread.is_alive():
@@ -322,9 +330,12 @@ def trials_html(rows: Sequence[dict], title: str) -> str:
         return ""
     names = [name for name in rows[0] if name not in ("seconds", "blocks %")]  # the CSV has them
     cell = 'style="padding:0 0.8em; text-align:right; white-space:nowrap"'
-    head = "".join(f'<th scope="col" {cell}>{name}</th>' for name in names)
+    head = "".join(f'<th scope="col" {cell}>{html.escape(name)}</th>' for name in names)
     body = "".join(
-        "<tr>" + "".join(f"<td {cell}>{row[name]}</td>" for name in names) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(f"<td {cell}>{html.escape(str(row[name]))}</td>" for name in names)
+        + "</tr>"
+        for row in rows
     )
     caption = f'<caption style="text-align:left">{title}</caption>'
     table = f"<table>{caption}<tr>{head}</tr>{body}</table>"

@@ -662,11 +662,6 @@ def test_each_epoch_has_a_new_order():
     assert not torch.equal(one, torch.arange(50))
 
 
-def test_batches_are_sent_to_the_device():
-    x, y = next(data.batches(numbered(3), 2, device="meta"))
-    assert x.device.type == y.device.type == "meta"
-
-
 def test_batches_explain_what_is_wrong_before_the_first_one():
     images = numbered(5)
     assert "from_arrays" in message(lambda: data.batches((images.x, images.y), 2), TypeError)

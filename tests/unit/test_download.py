@@ -481,6 +481,18 @@ def test_few_images_are_in_memory_before_they_are_decoded(monkeypatch):
     assert given == 200 and most <= 2 * download.WORKERS + 1
 
 
+def test_a_shared_store_can_be_read_by_all(home, monkeypatch):
+    path = fetch("cifar10", home)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(ValueError, match="is not yours to read; ask its owner"):
+        read_arrays(path)
+
+
 def test_a_damaged_store_says_so(home):
     path = fetch("cifar10", home)
     path.write_bytes(path.read_bytes()[:1000])

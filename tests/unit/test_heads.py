@@ -112,6 +112,22 @@ def test_learned_votes_turn_away_from_a_block_that_knows_nothing():
     torch.testing.assert_close(model(data.x[:7]), (goodness * weights[:, None]).sum(1))
 
 
+def test_learned_votes_of_a_model_elsewhere(monkeypatch):
+    """The images go to the model's device, whatever their own; "meta" stands for a GPU."""
+    torch.manual_seed(0)
+    model, here = make_model(), as_data_set(next(stream(1)))
+    seen = []
+
+    def goodness(x):
+        seen.append(x.device.type)
+        return torch.randn(len(x), 3, 3)
+
+    monkeypatch.setattr(model, "block_goodness", goodness)
+    model.to("meta")
+    learn_vote(model, here, batch_size=10)
+    assert seen == ["meta", "meta"]
+
+
 def test_a_recipe_with_learned_votes_and_a_record_from_before_hidden_heads(tmp_path):
     recipe = Recipe(
         data="digits", network="cnn3", fraction=0.05, epochs=1, vote="learned", hidden=4

@@ -17,6 +17,7 @@ from torch import nn
 
 from sff_teach import checkpoint, cnn, fit, load, localize
 from sff_teach.core import LocalBlock
+from sff_teach.distributed import LostProcess
 from sff_teach.pipeline import (
     _flat,
     _Job,
@@ -208,7 +209,7 @@ def wait_for(what, seconds=120):
 
 def test_a_loss_that_explodes_is_a_sentence_and_leaves_the_model(digits):
     model, before = network(), network()
-    with pytest.raises(RuntimeError, match=r"process \d of the pipeline failed .*finite") as caught:
+    with pytest.raises(LostProcess, match=r"process \d of the pipeline failed .*finite") as caught:
         fit_pipeline(model, digits.train, epochs=3, lr=1e30, progress=False, schedule="constant")
     assert "\n" not in str(caught.value)
     assert equal(model, before)

@@ -183,6 +183,13 @@ def each(figures):
     return pytest.mark.parametrize("name", figures)
 
 
+def test_accuracy_by_blocks_keeps_rules_it_does_not_know():
+    rows = rows_by_blocks()
+    rows += [row | {"rule": "my-rule"} for row in rows if row["rule"] == "sff"]
+    texts = [text.get_text() for text, _ in drawn_texts(plots.draw_by_blocks(rows))]
+    assert "my-rule" in texts
+
+
 @cache
 def made(name):
     """A figure and its texts; drawn once for all tests that only look at it."""

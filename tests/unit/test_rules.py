@@ -234,6 +234,20 @@ def test_overlap_and_lookahead_learn_from_the_next_loss_and_no_further(name):
             torch.testing.assert_close(was - new, gradient, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", [n for n in RULES if n not in ("ff", "ff-greedy")])
+def test_frozen_bodies_stay_and_heads_learn(name):
+    rule = make(name)
+    for block in rule.model.blocks:
+        block.body.requires_grad_(False)
+    bodies = [p.clone() for block in rule.model.blocks for p in block.body.parameters()]
+    heads = [p.clone() for block in rule.model.blocks for p in block.head.parameters()]
+    rule.step(*next(stream(1)))
+    now = [p for block in rule.model.blocks for p in block.body.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(bodies, now, strict=True))
+    now = [p for block in rule.model.blocks for p in block.head.parameters()]
+    assert not any(torch.equal(old, new) for old, new in zip(heads, now, strict=True))
+
+
 def test_lookahead_averages_follow_their_blocks():
     rule = make("sff-lookahead")
     first = [p.clone() for p in rule.averages.parameters()]

@@ -1,6 +1,7 @@
 """What docs/security.md says: nothing executes data, ports are local, uploads are only images."""
 
 import ast
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import sff_teach
 from sff_teach import pipeline, text
@@ -404,6 +406,11 @@ def test_an_upload_cannot_bring_markup():
         assert "Error:" in made.status.value and "&lt;img" in made.status.value
         assert "<img" not in made.status.value
     assert isinstance(made.error, ValueError)
+    file = io.BytesIO()
+    Image.new("L", (6, 6)).save(file, "PNG")
+    made._on_upload({"new": ({"name": name, "content": memoryview(file.getvalue())},)})
+    made.keep.click()
+    assert "&lt;img" in made.table.value and "<img src=x" not in made.table.value
 
 
 # ---------------------------------------------------------------- dependencies

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from sff_teach import cnn, cnn1d, mlp
 from sff_teach._graph import EXAMPLES, feature_points, measure, stage_module
-from sff_teach.core import SFF
+from sff_teach.core import SFF, LinearHead
+from sff_teach.heads import ChannelGroups
 from sff_teach.losses import class_loss
 from sff_teach.split import cut_points, describe, localize, small_stem, split_stages, trace
 
@@ -516,6 +517,8 @@ def test_describe_counts_as_by_hand():
     direct = localize(cnn(1, (16, 32), (1,)), 100, cut="layer", form="direct")
     assert describe(direct, (1, 28, 28))[0].head_flops == 2 * 14 * 14 * 16 * 100
     assert "layer2" in str(table) and "moments" in repr(table)
+    model.blocks[0].head, model.blocks[1].head = ChannelGroups(16, 2), LinearHead(32, 2)
+    assert [row.head_form for row in describe(model, (1, 28, 28))] == ["groups", "linear"]
     assert str(table).splitlines()[-1].split()[1:3] == ["4,848", "5,000"]
 
 
@@ -566,6 +569,18 @@ def test_bad_input_is_one_sentence(options, error, message):
     with pytest.raises(error, match=message) as raised:
         localize(torchvision.models.resnet18(), 10, **options)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"normalise": "al"}, {"filters": 0}, {"kernel_size": 2}, {"cut": 2.5}, {"cut": 99}]
+)
+def test_a_refused_model_stays_as_it_was(wrong):
+    model = torchvision.models.resnet18()
+    before = str(model)
+    with pytest.raises((ValueError, TypeError)):
+        localize(model, 10, stem="small", input_shape=(3, 32, 32), **wrong)
+    assert str(model) == before
+    localize(model, 10, stem="small", input_shape=(3, 32, 32))
 
 
 def test_bad_models_are_one_sentence():

@@ -218,6 +218,22 @@ def test_once_makes_a_record_once(tmp_path):
     assert first == {"row": "a", "seed": 0, "accuracy": 0.123457}
     once(path, {"row": "a", "seed": 1}, make)
     assert len(made) == 2 == len(path.read_text().splitlines())
+    for _ in range(2):  # a key is stored in full, however many decimals it has
+        once(path, {"row": "a", "share": 1 / 3}, make)
+    assert len(made) == 3
+
+
+def test_a_run_with_many_decimals_is_found_again(tmp_path):
+    recipe = replace(TINY, lr=10**-2.5, fraction=1 / 9)
+    path = tmp_path / "runs.jsonl"
+    assert study([recipe], path, progress=False) == study([recipe], path, progress=False)
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_nothing_is_trained_that_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr("sff_teach.study.fit", None)
+    with pytest.raises(ValueError, match='on="valid" has no images in this recipe'):
+        measure_run(replace(TINY, validation=0.0), on="valid")
 
 
 def test_what_to_expect_of_recipes_is_what_was_measured(tmp_path, monkeypatch):

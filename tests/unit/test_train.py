@@ -137,6 +137,25 @@ def test_ctrl_c_keeps_what_was_measured(digits, monkeypatch):
     assert history.last["steps"] == 8 - history.rows[0]["steps"]
 
 
+def test_ctrl_c_between_two_epochs_keeps_them(digits):
+    def drawing(history):
+        if len(history.rows) == 2:
+            raise KeyboardInterrupt
+
+    model = network()
+    history = fit(model, digits.train, epochs=5, on_epoch=drawing, **QUIET)
+    assert history.stopped == "interrupted" and len(history.rows) == 2
+    assert not model.training
+
+
+def test_frozen_weights_are_not_counted(digits):
+    model = network()
+    for block in model.blocks:
+        block.body.requires_grad_(False)
+    heads = sum(p.numel() for block in model.blocks for p in block.head.parameters())
+    assert fit(model, digits.train, epochs=1, **QUIET).parameters == heads
+
+
 def test_a_diverging_loss_stops_training_and_keeps_history(digits):
     with pytest.warns(UserWarning, match="block 1 is no longer finite in epoch 1.*below lr=1e"):
         history = fit(network(), digits.train, epochs=3, lr=1e30, schedule="constant", **QUIET)
@@ -166,6 +185,12 @@ def test_one_cycle_rises_to_one_and_falls_to_zero():
     assert one_cycle(0.3) == pytest.approx(1)  # the peak
     assert one_cycle(1) == pytest.approx(0, abs=1e-7)  # float32 cosine
     assert one_cycle(0.1) < one_cycle(0.2) and one_cycle(0.5) > one_cycle(0.9)
+
+
+def test_a_column_that_is_not_there(digits):
+    history = fit(network(), digits.train, epochs=1, **QUIET)
+    with pytest.raises(ValueError, match='epoch 1 has no "valid_accuracy"; it has epoch, '):
+        history.column("valid_accuracy")
 
 
 def test_an_empty_history_says_so():

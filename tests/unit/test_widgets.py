@@ -170,6 +170,7 @@ def test_blocks_have_equal_length_and_shapes_are_the_networks():
         ({"images": 0}, "images=0"),
         ({"epochs": 0}, "epochs=0"),
         ({"kernel_size": 2}, "kernel_size"),
+        ({"data": "breast-cancer", "images": 100}, 'data="breast-cancer" holds no images'),
     ],
 )
 def test_bad_settings_are_one_sentence(bad, words):

@@ -1,5 +1,6 @@
 """The explorers that answer at once: cost and inspector, every value of every control."""
 
+import copy
 import io
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_an_error_while_looking_for_a_mistake_is_one_red_sentence(seen, monkeypa
     def broken(x):
         raise RuntimeError("shapes differ\nand a long story about it")
 
-    monkeypatch.setattr(next(iter(models.values())), "predict", broken)
+    monkeypatch.setattr(next(iter(models.values())), "block_goodness", broken)
     made.mistake.click()
     assert "<b>Error:</b> shapes differ</span>" in made.status.value
     assert isinstance(made.error, RuntimeError)
@@ -212,6 +213,19 @@ def test_next_mistake_is_one(seen):
     made.controls["number"].value = wrong[-1]
     made.mistake.click()
     assert made.controls["number"].value == wrong[0]  # and round again
+
+
+def test_next_mistake_judges_as_the_picture_does_and_changes_nothing(seen):
+    models, test = seen
+    model = copy.deepcopy(next(iter(models.values()))).train()
+    model.vote = "last"
+    before = copy.deepcopy(model.state_dict())
+    made = Inspector({"sff": model}, test)
+    for _ in range(5):
+        made.mistake.click()
+        assert made.result.views["sff"].prediction != made.result.label
+    assert model.training
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
 
 
 def picture(mode="L", size=(20, 30), form="PNG"):

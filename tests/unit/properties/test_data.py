@@ -96,14 +96,13 @@ test_load = explore(
             classes=(None, several(words)),
         ),
         call(
-            lambda data, batch_size, shuffle, generator, drop_last, device: list(
+            lambda data, batch_size, shuffle, generator, drop_last: list(
                 sets.batches(
                     data,
                     batch_size,
                     shuffle=shuffle,
                     generator=generator,
                     drop_last=drop_last,
-                    device=device,
                 )
             ),
             data=(data, datasets),
@@ -111,7 +110,6 @@ test_load = explore(
             shuffle=(True, anything),
             generator=(None, generators),
             drop_last=(False, anything),
-            device=(None, st.one_of(words, anything)),
             named="batches",
         ),
         call(
