@@ -62,7 +62,7 @@ RULE_STYLE = {
     "sff-overlap": RuleStyle(OKABE_ITO["blue"], ">", (0, (10, 2)), "SFF, overlap"),
     "sff-lookahead": RuleStyle(OKABE_ITO["green"], "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
     "ff": RuleStyle(OKABE_ITO["purple"], "v", (0, (1, 1.2)), "forward-forward"),
-    "ff-greedy": RuleStyle(OKABE_ITO["purple"], "<", (0, (1, 2.5)), "forward-forward, greedy"),
+    "ff-greedy": RuleStyle(OKABE_ITO["vermillion"], "<", (0, (1, 2.5)), "forward-forward, greedy"),
 }
 # For anything else that is compared (a head size, a recipe): told apart in the same three ways.
 OTHER_STYLES = (

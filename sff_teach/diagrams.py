@@ -420,7 +420,8 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
 
     `trace`: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
     too narrow to read. A number is a batch, counted from 1; a process that has several blocks
-    passes forward and learns with one after the other.
+    passes forward and learns with one after the other. What a process did before its first record
+    and after its last one is not known here and stays blank.
     """
     if not trace:
         raise ValueError("trace is empty: give the records of at least one step.")
@@ -434,7 +435,8 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
         y = ax.get_ylim()[1] - 0.4 - row * (place + 1)
         mine = [r for r in trace if r["process"] == process]
         _text(ax, left - 0.08, y + 0.3, f"process {process + 1}", ha="right")
-        _idle(ax, left, y, (last - first) * unit, bar)
+        begin, end = min(r["start"] for r in mine), max(r["stop"] for r in mine)
+        _idle(ax, left + (begin - first) * unit, y, (end - begin) * unit, bar)
         for r in mine:
             start, sent, stop = (left + (r[name] - first) * unit
                                  for name in ("start", "sent", "stop"))  # fmt: skip
@@ -447,7 +449,7 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
             stop = left + (max(r["stop"] for r in mine if r["step"] == step) - first) * unit
             if stop - start > 0.12 * len(str(step + 1)):
                 _text(ax, (start + stop) / 2, y + bar + 0.1, f"{step + 1}")
-        busy = sum(r["stop"] - r["start"] for r in mine) / (last - first)
+        busy = sum(r["stop"] - r["start"] for r in mine) / (end - begin)
         _text(ax, left - 0.08, y + 0.1, f"{busy:.0%} busy", ha="right", colour=GREY, size=SMALL)
     y = ax.get_ylim()[1] - 0.4 - row * len(processes)
     _text(ax, left, y - 0.15, "0", ha="left")
