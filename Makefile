@@ -6,11 +6,13 @@ LOCK_ARGS ?=
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
-# Test files are shared out among the cores; of one file the tests stay together. Notebooks run one
-# by one, because their time is watched.
+# Test files are shared out among the cores; of one file the tests stay together.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
+# Notebooks' time is watched: one that is late beside another runs once more alone.
+NBVAL := $(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
+  --nbval-cell-timeout 120 --durations=10
 # What drives the browser; the browser itself is the system's.
 PLAYWRIGHT := $(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
   "playwright>=1.40" "axe-playwright-python>=0.1.4"
@@ -56,8 +58,8 @@ notebooks-test: install  ## run every notebook, each cell a test
 ifeq ($(strip $(NB)),)
 	@echo "There are no notebooks to run yet."
 else
-	$(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout 120 --durations=10 $(NB)
+	$(NBVAL) -n 2 --dist loadfile $(NB)
+	@if [ -s build/late_notebooks ]; then echo "Once more, alone:" && $(NBVAL) $$(cat build/late_notebooks); fi
 endif
 
 browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser

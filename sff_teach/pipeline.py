@@ -383,6 +383,8 @@ def _reports(job: _Job, order: Tensor, train: DataSet, progress: bool) -> Iterat
             if process.is_alive():
                 process.kill()
             process.join()
+        for file in context.error_files:  # torch's way to send a traceback; it leaves them lying
+            Path(file).unlink(missing_ok=True)
 
 
 def _hint(reason: str) -> str:

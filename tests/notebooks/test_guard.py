@@ -584,3 +584,20 @@ def test_a_notebook_over_its_time_by_half_fails_the_run(limit, code, words, tmp_
     command = [sys.executable, "-m", "pytest", "-p", "tools.notebook_times", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code and words in done.stdout
+
+
+@pytest.mark.parametrize(("limit", "late"), [(1e-6, ["test_small.py"]), (1e6, [])])
+def test_a_notebook_that_is_late_beside_another_is_named_and_gets_a_second_run(
+    limit, late, tmp_path
+):
+    (tmp_path / "conftest.py").write_text(
+        "import tools.notebook_times as t\nfrom pathlib import Path\n"
+        f"t.FAILS_ABOVE, t.LATE = {limit}, Path({str(tmp_path / 'late')!r})\n"
+    )
+    (tmp_path / "test_small.py").write_text("def test_it(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tools.notebook_times", "-n", "2"]
+    done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert [Path(one).name for one in (tmp_path / "late").read_text().split()] == late
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "$(NBVAL) $$(cat build/late_notebooks)" in makefile

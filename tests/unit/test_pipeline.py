@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from itertools import combinations, pairwise
@@ -207,12 +208,14 @@ def wait_for(what, seconds=120):
         time.sleep(0.02)
 
 
-def test_a_loss_that_explodes_is_a_sentence_and_leaves_the_model(digits):
+def test_a_loss_that_explodes_is_a_sentence_and_leaves_the_model(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model, before = network(), network()
     with pytest.raises(LostProcess, match=r"process \d of the pipeline failed .*finite") as caught:
         fit_pipeline(model, digits.train, epochs=3, lr=1e30, progress=False, schedule="constant")
     assert "\n" not in str(caught.value)
     assert equal(model, before)
+    assert not list(tmp_path.iterdir())  # nothing stays on the disk
 
 
 class Doomed(nn.Module):

@@ -21,6 +21,7 @@ from fractions import Fraction
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import torch
@@ -36,6 +37,17 @@ PACKAGE = Path(sff_teach.__file__).parent
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", 500))
 SECONDS = 60  # a call that takes longer hangs; a busy machine is no bug
 ROOM = 2 << 30  # bytes that a test may take on top of what the process has
+
+# ---------------------------------------------------------------- files
+
+FOLDERS: list[Path] = []  # conftest.py removes them
+
+
+def new_folder() -> Path:
+    """An empty folder for the files of a module, which its strategies name before any test runs."""
+    FOLDERS.append(Path(mkdtemp(prefix="sff-properties-")))
+    return FOLDERS[-1]
+
 
 # ---------------------------------------------------------------- the verdict
 

@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import struct
-import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,9 @@ from PIL import Image
 
 from sff_teach import ImageSet, load
 
-from .hostile import call, explore
+from .hostile import call, explore, new_folder
 
-ROOT = Path(tempfile.mkdtemp(prefix="sff-folders-"))
+ROOT = new_folder()
 
 
 @cache

@@ -1,7 +1,6 @@
 """Recipes, studies, claims, checkpoints: whatever is given to them, or stands in their files."""
 
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from hypothesis import strategies as st
 from sff_teach import checkpoint, claims, recipes, study
 from sff_teach.recipes import Recipe
 
-from .hostile import anything, call, data, explore, network, numbers, several, words
+from .hostile import anything, call, data, explore, network, new_folder, numbers, several, words
 from .test_looking import odd, record, records
 from .test_training import paths, rule_names
 
-FOLDER = Path(tempfile.mkdtemp(prefix="sff-properties-"))
+FOLDER = new_folder()
 damage = st.sampled_from(["cut", "flipped", "empty", "text", "zeros", "json", "pickle"])
 
 
