@@ -15,7 +15,7 @@ NBVAL := $(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --
   --nbval-cell-timeout 120 --durations=10
 # What drives the browser; the browser itself is the system's.
 PLAYWRIGHT := $(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
-  "playwright>=1.40" "axe-playwright-python>=0.1.4"
+  --requirement pyproject.toml --extra browser
 FIRST  := notebooks/00_start_here.ipynb
 LINTED := sff_teach tests tools data results docs notebooks
 STARTED := $(shell date +%s)
@@ -87,6 +87,7 @@ colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hos
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
 	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
 	$(PY) tools/gallery.py
+	$(PY) results/notebook_times.py
 
 stamp: install  ## write the bootstrap cell and the Colab links in, without running notebooks anew
 	$(QUIET_MACHINE) $(PY) tools/stamp.py
@@ -109,7 +110,7 @@ lint: install  ## ruff and spelling
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/codespell
 
-format: install  ## let ruff rewrite what it can; then run the notebooks it changed again
+format: install  ## let ruff rewrite what it can (a notebook it changes wants make notebooks NB=…)
 	$(BIN)/ruff check --fix $(LINTED)
 	$(BIN)/ruff format $(LINTED)
 

@@ -12,10 +12,10 @@ Writes fashion_rules_tuning.jsonl, fashion_rules.jsonl and fashion_rules.md.
 
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import torch
 
+from sff_teach.claims import best_rate
 from sff_teach.recipes import Recipe
 from sff_teach.study import study, tables_by_vote
 
@@ -45,7 +45,7 @@ def tuned(row: dict, images: int) -> float:
     base = Recipe(fraction=images / POOL, validation=0.1, epochs=EPOCHS[images], **row)
     recipes = [replace(base, lr=lr, seed=seed) for lr in GRID for seed in seeds]
     runs = study(recipes, HERE / "fashion_rules_tuning.jsonl", on="valid", progress=False)
-    return max(GRID, key=lambda lr: mean(r["accuracy"] for r in runs if r["recipe"]["lr"] == lr))
+    return best_rate(runs)
 
 
 def main() -> None:

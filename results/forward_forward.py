@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sff_teach.claims import best_rate
 from sff_teach.recipes import Recipe
 from sff_teach.study import study, summarise, table
 
@@ -38,7 +39,7 @@ def main() -> None:
             base = Recipe(data=data, network="mlp", rule=rule, epochs=epochs)
             tuning = [replace(base, lr=lr, seed=100) for lr in GRID]
             tuned = study(tuning, HERE / "forward_forward_tuning.jsonl", on="valid", progress=False)
-            best = max(tuned, key=lambda run: run["accuracy"])["recipe"]["lr"]
+            best = best_rate(tuned)
             base = replace(base, lr=best, validation=0)
             recipes = [replace(base, seed=seed) for seed in range(5)]
             records += study(recipes, HERE / "forward_forward.jsonl", progress=False)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from sff_teach.claims import best_rate
 from sff_teach.recipes import Recipe, get_recipe
 from sff_teach.study import CONTROLS, study, tables_by_vote
 
@@ -38,7 +39,7 @@ def tuned(rule: str, folder: str) -> float:
     """The learning rate with the best validation accuracy on a fifth of the training images."""
     recipes = [recipe(rule, folder, lr=lr, seed=100, fraction=0.2, validation=0.1) for lr in GRID]
     runs = study(recipes, HERE / "laptop_cifar10_tuning.jsonl", on="valid")
-    return max(runs, key=lambda run: run["accuracy"])["recipe"]["lr"]
+    return best_rate(runs)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from sff_teach.claims import best_rate
 from sff_teach.recipes import Recipe
 from sff_teach.study import study, tables_by_vote
 
@@ -51,7 +52,7 @@ def tuned(row: dict) -> float:
     row = {**row, "kernel_size": 1}
     recipes = [replace(BASE, lr=lr, seed=100, **row) for lr in GRID]
     runs = study(recipes, HERE / "residual_blocks_tuning.jsonl", on="valid", progress=False)
-    return max(runs, key=lambda run: run["accuracy"])["recipe"]["lr"]
+    return best_rate(runs)
 
 
 def main() -> None:

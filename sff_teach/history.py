@@ -152,6 +152,7 @@ def check_image_options(x: Tensor, augment: str | None, channels_last: bool = Fa
         )
 
 
+@explained()
 def check_batches(model: nn.Module, images: int, batch_size: int) -> None:
     """Raise ValueError if BatchNorm would have a single image to normalise."""
     if images == 1:

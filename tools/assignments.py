@@ -28,7 +28,6 @@ SOLUTION, HIDDEN, SCHEME = "SOLUTION", "HIDDEN TESTS", "MARK SCHEME"
 CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]  # nbgrader's own
 TEXT_STUB = ["YOUR ANSWER HERE"]
 NO_ID = 'STUDENT_ID = ""'
-SCHEMA = 3  # of nbgrader's metadata
 
 
 def sources() -> list[Path]:

@@ -459,11 +459,14 @@ def course_files() -> list[Path]:
     """Return the course's notebooks and the repository's Markdown pages."""
     pages = (
         page
-        for page in ROOT.rglob("*.md")
+        for page in (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
         if not any(part.startswith(".") and part != ".github" for part in page.parts)
-        and not {"build", "dist", "node_modules"} & set(page.relative_to(ROOT).parts)
+        and not {"build", "dist", "node_modules"} & set(page.parts)
     )
-    return [*sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), *sorted(pages)]
+    return [
+        *sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")),
+        *(ROOT / page for page in sorted(pages)),
+    ]
 
 
 def main(names: list[str]) -> int:

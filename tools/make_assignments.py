@@ -20,7 +20,7 @@ from tools import assignments, mutation_check  # noqa: E402
 from tools.assignments import grade_id  # noqa: E402
 
 
-def mark_scheme(source: Path, notebook) -> str:
+def mark_scheme(notebook) -> str:
     """Return the marks of an assignment as a Markdown cell for the teacher's copy."""
     rows = ["## Mark scheme", "", "| task | points | given for |", "|---|---|---|"]
     total = 0
@@ -52,7 +52,7 @@ def copies(source: Path) -> dict[str, str]:
         "source": notebook,
         "release": assignments.release(notebook),
         "solution": assignments.solution(notebook),
-        "teacher": assignments.teacher(notebook, mark_scheme(source, notebook)),
+        "teacher": assignments.teacher(notebook, mark_scheme(notebook)),
     }
     return {kind: assignments.text_of(copy) for kind, copy in made.items()}
 

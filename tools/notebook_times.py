@@ -1,9 +1,9 @@
 """A pytest plugin for `make notebooks-test`: how long each notebook took, and whether too long.
 
 Every notebook of the course promises at most MAX_SECONDS on two cores. One that takes half as much
-again fails the run; between the two it is only marked, because machines differ. Where notebooks run
-side by side, a late one is no failure yet: its path goes into build/late_notebooks, and the Makefile
-runs it once more by itself.
+again fails the run; between the two it is only marked, because machines differ. Where notebooks
+run side by side, a late one is no failure yet: its path goes into build/late_notebooks, and the
+Makefile runs it once more by itself.
 """
 
 from collections import defaultdict

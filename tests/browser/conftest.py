@@ -66,7 +66,7 @@ def lab(chromium, tmp_path_factory):
             ],
             stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
         )  # fmt: skip
-    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while not answers(f"{address}/api?token={token}"):
         if process.poll() is not None or time.monotonic() > end:
             process.kill()

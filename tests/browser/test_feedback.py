@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest.importorskip("playwright", reason="Playwright is not installed; run make browser-test.")
+
 from sff_teach._feedback import by_hand_page, student_page
 from sff_teach._returned import read_source
 from sff_teach.grading import read_notebook

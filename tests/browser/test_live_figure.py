@@ -1,5 +1,7 @@
 """Training is visible: one figure that grows while `fit` runs, not a flood of them."""
 
+import time
+
 import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed; run make browser-test.")
@@ -20,8 +22,9 @@ SHOWN = """() => [...document.querySelectorAll('.jp-OutputArea-output figure')].
 def test_one_figure_grows_while_the_network_trains(lab, page, shot):
     open_notebook(page, lab, small_notebook(lab, "live", CELL))
     page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    seen = {}
+    seen, end = {}, time.monotonic() + 180
     while not (page.evaluate(DONE) and page.evaluate(READY)):
+        assert time.monotonic() < end, f"the cell does not come to an end; seen: {list(seen)}"
         figures = page.evaluate(SHOWN)
         assert len(figures) <= 1
         for caption, size in figures:

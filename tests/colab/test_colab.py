@@ -92,6 +92,15 @@ def run(colab: Path, notebook: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def beginning_of(name: str, folder: Path) -> Path:
+    """A notebook in the folder with the bootstrap cell and the first code cell after it."""
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    notebook["cells"] = code[:2]
+    (folder / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    return folder / f"{name}.ipynb"
+
+
 def test_the_environment_is_colabs(colab):
     found = versions(colab)
     assert not {"sff-teach", "sff_teach", "tyro"} & set(found)
@@ -112,8 +121,7 @@ def test_notebook_with_the_wheel_beside(name, colab, built):
 def test_assignment_with_the_wheel_beside(colab, built):
     """A student's copy: its bootstrap and setup run; the tasks are still to be done."""
     released = sorted((ROOT / "notebooks" / "assignments" / "release").rglob("*.ipynb"))
-    if not released:
-        pytest.skip("No assignment is released yet.")
+    assert released
     content = colab / "content"
     notebook = Path(shutil.copy(released[0], content))
     shutil.copy(next(built.glob("*.whl")), content)
@@ -128,8 +136,8 @@ def test_kit_unzipped_is_a_course_folder(colab, built):
     with ZipFile(next(built.glob("*-kit.zip"))) as kit:
         kit.extractall(folder)
     assert next(folder.glob("sff_teach-*.whl")) and (folder / "data/README.md").is_file()
-    said = run(colab, folder / "notebooks" / "00_start_here.ipynb")
-    assert set(said["errors"]) == set(said["wanted"]), said["errors"]
+    said = run(colab, beginning_of("00_start_here", folder / "notebooks"))
+    assert said["errors"] == {}
     assert Path(said["package"]) == (folder / "sff_teach/__init__.py").resolve()
     assert not (folder / "notebooks" / "sff-teach").exists()
 
@@ -138,11 +146,7 @@ def test_kit_uploaded_as_it_is_brings_the_stored_results(colab, built):
     """As a class does it: one zip beside one notebook, in Colab's Files pane."""
     content = colab / "content"
     shutil.copy(next(built.glob("*-kit.zip")), content)
-    notebook = json.loads((ROOT / "notebooks" / "09_small_data.ipynb").read_text("utf-8"))
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    notebook["cells"] = code[:2]  # the bootstrap cell, and the one that reads the stored runs
-    (content / "09.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    said = run(colab, content / "09.ipynb")
+    said = run(colab, beginning_of("09_small_data", content))  # reads the stored runs
     assert said["errors"] == {}
     assert Path(said["package"]) == (content / "sff-teach/sff_teach/__init__.py").resolve()
 

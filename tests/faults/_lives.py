@@ -40,6 +40,8 @@ def scenario(function: Callable, *args):
     process = CONTEXT.Process(target=_scenario, args=(theirs, function, args))
     process.start()
     theirs.close()
+    if not ours.poll(2 * LONGEST):
+        process.kill()
     try:
         result, error = ours.recv()
     except EOFError:

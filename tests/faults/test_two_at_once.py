@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.unit.test_download import Server
 
 from . import _work
@@ -93,13 +91,12 @@ def fetch(tmp: Path, url: str, content: bytes) -> list[str]:
     return [end.out for end in ends]
 
 
-@pytest.mark.parametrize("mode", ["slow"])
-def test_download(tmp_path, saw, mode, monkeypatch):
+def test_download(tmp_path, saw, monkeypatch):
     from sff_teach import download
 
     monkeypatch.setattr(download, "TIMEOUT", 0.2)  # of the server: it takes twice as long
     server = Server()
-    server.mode = mode
+    server.mode = "slow"
     folder = tmp_path / "shared"
     folder.mkdir()
     outs = scenario(fetch, folder, server.url, server.content)

@@ -67,8 +67,6 @@ def test_the_four_weeks_add_up():
 
 def test_the_assignments_are_those_that_are_released():
     released = sorted((ROOT / "notebooks/assignments/release").rglob("*.ipynb"))
-    if not released:
-        pytest.skip("No assignment is released yet.")
     said = {row[0]: row for row in rows("What there is")}
     for path in released:
         number, title = re.match(r"# Assignment (\d) · (.+)", opening(path)).groups()

@@ -95,7 +95,7 @@ def test_hand_over_normalises_as_named():
     torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))  # direction is kept
     assert torch.equal(hand_over(h, "none"), h)
     with pytest.raises(ValueError, match='did you mean "length"'):
-        hand_over(h, "lenght")
+        hand_over(h, "len")
     tokens = h.flatten(2).transpose(1, 2)  # (B, N, C)
     torch.testing.assert_close(
         hand_over(tokens, "channels", channel_dim=-1), channels.flatten(2).transpose(1, 2)

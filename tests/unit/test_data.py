@@ -331,7 +331,8 @@ def test_breast_cancer_is_a_table_standardised_by_column():
     assert "410 samples 30, 2 classes" in repr(train)
 
 
-def test_catalog():
+def test_catalog(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFF_TEACH_DATA", str(tmp_path))
     rows = {row["name"]: row for row in data.catalog()}
     assert {"digits", "fashion-mnist-sample", "cifar10", "folder:PATH"} <= rows.keys()
     assert rows["fashion-mnist-sample"]["present"] is True

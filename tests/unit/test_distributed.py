@@ -21,6 +21,7 @@ from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, mlp
 from sff_teach.split import localize
 from sff_teach.train import fit
+from tests._helpers import descendants
 
 PROCESSES = 2
 CASES = ("sff", "deepsup", "bp")
@@ -144,31 +145,27 @@ def test_gradients_travel_while_the_next_block_works(reports):
 # ---------------------------------------------------------------- torchrun
 
 
-def torchrun(*command, **options):
+def torchrun(folder, *command):
+    """Two processes; what torch leaves behind lies in the folder."""
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
          str(PROCESSES), "-m", "sff_teach", *command],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
     )  # fmt: skip
 
 
-def children(pid):
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_path):
     file, out = tmp_path / "run.pt", tmp_path / "run.jsonl"
     command = ("train", "digits-sff", "--epochs", "400", "--checkpoint", str(file))
-    run = torchrun(*command)
+    run = torchrun(tmp_path, *command)
     try:
         deadline = time.monotonic() + 300
         while not file.exists() and time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.1)
         assert file.exists(), run.communicate(timeout=60)[0]
-        os.kill(children(run.pid)[-1], signal.SIGKILL)
+        os.kill(max(descendants(run.pid)), signal.SIGKILL)
         printed, _ = run.communicate(timeout=120)
     finally:
         if run.poll() is None:
@@ -188,7 +185,7 @@ def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_pa
 
 def test_torchrun_prints_once_and_stores_once(tmp_path):
     out = tmp_path / "run.jsonl"
-    run = torchrun("train", "digits-sff", "--epochs", "1", "--out", str(out))
+    run = torchrun(tmp_path, "train", "digits-sff", "--epochs", "1", "--out", str(out))
     printed, _ = run.communicate(timeout=300)
     assert run.returncode == 0, printed
     assert printed.count("test accuracy") == 1

@@ -28,6 +28,7 @@ from sff_teach.pipeline import (
     block_seconds,
     fit_pipeline,
 )
+from tests._helpers import descendants, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,11 +58,6 @@ def one_thread():
 def equal(a: nn.Module, b: nn.Module) -> bool:
     weights = b.state_dict()
     return all(torch.equal(value, weights[key]) for key, value in a.state_dict().items())
-
-
-def plain(history):
-    """What does not depend on the clock."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +170,12 @@ if __name__ == "__main__":
 def test_killed_it_leaves_a_checkpoint_and_no_process(digits, tmp_path):
     path, script = tmp_path / "run.pt", tmp_path / "killed.py"
     script.write_text(KILLED.format(root=str(ROOT), path=str(path)))
-    process = subprocess.Popen([sys.executable, script], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},  # nobody clears it up
+    )
     wait_for(lambda: process.poll() is not None or (path.exists() and rows(path) >= 2))
-    children = children_of(process.pid)
+    children = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
     left = rows(path)
@@ -191,14 +190,6 @@ def test_killed_it_leaves_a_checkpoint_and_no_process(digits, tmp_path):
 
 def rows(path: Path) -> int:
     return len(checkpoint.read(path)["rows"])
-
-
-def children_of(pid: int) -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
 
 
 def wait_for(what, seconds=120):

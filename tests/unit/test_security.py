@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-import sff_teach
 from sff_teach import pipeline, text
 from sff_teach.core import SFF, GoodnessHead, LocalBlock
+from tests._helpers import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "security.md"
@@ -260,19 +260,6 @@ def listening(pids: set[int]) -> set[str]:
     return found
 
 
-def children(pid: int) -> set[int]:
-    """A process and all that it started."""
-    found = {pid}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found |= children(int(path.parent.name))
-    return found
-
-
 HERE = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1
 
 
@@ -353,11 +340,14 @@ def test_lab_wants_a_token_and_listens_here_only(tmp_path):
         )
         assert urllib.request.urlopen(asked, timeout=5).status == 200
         if LINUX:
-            addresses = listening(children(process.pid))
+            addresses = listening({process.pid, *descendants(process.pid)})
             assert addresses and addresses <= HERE
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")
@@ -368,7 +358,7 @@ def test_a_pipeline_listens_here_only(monkeypatch):
     data = torch.randn(8, 4), torch.arange(8) % 2
     pipeline.fit_pipeline(
         model, data, epochs=2, batch_size=4, progress=False,
-        on_epoch=lambda history: seen.append(listening(children(os.getpid()) - {os.getpid()})),
+        on_epoch=lambda history: seen.append(listening(descendants(os.getpid()))),
     )  # fmt: skip
     assert seen[0] and set().union(*seen) <= HERE
     assert "GLOO_SOCKET_IFNAME" not in os.environ  # only the processes' own environment was changed
@@ -421,4 +411,3 @@ def test_audit_reads_the_lock():
     recipe = re.search(r"^audit:.*\n((?:\t.*\n?)+)", makefile, re.M)[1]
     assert "pip-audit" in recipe and "requirements.lock" in recipe
     assert "audit" not in re.search(r"^test:(.*?)##", makefile, re.M)[1]  # it needs the internet
-    assert sff_teach.__version__

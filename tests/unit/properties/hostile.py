@@ -87,7 +87,7 @@ def complaint(error: BaseException) -> str:
 
 @lru_cache
 def _raises(file: Path) -> list[tuple[int, int]]:
-    """Lines of the raise statements of a file, and of calls to functions that only raise."""
+    """First and last lines of the raise statements of a file."""
     return [
         (node.lineno, node.end_lineno)
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
@@ -534,7 +534,7 @@ def explore(family: str, calls: list[Call], after: Callable[[object], object] | 
             test()
         assert COUNTS[family] >= EXAMPLES
 
-    test_family.calls, test_family.raw = calls, test.hypothesis.inner_test
+    test_family.calls = calls
     return test_family
 
 

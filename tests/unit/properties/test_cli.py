@@ -134,6 +134,8 @@ def typed(draw) -> list[str]:
         st.lists(st.sampled_from([n for n in options if n] or ["--help"]), max_size=3, unique=True)
     ):
         words += [name] if name == "--check" else [name, draw(options.get(name, numbers))]
+    if command == "compare" and "--seeds" not in words:
+        words += ["--seeds", "1"]  # five build 25 networks and try nothing more
     return words + draw(
         st.lists(
             st.sampled_from(["--nothing", "extra", "--help", "--seed", "-h", "\udcff"]),

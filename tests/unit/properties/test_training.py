@@ -122,6 +122,12 @@ test_fit_and_evaluate = explore(
         call(history.pick_device, name=("cpu", devices)),
         call(history.as_data_set, data=(data, datasets), argument=("data", st.just("train"))),
         call(
+            history.check_batches,
+            model=(network, models),
+            images=(2, numbers),
+            batch_size=(2, numbers),
+        ),
+        call(
             history.check_image_options,
             x=(images, arrays),
             augment=(None, words),
