@@ -1,6 +1,6 @@
 """What keeping the memory of freed tensors brings: `fit` with and without it, in turn.
 
-    python results/keep_memory.py          about 4 minutes; wants a machine without other work
+    python results/keep_memory.py          about 20 minutes; wants a machine without other work
 
 Each training is a process of its own with one thread; the second of two epochs counts. Page faults
 are the operating system's count for the whole process, and depend little on the machine's other

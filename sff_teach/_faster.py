@@ -24,7 +24,7 @@ def keep_memory() -> bool:
     """Let this process keep the memory of freed tensors; True where that can be said (glibc).
 
     Otherwise glibc gives the memory of large tensors back after use, and every training step
-    fetches it anew, page by page. Values don't change. ``results/keep_memory.py`` measures it.
+    fetches it anew, page by page. Values don't change; what it saves is in results/keep_memory.md.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
