@@ -1,5 +1,6 @@
 """What a training measured, and what every training loop needs: schedule, device, data."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from ._checks import (
     explained,
     shown,
 )
-from .data import DataSet, augment_flip_crop, from_arrays
+from .data import DataSet, augment_flip_crop, batches, from_arrays
 
 SCHEDULES = ("one-cycle", "constant")
 AUGMENTATIONS = {"flip-crop": augment_flip_crop}
@@ -150,6 +151,24 @@ def check_image_options(x: Tensor, augment: str | None, channels_last: bool = Fa
             f"{option} is for images (N, C, H, W), and train has shape {tuple(x.shape)}; "
             "leave it out."
         )
+
+
+def training_batches(
+    train: DataSet,
+    batch_size: int,
+    generator: torch.Generator,
+    augment: str | None = None,
+    smallest: int = 2,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch: every sample once, in a new order, augmented.
+
+    A last batch of fewer than ``smallest`` images is left out: BatchNorm cannot train on one.
+    """
+    rest = len(train) % batch_size
+    for x, y in batches(
+        train, batch_size, shuffle=True, generator=generator, drop_last=0 < rest < smallest
+    ):
+        yield (x if augment is None else AUGMENTATIONS[augment](x, generator)), y
 
 
 @explained()

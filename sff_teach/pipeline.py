@@ -31,10 +31,9 @@ from ._modes import looking
 from ._progress import tqdm
 from .checkpoint import Checkpoint
 from .core import SFF, LocalBlock, hand_over
-from .data import DataSet, batches
+from .data import DataSet
 from .distributed import LostProcess
 from .history import (
-    AUGMENTATIONS,
     BAR_AFTER_SECONDS,
     History,
     as_data_set,
@@ -43,6 +42,7 @@ from .history import (
     checked_settings,
     learning_rate,
     pick_device,
+    training_batches,
 )
 from .losses import class_loss
 from .rules import ScalableForwardForward
@@ -534,16 +534,7 @@ def _own_batches(job: _Job, about: DataSet, generator: torch.Generator):
     images = torch.load(Path(job.folder) / "images.pt", weights_only=True, mmap=True)
     train = replace(about, x=images["x"], y=images["y"])
     for _ in range(job.first, job.epochs):
-        for x, y in batches(
-            train,
-            job.batch_size,
-            shuffle=True,
-            generator=generator,
-            drop_last=job.images % job.batch_size == 1,
-        ):
-            if job.augment is not None:
-                x = AUGMENTATIONS[job.augment](x, generator)
-            yield x, y
+        yield from training_batches(train, job.batch_size, generator, job.augment)
         if job.valid_images:
             yield from zip(
                 images["valid_x"].split(VALID_BATCH), images["valid_y"].split(VALID_BATCH),

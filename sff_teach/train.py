@@ -3,8 +3,8 @@
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from .data import DataSet, batches
 from .distributed import Alone, Team, running
 from .forward_forward import FFNetwork
 from .history import (
-    AUGMENTATIONS,
     BAR_AFTER_SECONDS,
     History,
     as_data_set,
@@ -39,6 +38,7 @@ from .history import (
     checked_settings,
     learning_rate,
     pick_device,
+    training_batches,
 )
 from .pipeline import fit_pipeline
 from .rules import Rule, StepResult, get_rule, whole
@@ -147,11 +147,10 @@ def fit(
             "channels_last": channels_last, "compile": compile,
         })  # fmt: skip
         check_count(pipeline, "pipeline")
+        threads = max(1, torch.get_num_threads() // pipeline)
         return fit_pipeline(
-            model, train, valid, processes=pipeline, epochs=epochs, batch_size=batch_size, lr=lr,
-            weight_decay=weight_decay, schedule=schedule, label_smoothing=label_smoothing,
-            augment=augment, seed=seed, threads=max(1, torch.get_num_threads() // pipeline),
-            progress=progress, on_epoch=on_epoch, checkpoint=checkpoint,
+            model, train, valid, processes=pipeline, threads=threads, progress=progress,
+            on_epoch=on_epoch, checkpoint=checkpoint, **settings,
         )  # fmt: skip
     train = as_data_set(train, "train")
     check_image_options(train.x, augment, channels_last)
@@ -207,21 +206,15 @@ def fit(
         bar.update(first * steps)
         for epoch in range(first, epochs):
             bar.set_description(f"{rule} epoch {epoch + 1}/{epochs}")
-            meter = _Meter()
-            try:
+            meter, row = _Meter(), {"epoch": epoch + 1, "complete": False}
+            with _ended_by_ctrl_c(history, team):
                 model.train()
-                for x, y in batches(
-                    train,
-                    batch_size,
-                    shuffle=True,
-                    generator=generator,
-                    drop_last=0 < rest < team.smallest_batch,
+                for x, y in training_batches(
+                    train, batch_size, generator, augment, team.smallest_batch
                 ):
                     if team.any(stop is not None and stop.is_set()):
                         history.stopped = "stopped"
                         break
-                    if augment is not None:
-                        x = AUGMENTATIONS[augment](x, generator)
                     done = (epoch * steps + meter.steps) / (epochs * steps)
                     _set_learning_rates(learner, done, lr, schedule)
                     images = len(y)
@@ -234,26 +227,19 @@ def fit(
                         break
                     meter.add(result, images)
                     bar.update()
-                row = {"epoch": epoch + 1, "complete": history.stopped is None} | meter.row()
+            row |= meter.row()
+            with _ended_by_ctrl_c(history, team):
                 if valid is not None and history.stopped is None:
                     row |= _validation(*_measure(model, valid))
-            except KeyboardInterrupt:
-                if team.processes > 1:
-                    raise  # the others would wait for this one
-                history.stopped = "interrupted"
-                row = {"epoch": epoch + 1, "complete": False} | meter.row()
+            row["complete"] = history.stopped is None
             if meter.steps:
                 history.rows.append(row)
                 bar.set_postfix_str(_so_far(row), refresh=False)
-            try:
+            with _ended_by_ctrl_c(history, team):
                 if saved is not None and history.stopped is None and not team.rank:
                     saved.save()
                 if on_epoch is not None:
                     on_epoch(history)
-            except KeyboardInterrupt:
-                if team.processes > 1:
-                    raise
-                history.stopped = "interrupted"
             if history.stopped:
                 break
     model.eval()
@@ -273,6 +259,17 @@ def _check_pipeline(rule: str, device: str, without: dict[str, bool]) -> None:
     for name, given in without.items():
         if given:
             raise ValueError(f"pipeline does not work with {name}; leave one of them out.")
+
+
+@contextmanager
+def _ended_by_ctrl_c(history: History, team: Alone) -> Iterator[None]:
+    """Ctrl-C leaves the ``with`` and ends the training, which keeps what it has."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if team.processes > 1:
+            raise  # the others would wait for this one
+        history.stopped = "interrupted"
 
 
 class _Meter:
