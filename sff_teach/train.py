@@ -119,7 +119,7 @@ def fit(
     On a CUDA device the training images are kept there if they take half of its free memory or
     less, and augmented there. In a process group (torchrun) every process learns from its part of
     each batch, see ``distributed``. On Linux the calling process keeps the memory of freed tensors
-    from then on, which saves time; ``_faster.keep_memory``.
+    from then on, see ``_faster.keep_memory``.
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
