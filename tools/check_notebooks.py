@@ -286,8 +286,12 @@ def run_problems(notebook) -> Iterator[tuple[int, str]]:
             yield 0, f"metadata.sff_teach.{key} is missing; run make notebooks"
     if record.get("source_sha256", "") not in ("", source_sha256(notebook)):
         yield 0, "the code was changed after it was run; run make notebooks"
-    if record.get("seconds", 0) > MAX_SECONDS:
-        yield 0, f"one run took {record['seconds']} s; at most {MAX_SECONDS}"
+    seconds = record.get("seconds", 0)
+    if seconds > MAX_SECONDS:
+        yield 0, f"one run took {seconds} s; at most {MAX_SECONDS}"
+    said = re.search(r"runs in\s+about\s+(a minute|(\d+) seconds)", notebook.cells[0].source)
+    if said and seconds > 1.5 * int(said[2] or 60):
+        yield 0, f"one run took {seconds} s; the opening says {said[1]}"
 
 
 def output_problems(cell) -> Iterator[str]:

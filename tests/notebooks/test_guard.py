@@ -223,6 +223,10 @@ BROKEN = {
     "no seconds": (forget("seconds"), "sff_teach.seconds is missing"),
     "no hash": (forget("source_sha256"), "sff_teach.source_sha256 is missing"),
     "slow": (lambda n: n.metadata["sff_teach"].update(seconds=91), "one run took 91 s"),
+    "slower than said": (
+        lambda n: n.cells[0].update(source=OPENING + " It runs in\nabout 1 seconds."),
+        "one run took 3.0 s; the opening says 1 seconds",
+    ),
     "edited": (field(2, "source", "draw(2)"), "the code was changed after it was run"),
     "error": (output(2, "error", ename="KeyError", evalue="x", traceback=[]), "error output"),
     "raised nothing": (output(3, "stream", text="fine"), "nothing was raised"),
