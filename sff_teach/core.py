@@ -28,7 +28,7 @@ def hand_over(
         h: (B, C, ...) block output.
         normalise: ``"all"``: ``(h - mean) / std`` over channels and positions of each sample;
             ``"channels"``: the same over the channels of each position; ``"length"``:
-            ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself.
+            ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself; ValueError for another.
         local: False keeps the gradient, for deep supervision.
         channel_dim: which dimension holds the channels.
 

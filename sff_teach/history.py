@@ -153,6 +153,7 @@ def check_image_options(x: Tensor, augment: str | None, channels_last: bool = Fa
         )
 
 
+@explained()
 def training_batches(
     train: DataSet,
     batch_size: int,

@@ -24,6 +24,7 @@ from .hostile import (
     several,
     words,
 )
+from .test_idea import generators
 
 FEW = st.one_of(  # whole numbers that would take forever are left to the checks of their own
     st.sampled_from(
@@ -121,6 +122,17 @@ test_fit_and_evaluate = explore(
         ),
         call(history.pick_device, name=("cpu", devices)),
         call(history.as_data_set, data=(data, datasets), argument=("data", st.just("train"))),
+        call(
+            lambda train, batch_size, generator, augment, smallest: list(
+                history.training_batches(train, batch_size, generator, augment, smallest)
+            ),
+            train=(data, datasets),
+            batch_size=(2, numbers),
+            generator=(None, generators),
+            augment=(None, words),
+            smallest=(2, numbers),
+            named="training_batches",
+        ),
         call(
             history.check_batches,
             model=(network, models),
