@@ -1,7 +1,7 @@
-"""All 50,000 CIFAR-10 images on a laptop's processor: the four controls, three seeds.
+"""All 50,000 CIFAR-10 images on a laptop's processor: the four controls, five seeds.
 
-    SFF_CIFAR10=FOLDER python results/laptop_cifar10.py      some two hours on one core; goes on
-                                                             where it stopped
+    SFF_CIFAR10=FOLDER python results/laptop_cifar10.py      some three hours on one core; goes
+                                                             on where it stopped
 
 FOLDER holds train/ and test/ with a folder of images per class. The stored runs used a JPEG copy of
 CIFAR-10 in a folder named cifar10-jpeg, whose accuracies sit a little below the original's; with
@@ -25,7 +25,7 @@ from sff_teach.study import CONTROLS, study, tables_by_vote
 
 HERE = Path(__file__).parent
 GRID = (0.00075, 0.0015, 0.003, 0.006, 0.012)
-SEEDS = 3
+SEEDS = 5
 
 
 def recipe(rule: str, folder: str, **changes) -> Recipe:
