@@ -445,8 +445,7 @@ def _by_rule_and_size(rows):
                 f"rows has an entry without {key!r}: each needs rule, images and accuracy."
             )
     names = list(dict.fromkeys(row["rule"] for row in rows))
-    rules = [rule for rule in RULE_STYLE if rule in names]
-    rules += [name for name in names if name not in RULE_STYLE]
+    rules = _known_first(names)
     sizes = sorted({row["images"] for row in rows})
     groups = {}
     for row in rows:
@@ -544,6 +543,11 @@ def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accura
     return fig
 
 
+def _known_first(names):
+    """The known rules among the names in their usual order, then the others as they come."""
+    return [n for n in RULE_STYLE if n in names] + [n for n in names if n not in RULE_STYLE]
+
+
 @explained()
 @style()
 def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
@@ -560,8 +564,7 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
     if not groups:
         raise ValueError("rows is empty: pass the records of at least one run.")
     names = dict.fromkeys(name for name, _ in groups)
-    rules = [rule for rule in RULE_STYLE if rule in names]
-    rules += [name for name in names if name not in RULE_STYLE]
+    rules = _known_first(names)
     most = max(blocks for _, blocks in groups)
     fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel=f"{measure}, %")
     labels = []

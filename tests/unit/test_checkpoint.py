@@ -135,6 +135,7 @@ def test_killed_at_any_moment_it_loses_at_most_an_epoch(tmp_path):
         epochs = left
     digits = load("digits", fraction=1.0)
     options = {"rule": "sff", "epochs": 16, "lr": 0.01, "batch_size": 32, "progress": False}
+    torch.set_num_threads(1)  # as in the processes
     resumed, never = network("sff"), network("sff")
     history = fit(resumed, digits.train, checkpoint=path, **options)
     expected = fit(never, digits.train, **options)
