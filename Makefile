@@ -17,7 +17,7 @@ NBVAL := $(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --
 PLAYWRIGHT := $(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
   --requirement pyproject.toml --extra browser
 FIRST  := notebooks/00_start_here.ipynb
-LINTED := sff_teach tests tools data results docs notebooks
+LINTED := sff_teach sff_grade tests tools data results docs notebooks
 STARTED := $(shell date +%s)
 
 # Compiled files are kept, whatever this machine's habit; else every kernel compiles torch anew.
@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments gallery site site-test lint format lock audit clean distclean
+.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments claims gallery site site-test lint format lock audit clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -95,6 +95,9 @@ stamp: install  ## write the bootstrap cell and the Colab links in, without runn
 assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes
 	$(QUIET_MACHINE) $(PY) tools/make_assignments.py
 
+claims: install  ## write results/claims.md and the README's table from the stored runs
+	$(PY) results/claims.py
+
 gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py
 
@@ -105,10 +108,11 @@ site-test: site  ## the site's links, form and pages in Chromium; pictures in ar
 	@$(PLAYWRIGHT)
 	$(QUIET_MACHINE) $(PY) -m pytest tests/site --durations=5
 
-lint: install  ## ruff and spelling
+lint: install  ## ruff, spelling, and the direction of imports
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/codespell
+	$(BIN)/lint-imports
 
 format: install  ## let ruff rewrite what it can (a notebook it changes wants make notebooks NB=…)
 	$(BIN)/ruff check --fix $(LINTED)
@@ -118,7 +122,6 @@ lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer re
 	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 \
 	  --extra course --extra test --custom-compile-command "make lock" $(LOCK_ARGS) --quiet \
 	  --output-file requirements.lock
-	$(PY) tools/tested_versions.py
 
 audit: install  ## compare requirements.lock with the known weaknesses of its packages; needs the internet
 	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock

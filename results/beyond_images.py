@@ -32,11 +32,11 @@ from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 
-from sff_teach import cnn1d, from_arrays, load, localize, mlp, text
-from sff_teach.claims import by_row
-from sff_teach.data import DataSet
-from sff_teach.study import interval, machine, once
-from sff_teach.train import evaluate_votes, fit
+from sff_teach import cnn1d, from_arrays, load, localize, mlp
+from sff_teach.data import text
+from sff_teach.data.sets import LabelledTensors
+from sff_teach.study import cached_run, interval, machine, runs_by_row
+from sff_teach.training.fit import evaluate_votes, fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "beyond_images.jsonl"
@@ -80,7 +80,7 @@ def patients() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     return x, torch.cat([part.y for part in parts]).numpy(), parts[0].classes
 
 
-def pair(x, y, chosen, held, classes) -> tuple[DataSet, DataSet]:
+def pair(x, y, chosen, held, classes) -> tuple[LabelledTensors, LabelledTensors]:
     """Two sets, both standardised with the first one's mean and deviation."""
     train = from_arrays(x[chosen], y[chosen], classes)
     test = from_arrays(x[held], y[held], classes, mean=train.mean, std=train.std)
@@ -98,12 +98,12 @@ def fold(number: int, few: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def sentences() -> tuple[DataSet, DataSet, DataSet]:
+def sentences() -> tuple[LabelledTensors, LabelledTensors, LabelledTensors]:
     """The docstrings."""
     return tuple(load("docstrings"))
 
 
-def sets(task: str, seed: int, on: str) -> Iterator[tuple[DataSet, DataSet]]:
+def sets(task: str, seed: int, on: str) -> Iterator[tuple[LabelledTensors, LabelledTensors]]:
     """What to train on and what to measure on; for tuning in a fold, two such pairs."""
     if not task.startswith("breast"):
         train, valid, test = sentences()
@@ -119,7 +119,7 @@ def sets(task: str, seed: int, on: str) -> Iterator[tuple[DataSet, DataSet]]:
         yield pair(x, y, chosen[a], chosen[b], classes)
 
 
-def network(task: str, row: dict, data: DataSet, seed: int):
+def network(task: str, row: dict, data: LabelledTensors, seed: int):
     """The untrained network, cut as the row says: one layer per block if it says nothing."""
     torch.manual_seed(seed)
     shape = tuple(data.x.shape[1:])
@@ -168,7 +168,7 @@ def measured(task: str, name: str, seed: int, lr: float, on: str) -> dict:
             return results[0] | versions(task) | {"machine": machine()}
         return {key: mean(r[key] for r in results) for key in ("accuracy", "loss")}
 
-    return once(STORE, {"task": task, "row": name, "on": on, "seed": seed, "lr": lr}, make)
+    return cached_run(STORE, {"task": task, "row": name, "on": on, "seed": seed, "lr": lr}, make)
 
 
 def predictions(model, x: torch.Tensor) -> np.ndarray:
@@ -194,7 +194,7 @@ def linear(task: str, seed: int) -> dict:
         accuracy = float((said == held.y.numpy()).mean())
         return {"accuracy": accuracy, "confusion": table.tolist()} | versions(task)
 
-    return once(STORE, {"task": task, "row": LINEAR, "on": "test", "seed": seed}, make)
+    return cached_run(STORE, {"task": task, "row": LINEAR, "on": "test", "seed": seed}, make)
 
 
 def tuned(task: str, name: str, seed: int) -> float:
@@ -213,7 +213,7 @@ def found(values: list[float], signed: bool = False) -> str:
 
 def page() -> str:
     """beyond_images.md."""
-    records = {task: by_row(STORE, task=task) for task in TASKS}
+    records = {task: runs_by_row(STORE, task=task) for task in TASKS}
     last = records["docstrings"]["sff 4 blocks"][0]
     libraries = ", ".join(f"{name} {v}" for name, v in last["libraries"].items())
     out = [

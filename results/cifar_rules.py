@@ -17,8 +17,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.recipes import Recipe
-from sff_teach.study import study, tables_by_vote
+from sff_teach.study import Recipe, study, tables_by_vote
 
 HERE = Path(__file__).parent
 GRID = (0.0015, 0.003, 0.006)

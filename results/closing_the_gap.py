@@ -26,12 +26,10 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate, pick
-from sff_teach.measure import cost
+from sff_teach.analysis.cost import cost
+from sff_teach.cut.localize import localize
 from sff_teach.models import NETWORKS
-from sff_teach.recipes import Recipe
-from sff_teach.split import localize
-from sff_teach.study import Summary, study, summarise, table
+from sff_teach.study import Recipe, Summary, best_rate, runs_matching, study, summarise, table
 
 HERE = Path(__file__).parent
 DEFAULTS = {"kernel_size": 1, "filters": 1, "hidden": 0, "vote": "mean"}
@@ -176,7 +174,7 @@ def summaries(setting: Setting) -> list[Summary]:
         where = setting.study if label in setting.baselines else "closing_the_gap"
         vote = row.get("vote", "mean")
         row = {**row, "vote": "mean"} if vote == "last" else row
-        runs = pick(HERE, where, {**setting.base, **plain, **row}).values()
+        runs = runs_matching(HERE, where, {**setting.base, **plain, **row}).values()
         figure = "accuracy" if vote == "learned" else f"accuracy_{vote}"
         if len(runs) == 5:
             records += [{**run, "row": label, "accuracy_mean": run[figure]} for run in runs]

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 import torchvision
 
-from sff_teach.measure import Cost, Seconds, TrainingStep, cost, seconds, table
-from sff_teach.split import localize
+from sff_teach.analysis.cost import Cost, Seconds, TrainingStep, cost, seconds, table
+from sff_teach.cut.localize import localize
 from sff_teach.study import machine
 
 HERE = Path(__file__).parent

@@ -15,9 +15,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate
-from sff_teach.recipes import Recipe
-from sff_teach.study import study, tables_by_vote
+from sff_teach.study import Recipe, best_rate, study, tables_by_vote
 
 HERE = Path(__file__).parent
 EPOCHS = {200: 40, 1000: 15, 10_000: 4}

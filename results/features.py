@@ -21,7 +21,7 @@ import torch
 from fashion_rules import ROWS, tuned
 
 from sff_teach import load
-from sff_teach.probes import (
+from sff_teach.analysis.probes import (
     block_features,
     block_votes,
     cka,
@@ -30,8 +30,7 @@ from sff_teach.probes import (
     linear_probe,
     pooled,
 )
-from sff_teach.recipes import Recipe
-from sff_teach.study import append_run, build, interval, machine, read_runs, run
+from sff_teach.study import Recipe, append_run, build, interval, machine, read_runs, run
 
 HERE = Path(__file__).parent
 FILE = HERE / "features.jsonl"

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate
-from sff_teach.recipes import Recipe
-from sff_teach.study import study, summarise, table
+from sff_teach.study import Recipe, best_rate, study, summarise, table
 
 HERE = Path(__file__).parent
 EPOCHS = {"digits": 40, "fashion-mnist-sample": 15}

@@ -19,9 +19,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate
-from sff_teach.recipes import Recipe, get_recipe
-from sff_teach.study import CONTROLS, study, tables_by_vote
+from sff_teach.study import CONTROLS, Recipe, best_rate, get_recipe, study, tables_by_vote
 
 HERE = Path(__file__).parent
 GRID = (0.00075, 0.0015, 0.003, 0.006, 0.012)

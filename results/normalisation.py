@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from sff_teach.core import NORMALISATIONS
-from sff_teach.recipes import Recipe
-from sff_teach.study import interval, study
+from sff_teach.study import Recipe, interval, study
 
 HERE = Path(__file__).parent
 SIZES = {900: (0.1, 15, NORMALISATIONS), 9000: (1.0, 4, ("all", "channels"))}

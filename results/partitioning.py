@@ -4,7 +4,7 @@
 
 The four-layer CNN, every layer its own block, 10,000 images of the Fashion-MNIST sample, the same
 loss, epochs and rates to choose from as "sff 4 blocks 1×1" in fashion_rules.py, with which it is
-compared. Writes partitioning.jsonl; `sff-teach claims` shows the comparison.
+compared. Writes partitioning.jsonl; `make claims` shows the comparison.
 """
 
 from dataclasses import replace
@@ -12,10 +12,8 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate
 from sff_teach.heads import ChannelGroups
-from sff_teach.recipes import Recipe
-from sff_teach.study import build, load_for, measure_run, once
+from sff_teach.study import Recipe, best_rate, build, cached_run, load_for, measure_run
 
 STORE = Path(__file__).with_suffix(".jsonl")
 GRID = (0.002, 0.005, 0.0125, 0.03, 0.07)
@@ -30,7 +28,9 @@ def measured(recipe: Recipe, on: str) -> dict:
             block.head = ChannelGroups(block.head.channels, model.num_classes)
         return measure_run(recipe, on, model=model, progress=False)
 
-    return once(STORE, {"row": "groups", "on": on, "seed": recipe.seed, "lr": recipe.lr}, make)
+    return cached_run(
+        STORE, {"row": "groups", "on": on, "seed": recipe.seed, "lr": recipe.lr}, make
+    )
 
 
 def main() -> None:

@@ -25,12 +25,11 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from sff_teach.data import from_arrays
-from sff_teach.measure import median_interval
-from sff_teach.pipeline import best_ratio, fit_pipeline
-from sff_teach.recipes import Recipe
-from sff_teach.study import build, machine, once
-from sff_teach.train import fit
+from sff_teach.analysis.cost import median_interval
+from sff_teach.data.sets import from_arrays
+from sff_teach.study import Recipe, build, cached_run, machine
+from sff_teach.training.fit import fit
+from sff_teach.training.pipeline import best_ratio, fit_pipeline
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
@@ -119,7 +118,9 @@ def measure(rounds: int) -> None:
     torch.set_num_threads(1)
     for row in ROWS:
         for number in range(rounds):
-            record = once(STORE, {"row": row, "round": number}, partial(one_round, row, number))
+            record = cached_run(
+                STORE, {"row": row, "round": number}, partial(one_round, row, number)
+            )
             print(
                 f"{row}: {record['one']:.0f} → {record['two']:.0f} images/s, "
                 f"× {record['two'] / record['one']:.2f}", flush=True,

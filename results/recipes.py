@@ -17,10 +17,9 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from sff_teach.data import catalog
-from sff_teach.download import SETS
-from sff_teach.recipes import RECIPES, get_recipe
-from sff_teach.study import append_run, read_runs
+from sff_teach.data.download import SETS
+from sff_teach.data.sets import catalog
+from sff_teach.study import RECIPES, append_run, get_recipe, read_runs
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "recipes.jsonl", HERE / "recipes.md"

@@ -16,9 +16,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.claims import best_rate
-from sff_teach.recipes import Recipe
-from sff_teach.study import study, tables_by_vote
+from sff_teach.study import Recipe, best_rate, study, tables_by_vote
 
 HERE = Path(__file__).parent
 GRID = (0.001, 0.003, 0.01)

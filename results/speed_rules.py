@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.data import batches, load
-from sff_teach.measure import seconds
-from sff_teach.recipes import Recipe
+from sff_teach.analysis.cost import seconds
+from sff_teach.data.sets import batches, load
 from sff_teach.rules import get_rule
-from sff_teach.study import build, machine
+from sff_teach.study import Recipe, build, machine
 
 HERE = Path(__file__).parent
 STEPS, ROUNDS = 10, 31

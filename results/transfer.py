@@ -24,12 +24,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from sff_teach.claims import BLOCKS, BP, best_rate, by_row
-from sff_teach.data import ImageSet, Splits, load
-from sff_teach.probes import block_features, linear_probe, pooled
-from sff_teach.recipes import Recipe
-from sff_teach.study import build, interval, machine, once, read_runs
-from sff_teach.train import evaluate, fit
+from results.claims import BLOCKS, BP, best_rate, runs_by_row
+from sff_teach.analysis.probes import block_features, linear_probe, pooled
+from sff_teach.data.sets import ImageSet, Splits, load
+from sff_teach.study import Recipe, build, cached_run, interval, machine, read_runs
+from sff_teach.training.fit import evaluate, fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "transfer.jsonl"
@@ -153,7 +152,7 @@ def measured(task: str, row: str, seed: int, lr: float, on: str) -> dict:
             "machine": machine(),
         }
 
-    return once(STORE, {"task": task, "row": row, "on": on, "seed": seed, "lr": lr}, make)
+    return cached_run(STORE, {"task": task, "row": row, "on": on, "seed": seed, "lr": lr}, make)
 
 
 def page() -> str:
@@ -166,7 +165,7 @@ def page() -> str:
         "to backprop from scratch and to SFF from scratch, paired by seed.",
     ]
     for task in ROWS:
-        rows = by_row(STORE, task=task)
+        rows = runs_by_row(STORE, task=task)
         text += [
             "",
             f"## {task}",

@@ -1,25 +1,26 @@
 """sff_teach: the Scalable Forward-Forward algorithm, small enough to read."""
 
-__version__ = "0.1.0"
-
 from .core import SFF, GoodnessHead, LinearHead, LocalBlock, hand_over
-from .data import DataSet, ImageSet, Splits, from_arrays, load
+from .cut.localize import localize
+from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
 from .forward_forward import FFNetwork
 from .models import cnn, cnn1d, mlp
-from .split import localize
-from .train import Evaluation, History, evaluate, fit
+from .training.fit import Evaluation, evaluate, fit
+from .training.history import History
+from .util import __version__
 
 __all__ = [
     "SFF",
-    "DataSet",
     "Evaluation",
     "FFNetwork",
     "GoodnessHead",
     "History",
     "ImageSet",
+    "LabelledTensors",
     "LinearHead",
     "LocalBlock",
     "Splits",
+    "__version__",
     "cnn",
     "cnn1d",
     "evaluate",

@@ -1,4 +1,4 @@
-"""The command line: ``sff-teach doctor | train | compare | claims | data | grade``."""
+"""The command line: ``sff-teach doctor | train | compare | data``."""
 
 import sys
 import warnings
@@ -8,20 +8,25 @@ from typing import Annotated
 
 import tyro
 
-from ._checks import check_path, sentence
-from ._files import check_writable
-from .distributed import LostProcess, torchrun
-from .recipes import RECIPES, Recipe, expected, get_recipe
+from .study.recipes import RECIPES, Recipe, expected, get_recipe
+from .training.distributed import LostProcess, torchrun
+from .util.checks import check_path, sentence
+from .util.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Print versions, devices and data: what a bug report should contain, and what to do."""
+    """Print versions, devices and data: what a bug report should contain."""
 
     def __call__(self) -> None:
-        from .doctor import report
+        from .data import catalog, data_home
+        from .util.doctor import report
 
         print(report())
+        print(f"data     downloads go to {data_home()}")
+        for row in catalog():
+            if row["present"] is not None:
+                print(f"  {row['name']:22s} {'here' if row['present'] else 'not here'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class Train:
                 print(f"{name:38s} {function.__doc__.strip().splitlines()[0]}")
                 print(f"{'':38s} Expect: {expected(name)}.")
             return
-        from .study import append_run, measure_run
+        from .study.runs import append_run, measure_run
 
         _check_paths(out=self.out, checkpoint=self.checkpoint)
         recipe = self.change.apply(get_recipe(self.recipe), rule=self.rule, seed=self.seed)
@@ -114,9 +119,9 @@ class Compare:
     change: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def __call__(self) -> None:
-        from .plots import draw_compare, png
+        from .draw.charts import draw_compare, png
         from .rules import get_rule
-        from .study import compare, summarise, table
+        from .study.runs import compare, summarise, table
 
         _check_paths(out=self.out, picture=self.picture)
         for rule in self.rules:
@@ -132,38 +137,15 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims:
-    """Write results/claims.md and the README's table of claims anew from the stored runs."""
-
-    root: Path = Path()
-    """The project's folder."""
-    check: bool = False
-    """Change nothing; exit code 1 if a page does not say what the runs say."""
-
-    def __call__(self) -> int:
-        from .claims import write
-
-        _check_paths(root=self.root)
-        if not (self.root / "results").is_dir():
-            raise ValueError(f"root={self.root} has no folder results; give the project's folder.")
-        stale = write(self.root, self.check)
-        if not stale:
-            print("The claims are up to date.")
-        else:
-            print(f"{'Stale' if self.check else 'Written'}: {', '.join(stale)}")
-        return int(self.check and bool(stale))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Data:
     """List the data sets: what is here, what could be; or download one by its name."""
 
     what: Annotated[str, tyro.conf.Positional] = "list"
 
     def __call__(self) -> None:
-        from ._checks import check_known
-        from .data import catalog, data_home
-        from .download import SETS, fetch
+        from .data.download import SETS, fetch
+        from .data.sets import catalog, data_home
+        from .util.checks import check_known
 
         check_known(self.what, ["list", *SETS], "data command")
         if self.what != "list":
@@ -175,64 +157,6 @@ class Data:
             print(f"{row['name']:22s} {count:16s} {row['shape']:10s} {here:10s} {row['licence']}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grade:
-    """Grade a folder of returned notebooks: marks.csv and a feedback page for each student."""
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Holds STUDENT/….ipynb or STUDENT.ipynb; what a learning platform's zip unpacks to."""
-    out: Path = Path("marks")
-    """Marks, pages and results go here; the same command again goes on where it was."""
-    source: Path = Path("notebooks/assignments/source")
-    """The instructor's notebooks, or the one of this assignment."""
-    assignment: str | None = None
-    """For example a1, where the names of the returned notebooks don't say it."""
-    seconds: int = 20
-    """Of computing, for each cell and each test."""
-    memory: float = 2.0
-    """GiB for each notebook, on top of what torch itself takes."""
-    jobs: int | None = None
-    """Notebooks at a time; one for each core if not given."""
-    no_isolation: bool = False
-    """Run student code with your own rights; the marks say so."""
-
-    def __call__(self) -> None:
-        from ._checks import check_count, check_positive
-
-        _check_paths(folder=self.folder, out=self.out, source=self.source)
-        check_count(self.seconds, "seconds", maximum=100_000)
-        check_positive(memory=self.memory)
-        if self.jobs is not None:
-            check_count(self.jobs, "jobs")
-        try:
-            from .grading import BY_HAND, Limits, grade
-        except ImportError as error:
-            raise ValueError(
-                f"grading needs the course's packages ({error.name} is missing); install "
-                '"sff-teach[course]".'
-            ) from error
-
-        marked = grade(
-            self.folder,
-            self.source,
-            self.out,
-            assignment=self.assignment,
-            limits=Limits(seconds=self.seconds, memory=self.memory),
-            jobs=self.jobs,
-            no_isolation=self.no_isolation,
-        )
-        print(f"Marks in {self.out / 'marks.csv'}, pages in {self.out / 'feedback'}.")
-        waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())
-        if waiting:
-            print(f"{waiting} answers are {BY_HAND}: see {self.out / 'by_hand.html'}.")
-        noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
-        if noticed:
-            print(
-                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
-                + " …" * (len(noticed) > 10)
-            )
-
-
 def _check_paths(**paths: Path | None) -> None:
     for option, path in paths.items():
         if path is not None:
@@ -241,7 +165,7 @@ def _check_paths(**paths: Path | None) -> None:
 
 def _plain_warning(message, category, filename, lineno, line=None) -> str:
     """The package's own warnings as one sentence; others with their place, as Python shows them."""
-    if category is UserWarning and Path(filename).parent == Path(__file__).parent:
+    if category is UserWarning and Path(__file__).parent in Path(filename).parents:
         return f"sff-teach: {message}\n"
     return _formatwarning(message, category, filename, lineno, line)
 
@@ -255,9 +179,7 @@ def main(args: list[str] | None = None) -> int:
         "doctor": Doctor,
         "train": Train,
         "compare": Compare,
-        "claims": Claims,
         "data": Data,
-        "grade": Grade,
     }
     warnings.formatwarning = _plain_warning
     try:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_head, check_known, check_samples, explained
 from .goodness import class_goodness, head_activation
+from .util.checks import check_head, check_known, check_samples, explained
 
 NORMALISATIONS = ("all", "channels", "length", "none")
 VOTES = ("mean", "last", "learned")

@@ -12,7 +12,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from ._checks import (
+from .core import hand_over
+from .goodness import mean_squares, sum_squares
+from .losses import logistic_loss, symba_loss
+from .util.checks import (
     check_count,
     check_images,
     check_known,
@@ -21,10 +24,7 @@ from ._checks import (
     check_positive,
     explained,
 )
-from ._modes import looking
-from .core import hand_over
-from .goodness import mean_squares, sum_squares
-from .losses import logistic_loss, symba_loss
+from .util.modes import evaluating
 
 GOODNESS = {"mean": mean_squares, "sum": sum_squares}
 SLOPE = {"mean": 10.0, "sum": 1.0}
@@ -206,7 +206,7 @@ class FFNetwork(nn.Module):
         """(B,) wrong labels of the network's kind."""
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
-        with looking(self):
+        with evaluating(self):
             return hard_labels(self.slope * self(x), y, generator)
 
 
@@ -259,7 +259,7 @@ def ff_step(
 @explained(x=check_images)
 def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
     """Teach the softmax read-out one minibatch of neutral-label activations."""
-    with looking(network):
+    with evaluating(network):
         features = network.neutral_features(x)  # (B, D), no gradient to the layers
     loss = F.cross_entropy(network.readout(features), y)
     optimizer.zero_grad()

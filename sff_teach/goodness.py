@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
-from ._checks import check_samples, explained, shown
+from .util.checks import check_samples, explained, short_repr
 
 FORMS = ("auto", "direct", "moments")
 
@@ -142,7 +142,9 @@ def class_goodness(
     ``filters > 1`` are ours; the paper describes one channel per class.
     """
     if form not in FORMS:
-        raise ValueError(f"form is {shown(form)}; choose one of {', '.join(map(repr, FORMS))}.")
+        raise ValueError(
+            f"form is {short_repr(form)}; choose one of {', '.join(map(repr, FORMS))}."
+        )
     if h.device.type != "meta" and torch.is_autocast_enabled(h.device.type):
         # half precision keeps three digits of a mean of squares
         with torch.autocast(h.device.type, enabled=False):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._checks import check_count, check_head, check_layer, explained
-from ._modes import looking
 from .core import SFF, GoodnessHead
+from .util.checks import check_count, check_head, check_layer, explained
+from .util.modes import evaluating
 
 
 @explained()
@@ -98,7 +98,7 @@ class ChannelGroups(nn.Module):
 
 
 @explained()
-def learn_vote(model: SFF, data: "DataSet", batch_size: int = 500) -> Tensor:  # noqa: F821
+def learn_vote(model: SFF, data: "LabelledTensors", batch_size: int = 500) -> Tensor:  # noqa: F821
     """Fit one weight per block for the vote, and make it the model's own.
 
     ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem of as many unknowns as there
@@ -113,7 +113,7 @@ def learn_vote(model: SFF, data: "DataSet", batch_size: int = 500) -> Tensor:  #
         (blocks,) the weights, also kept in ``model.vote_weights``.
     """
     device = model.vote_weights.device
-    with looking(model):
+    with evaluating(model):
         parts = [model.block_goodness(x.to(device)).cpu() for x in data.x.split(batch_size)]
     goodness, y = torch.cat(parts), data.y.cpu()
     weights = torch.ones(goodness.shape[1]) / goodness.shape[1]

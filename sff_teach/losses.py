@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional as F
 
-from ._checks import explained
+from .util.checks import explained
 
 
 @explained()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from ._checks import check_count, check_kernel, check_layer, explained, shown
+from .util.checks import check_count, check_kernel, check_layer, explained, short_repr
 
 
 @explained()
@@ -120,7 +120,9 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
 def _widths(widths: Sequence[int], example: str) -> list[int]:
     """The widths, each a count; at least one."""
     if isinstance(widths, str | bytes) or not isinstance(widths, Iterable):
-        raise TypeError(f"widths must be a list, not {shown(widths)}; give for example {example}.")
+        raise TypeError(
+            f"widths must be a list, not {short_repr(widths)}; give for example {example}."
+        )
     widths = list(widths)
     if not widths:
         raise ValueError(f"widths is empty; give at least one layer, e.g. {example}.")

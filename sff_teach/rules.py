@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._checks import check_known, check_samples, explained
 from .core import SFF, GoodnessHead, LinearHead, LocalBlock
 from .forward_forward import FFNetwork, ff_step
 from .losses import class_loss
+from .util.checks import check_known, check_samples, explained
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def overlap_step(
 
 
 @explained()
-def join_blocks(model: SFF, head: nn.Module) -> SFF:
+def merge_blocks(model: SFF, head: nn.Module) -> SFF:
     """Turn all blocks into a single one with the given head, in place.
 
     The bodies stay the same objects, in order, with nothing between them: an ordinary network.
@@ -146,7 +146,7 @@ class LogitsHead(nn.Module):
 
 
 @explained()
-def whole(model: nn.Module, num_classes: int) -> SFF:
+def wrap_classifier(model: nn.Module, num_classes: int) -> SFF:
     """Wrap a complete classifier, unchanged, as one block, so that ``bp`` can train it."""
     return SFF([LocalBlock(model, LogitsHead(num_classes))], original=model)
 
@@ -223,7 +223,7 @@ class Backprop(Rule):
             like = head.weight
             head = LinearHead(head.channels, head.num_classes, head.channel_dim)
             head = head.to(device=like.device, dtype=like.dtype)
-        return join_blocks(model, head)
+        return merge_blocks(model, head)
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch by end-to-end backprop."""
@@ -238,7 +238,7 @@ class BackpropGoodness(Backprop):
 
     def prepare(self, model: nn.Module) -> SFF:
         model = _require_goodness_heads(Rule.prepare(self, model))
-        return join_blocks(model, model.blocks[-1].head)
+        return merge_blocks(model, model.blocks[-1].head)
 
 
 def _require_goodness_heads(model: SFF) -> SFF:

@@ -43,7 +43,7 @@ def figures(notebook: Path) -> list[tuple[bytes, str, str]]:
     return found
 
 
-def pick(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
+def runs_matching(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
     """The notebook and the figure whose caption begins like this."""
     (notebook,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     for picture, alt, caption in figures(notebook):
@@ -57,7 +57,7 @@ def page() -> tuple[str, dict[str, bytes]]:
     lines = ["# Gallery", "", "Ten pictures from the notebooks; `make gallery` collects them anew."]
     pictures = {}
     for name, number, beginning, title in PICTURES:
-        notebook, picture, alt, caption = pick(number, beginning)
+        notebook, picture, alt, caption = runs_matching(number, beginning)
         pictures[f"{name}.png"] = picture
         alt = " ".join(alt.split()).replace("]", ")").replace("[", "(")
         link = f"[Notebook {number}](../notebooks/{notebook.name})"

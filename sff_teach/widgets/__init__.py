@@ -5,8 +5,8 @@
 image, block by block. With no front end what remains is the figure shown first.
 """
 
-from ._cost import CostExplorer, CostResult, cost_explorer, draw_cost, run_cost
-from ._fraction import (
+from .cost import CostExplorer, CostResult, cost_explorer, draw_cost, run_cost
+from .fraction import (
     FractionExplorer,
     FractionResult,
     draw_fraction,
@@ -14,14 +14,14 @@ from ._fraction import (
     run_fraction,
     stored_curves,
 )
-from ._goodness import (
+from .goodness import (
     GoodnessExplorer,
     draw_goodness_grid,
     draw_goodness_split,
     goodness_explorer,
     goodness_split,
 )
-from ._inspector import (
+from .inspector import (
     Inspector,
     InspectorResult,
     draw_inspector,
@@ -29,7 +29,7 @@ from ._inspector import (
     read_upload,
     run_inspector,
 )
-from ._layers import (
+from .layers import (
     LayersExplorer,
     LayersResult,
     describe_layers,

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("playwright", reason="Playwright is not installed; run make browser-test.")
 
-from sff_teach._feedback import by_hand_page, student_page
-from sff_teach._returned import read_source
-from sff_teach.grading import read_notebook
+from sff_grade.feedback import by_hand_page, student_page
+from sff_grade.grading import read_notebook
+from sff_grade.returned import read_source
 from tools import assignments
 
 from ._lab import axe_problems

@@ -11,7 +11,7 @@ from ._lab import DONE, FAILED, READY, open_notebook, small_notebook
 EPOCHS = 6
 CELL = f"""\
 from sff_teach import cnn, fit, load, localize
-from sff_teach.plots import LiveHistory
+from sff_teach.draw import LiveHistory
 train, valid, _ = load("fashion-mnist-sample", 0.3)
 net = localize(cnn(), 10, cut=2, input_shape=(1, 28, 28))
 history = fit(net, train, valid, epochs={EPOCHS}, on_epoch=LiveHistory(every=0))"""

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sff_teach import classroom, load
+from sff_teach import load
+from sff_teach.classroom import student as classroom
 
 
 def test_seed_is_fixed_for_ever():

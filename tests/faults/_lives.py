@@ -25,8 +25,8 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "matplotlib.pyplot", "sklearn.datasets", "sff_teach.cli", "sff_teach.grading",
-     "sff_teach.plots", "sff_teach.study", "tests.faults._work"]
+    ["pytest", "matplotlib.pyplot", "sklearn.datasets", "sff_teach.cli", "sff_grade.grading",
+     "sff_teach.draw.charts", "sff_teach.study", "tests.faults._work"]
 )  # fmt: skip
 LONGEST = 300  # seconds for any one life; only a hang takes as long
 
@@ -273,7 +273,7 @@ def meanwhile(
 @lru_cache(maxsize=1)
 def own_mounts() -> bool:
     """Give this scenario mounts of its own, where the system lets us."""
-    from sff_teach import _sandbox
+    from sff_grade import sandbox as _sandbox
 
     if sys.platform != "linux":
         return False
@@ -312,7 +312,7 @@ class SmallDisk:
         folder.mkdir()
         self.mounted = own_mounts()
         if self.mounted:
-            from sff_teach import _sandbox
+            from sff_grade import sandbox as _sandbox
 
             _sandbox._mount("none", str(folder), "tmpfs", 0, f"size={size},mode=755")
         self.how = (
@@ -351,7 +351,7 @@ class ReadOnly:
     def __init__(self, folder: Path):
         self.mounted = own_mounts()
         if self.mounted:
-            from sff_teach import _sandbox
+            from sff_grade import sandbox as _sandbox
 
             _sandbox._mount(str(folder), str(folder), None, _sandbox._BIND)
             _sandbox._read_only(str(folder), 0)
@@ -367,7 +367,7 @@ class ReadOnly:
     def give_up_rights(self) -> None:
         """For ``before``: root, too, is bound by permissions once it has no capabilities."""
         if not self.mounted and os.geteuid() == 0:
-            from sff_teach import _sandbox
+            from sff_grade import sandbox as _sandbox
 
             none = (ctypes.c_uint32 * 6)()
             _sandbox._call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), none)

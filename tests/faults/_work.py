@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from sff_teach import download
-from sff_teach.checkpoint import read
-from sff_teach.download import Copy, File
-from sff_teach.recipes import Recipe
-from sff_teach.study import load_for, read_runs
+from sff_teach.data import download
+from sff_teach.data.download import Copy, File
+from sff_teach.study.recipes import Recipe
+from sff_teach.study.runs import load_for, read_runs
+from sff_teach.training.checkpoint import read
 from tests.classroom._small import Notebook, write_source
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sff_teach import download
+from sff_teach.data import download
 from tests.unit.test_download import Server, image_archive
 
 from . import _work

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sff_teach import checkpoint, grading
-from sff_teach.download import read_arrays
-from sff_teach.study import append_run, once, read_runs
+from sff_grade import grading
+from sff_teach.data.download import read_arrays
+from sff_teach.study.runs import append_run, cached_run, read_runs
+from sff_teach.training import checkpoint
 from tests.unit.test_download import Server
 
 from . import _work
@@ -56,7 +57,7 @@ def test_a_line_cut_anywhere_loses_itself_and_nothing_else(tmp_path):
     for junk in (b"\0" * 50, b"\xff\xfe", b"[1]"):
         path.write_bytes(whole + junk)
         assert read_runs(path) == records
-        assert once(path, {"seed": 7}, dict) == {"seed": 7}
+        assert cached_run(path, {"seed": 7}, dict) == {"seed": 7}
         assert read_runs(path) == [*records, {"seed": 7}]
         path.write_bytes(whole[:40] + junk + whole[40:])
         with pytest.raises(ValueError, match="line 1 is not a run in JSON; delete that line"):

@@ -92,7 +92,7 @@ def fetch(tmp: Path, url: str, content: bytes) -> list[str]:
 
 
 def test_download(tmp_path, saw, monkeypatch):
-    from sff_teach import download
+    from sff_teach.data import download
 
     monkeypatch.setattr(download, "TIMEOUT", 0.2)  # of the server: it takes twice as long
     server = Server()

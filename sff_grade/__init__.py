@@ -1,0 +1,1 @@
+"""Grading a class: repair returned notebooks, run them isolated, mark them, write feedback."""

@@ -1,0 +1,78 @@
+"""The command line: ``sff-grade FOLDER``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sff_teach.util.checks import check_count, check_positive, sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """Grade a folder of returned notebooks: marks.csv and a feedback page for each student."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Holds STUDENT/….ipynb or STUDENT.ipynb; what a learning platform's zip unpacks to."""
+    out: Path = Path("marks")
+    """Marks, pages and results go here; the same command again goes on where it was."""
+    source: Path = Path("notebooks/assignments/source")
+    """The instructor's notebooks, or the one of this assignment."""
+    assignment: str | None = None
+    """For example a1, where the names of the returned notebooks don't say it."""
+    seconds: int = 20
+    """Of computing, for each cell and each test."""
+    memory: float = 2.0
+    """GiB for each notebook, on top of what torch itself takes."""
+    jobs: int | None = None
+    """Notebooks at a time; one for each core if not given."""
+    no_isolation: bool = False
+    """Run student code with your own rights; the marks say so."""
+
+    def __call__(self) -> None:
+
+        check_count(self.seconds, "seconds", maximum=100_000)
+        check_positive(memory=self.memory)
+        if self.jobs is not None:
+            check_count(self.jobs, "jobs")
+        try:
+            from .grading import BY_HAND, Limits, grade
+        except ImportError as error:
+            raise ValueError(
+                f"grading needs the course's packages ({error.name} is missing); install "
+                '"sff-teach[course]".'
+            ) from error
+
+        marked = grade(
+            self.folder,
+            self.source,
+            self.out,
+            assignment=self.assignment,
+            limits=Limits(seconds=self.seconds, memory=self.memory),
+            jobs=self.jobs,
+            no_isolation=self.no_isolation,
+        )
+        print(f"Marks in {self.out / 'marks.csv'}, pages in {self.out / 'feedback'}.")
+        waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())
+        if waiting:
+            print(f"{waiting} answers are {BY_HAND}: see {self.out / 'by_hand.html'}.")
+        noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
+        if noticed:
+            print(
+                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
+                + " …" * (len(noticed) > 10)
+            )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Grade a folder; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
+    try:
+        tyro.cli(Grade, args=args, prog="sff-grade")()
+    except (ValueError, TypeError, OSError) as error:
+        print(f"sff-grade: {sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

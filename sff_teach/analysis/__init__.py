@@ -1,0 +1,1 @@
+"""What a network costs (``cost``, ``memory``) and what its layers hold (``probes``)."""

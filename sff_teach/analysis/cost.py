@@ -1,0 +1,294 @@
+"""What a training step costs: floating-point operations, memory, time.
+
+Operations and bytes are counts, the same on every run and nearly on every machine. Time is not, so
+it is only ever measured in pairs, step by step in turn.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core import SFF
+from ..util.checks import (
+    check_callable,
+    check_count,
+    check_known,
+    check_labels,
+    check_samples,
+    explained,
+)
+from .memory import VARIANTS, Ledger, saved_bytes, watch_saved
+
+__all__ = [
+    "Cost",
+    "Seconds",
+    "TrainingStep",
+    "cost",
+    "cuda_peak",
+    "flops",
+    "live_bytes",
+    "saved_bytes",
+    "seconds",
+    "table",
+]
+
+Step = Callable[[], object]
+
+
+def flops(step: Step) -> int:
+    """Floating-point operations of ``step()``, forward and backward, by torch's counter.
+
+    Two per multiply-add, of convolutions, matrix products and attention. Normalisation, activation
+    functions, pooling, elementwise work and optimisers count nothing. The counter holds on to
+    tensors, so count bytes in another step.
+    """
+    check_callable(step, "step", "one without arguments")
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+class _Watch(TorchDispatchMode):
+    """Enters every tensor that an operation returns into a ledger, until its storage goes."""
+
+    def __init__(self, ledger: Ledger):
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.ledger.hold_storage(tensor)
+        return result
+
+
+def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
+    """The most bytes of tensors that existed at one moment while ``step()`` ran.
+
+    Everything that was made in it counts: activations, saved or not, gradients of activations and
+    of parameters, results in between; not what an operation needs inside. Runs ``step`` twice and
+    reports the second, which finds the gradients that the first has left.
+
+    Args:
+        ignore: as for ``saved_bytes``.
+    """
+    check_callable(step, "step", "one without arguments")
+    ledger = Ledger(ignore)
+    with _Watch(ledger):
+        step()
+        ledger.peak = ledger.now
+        step()
+    return ledger.peak
+
+
+def cuda_peak(step: Step) -> int | None:
+    """Bytes that ``step()`` allocated on the GPU at most, above what was there; None without one.
+
+    The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
+    """
+    check_callable(step, "step", "one without arguments")
+    if not torch.cuda.is_available():
+        return None
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Two steps timed in turn: medians ``a`` and ``b`` in seconds, and the ``ratio`` b / a.
+
+    ``ratio`` is the median of the ``rounds`` ratios; ``low`` … ``high`` holds the true median with
+    at least 95 % confidence (order statistics; NaN below six rounds, which are too few for that).
+    """
+
+    a: float
+    b: float
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+
+
+def seconds(
+    step_a: Step, step_b: Step, *, rounds: int = 9, clock: Callable[[], float] = time.perf_counter
+) -> Seconds:
+    """Time two steps in pairs, swapping the order every round, after one round to warm up.
+
+    What slows the machine for a while slows both, so their ratio is steadier than either.
+
+    Args:
+        clock: ``time.perf_counter`` for the time that passes; ``time.process_time`` for the
+            processor's time, on a machine with other work to do.
+    """
+    check_count(rounds, "rounds", maximum=100_000)
+    for name, step in (("step_a", step_a), ("step_b", step_b), ("clock", clock)):
+        check_callable(step, name, "one without arguments")
+    steps, taken = (step_a, step_b), ([], [])
+    for number in range(rounds + 1):
+        for which in (0, 1) if number % 2 else (1, 0):
+            start = clock()
+            steps[which]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            taken[which].append(clock() - start)
+    a, b = taken[0][1:], taken[1][1:]
+    ratios = [after / before for before, after in zip(a, b)]
+    return Seconds(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
+
+
+@explained()
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """An interval for the median: the k-th smallest and k-th largest value.
+
+    k is the largest for which fewer than k of n values fall on one side of the median with
+    probability at most (1 - confidence) / 2, each falling there with probability 1/2.
+    """
+    n = len(values)
+    k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+    if k < 1:
+        return math.nan, math.nan
+    ordered = sorted(values)
+    return ordered[k - 1], ordered[n - k]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One training step: ``flops``; ``saved``, ``live`` and ``cuda`` in bytes at their peaks.
+
+    ``saved_by_block``: the peak of ``saved`` while each block was at work.
+    ``cuda``: None if the batch was not on a GPU.
+    """
+
+    rule: str
+    classes: int
+    batch: int
+    flops: int
+    saved: int
+    saved_by_block: list[int]
+    live: int
+    cuda: int | None = None
+
+    def to_dict(self) -> dict:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@explained()
+class TrainingStep:
+    """A function without arguments that trains a copy of a model on one batch at every call.
+
+    The optimiser is SGD without momentum, which has no state and needs no memory of its own.
+
+    Args:
+        model: as for ``fit``; it is copied, so it stays as it is.
+        rule: of ``memory.VARIANTS``: every rule of ``rules.RULES``, and ``"bp-checkpoint"``,
+            ``"bp-accumulate"``, ``"sff-recompute"``, ``"sff-summed"``.
+        batch: x (B, C, ...) and labels (B,).
+    """
+
+    def __init__(self, model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]):
+        check_known(rule, VARIANTS, "rule")
+        self.x, self.y = batch
+        check_samples(self.x)
+        self.learner = VARIANTS[rule](
+            copy.deepcopy(model).train(), lambda p: torch.optim.SGD(p, lr=0.01)
+        )
+        self.model = self.learner.model
+        check_labels(self.y, self.model.num_classes, length=len(self.x))
+
+    def __call__(self) -> None:
+        self.learner.step(self.x, self.y)
+
+    @property
+    def known(self) -> list[Tensor]:
+        """What exists anyway and is not counted: the batch, parameters and buffers."""
+        return [self.x, self.y, *self.model.parameters(), *self.model.buffers()]
+
+
+@explained()
+def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
+    """Count one training step of a rule, or of a rule's variant; see ``TrainingStep``.
+
+    The batch, parameters and buffers exist anyway and are not counted. Takes five steps.
+    """
+    step = TrainingStep(model, rule, batch)
+    operations, saved, by_block = count_step(step)
+    return Cost(
+        rule=rule,
+        classes=step.model.num_classes,
+        batch=len(step.x),
+        flops=operations,
+        saved=saved,
+        saved_by_block=by_block,
+        live=live_bytes(step, step.known),
+        cuda=cuda_peak(step) if step.x.is_cuda else None,
+    )
+
+
+@explained()
+def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
+    """FLOPs, peak of saved bytes, and the same block by block; "meta" tensors will do."""
+    step()  # some things are made only once
+    return flops(step), *_saved_by_block(step)
+
+
+def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
+    """``saved_bytes``, and the same from each block's forward to the next one's."""
+    parts = step.model.blocks if isinstance(step.model, SFF) else step.model.layers
+    ledger = Ledger(step.known)
+    peaks, at_work = [0] * len(parts), 0
+
+    def turn(number: int) -> None:
+        nonlocal at_work
+        peaks[at_work] = max(peaks[at_work], ledger.peak)
+        at_work, ledger.peak = number, ledger.now
+
+    handles = [
+        part.register_forward_pre_hook(lambda *_, number=number: turn(number))
+        for number, part in enumerate(parts)
+    ]
+    with watch_saved(ledger):
+        step()
+    turn(0)
+    for handle in handles:
+        handle.remove()
+    return max(peaks), peaks
+
+
+@explained()
+def table(costs: Sequence[Cost], times: dict[str, Seconds] | None = None) -> str:
+    """Costs as a Markdown table, beside them their ratio to the first row's.
+
+    Args:
+        times: by rule, paired with the first row's rule as ``a``.
+    """
+    columns = ["rule", "GFLOPs", "÷", "saved, MB", "÷", "live, MB", "÷"]
+    columns += ["seconds ÷", "95 % interval"] if times else []
+    lines = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+    first = costs[0]
+    for c in costs:
+        cells = [c.rule]
+        for field, unit in (("flops", 1e9), ("saved", 1e6), ("live", 1e6)):
+            value = getattr(c, field)
+            cells += [f"{value / unit:,.1f}", f"{value / getattr(first, field):.3f}"]
+        if times:
+            t = times.get(c.rule)
+            cells += [f"{t.ratio:.2f}", f"{t.low:.2f} … {t.high:.2f}"] if t else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,360 @@
+"""What a training step keeps in memory for its backward passes, and how to keep less of it.
+
+SFF holds one block's activations at a time, so its peak is its largest block. ``recompute`` lowers
+that peak without changing the update: the first half of the largest blocks is forgotten and
+computed once more during backward. Backprop's own ways to save memory are here as well, as rules
+to compare with.
+"""
+
+import copy
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.fx.passes.split_module import split_module
+from torch.utils.checkpoint import checkpoint
+
+from ..core import SFF, LocalBlock
+from ..cut.localize import trace
+from ..losses import class_loss
+from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
+from ..util.checks import (
+    check_callable,
+    explained,
+)
+
+# --- counting ------------------------------------------------------------------------------------
+
+
+def address(storage: torch.UntypedStorage) -> int:
+    """Where a storage's data are; a "meta" storage has none and goes by its own handle."""
+    return storage.data_ptr() or storage._cdata
+
+
+@explained()
+class Ledger:
+    """Bytes of the storages that are held at the moment, each counted once, and their peak.
+
+    ``history`` has every value that ``now`` took.
+
+    Args:
+        ignore: tensors whose storages do not count.
+    """
+
+    def __init__(self, ignore: Iterable[Tensor] = ()):
+        self.now = self.peak = 0
+        self.history = [0]
+        self.holders = Counter()  # address of a storage → how many hold it
+        self.ignore = {address(t.untyped_storage()) for t in ignore}
+
+    def hold(self, tensor: Tensor, holder: object) -> None:
+        """Count the tensor's storage for as long as ``holder`` lives."""
+        storage = tensor.untyped_storage()
+        where, size = address(storage), storage.nbytes()
+        if where in self.ignore or not size:
+            return
+        if not self.holders[where]:
+            self._change(size)
+        self.holders[where] += 1
+        weakref.finalize(holder, self._release, where, size)
+
+    def hold_storage(self, tensor: Tensor) -> None:
+        """Count the tensor's storage for as long as it exists."""
+        storage = tensor.untyped_storage()
+        if not self.holders[address(storage)]:
+            self.hold(tensor, storage)
+
+    def _release(self, where: int, size: int) -> None:
+        self.holders[where] -= 1
+        if not self.holders[where]:
+            self._change(-size)
+
+    def _change(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self.history.append(self.now)
+
+
+class _Packed:
+    """A tensor that autograd has saved; it goes when the graph lets go of it."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor.detach()
+
+
+@contextmanager
+def watch_saved(ledger: Ledger) -> Iterator[None]:
+    """Enter into the ledger what autograd saves inside, for as long as it is kept.
+
+    What goes through somebody else's hooks (``torch.utils.checkpoint`` has its own) counts for as
+    long as the storage exists: those hooks may keep it anywhere.
+    """
+    own_init = saved_tensors_hooks.__init__
+
+    def watched_init(self, pack_hook: Callable, unpack_hook: Callable) -> None:
+        @wraps(pack_hook)
+        def pack(tensor: Tensor):
+            ledger.hold(tensor, tensor.untyped_storage())
+            return pack_hook(tensor)
+
+        own_init(self, pack, unpack_hook)
+
+    def pack(tensor: Tensor) -> _Packed:
+        packed = _Packed(tensor)
+        ledger.hold(tensor, packed)
+        return packed
+
+    hooks = saved_tensors_hooks(pack, lambda packed: packed.tensor)
+    with patch.object(saved_tensors_hooks, "__init__", watched_init), hooks:
+        yield
+
+
+def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> int:
+    """The most bytes that were saved for backward passes at one moment while ``step()`` ran.
+
+    Every storage counts once, however many operations saved it or a view of it. Counted is what
+    autograd keeps (``torch.autograd.graph.saved_tensors_hooks``); not what exists besides:
+    gradients, optimiser state, an operation's own working memory. The same on every run.
+
+    Args:
+        step: runs forward and backward, once or many times.
+        ignore: tensors that exist anyway and do not count: parameters, buffers, the batch.
+    """
+    check_callable(step, "step", "one without arguments")
+    ledger = Ledger(ignore)
+    with watch_saved(ledger):
+        step()
+    return ledger.peak
+
+
+# --- computing again -----------------------------------------------------------------------------
+
+
+@explained()
+class Forgetful(nn.Module):
+    """A module that saves only its inputs for backward and runs again there to get the rest.
+
+    ``torch.utils.checkpoint``, with one care: the second run leaves BatchNorm's running statistics
+    alone. Same values, same gradients.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        contexts = nullcontext(), _BuffersKept(self.module)
+        return checkpoint(self.module, *inputs, use_reentrant=False, context_fn=lambda: contexts)
+
+
+class _BuffersKept:
+    """On leaving, the module's buffers hold what they held on entering."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.before = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+
+    def __exit__(self, *exception) -> None:
+        with torch.no_grad():
+            for buffer, value in self.before:
+                buffer.copy_(value)
+
+
+@explained()
+def forget_until(body: fx.GraphModule, name: str) -> fx.GraphModule:
+    """The same body, on the same parameters, forgetting all that comes before the node ``name``.
+
+    That node's own output is kept: the second half needs it. What computes it is not run again,
+    because ``checkpoint`` stops as soon as it has what backward asks for.
+    """
+    order = [node.name for node in body.graph.nodes]
+    halves = split_module(
+        body,
+        body,
+        lambda node: int(order.index(node.name) > order.index(name)),
+        keep_original_order=True,
+    )
+    halves.submod_0 = Forgetful(halves.submod_0)
+    return halves
+
+
+@contextmanager
+def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
+    """While inside, the model's largest blocks compute part of their activations twice.
+
+    See ``choose_cuts`` for which. Updates stay the same to rounding; the price is one more forward
+    pass of those blocks' first halves.
+
+    Args:
+        model: its blocks' bodies are replaced on entering and put back on leaving. Parameters stay
+            the same objects, so optimisers made before are good.
+        x: (B, C, H, W) a few images to measure with, two or more.
+
+    Yields:
+        What ``choose_cuts`` found.
+    """
+    names = choose_cuts(model, x)
+    bodies = [block.body for block in model.blocks]
+    forget(model, names)
+    try:
+        yield names
+    finally:
+        for block, body in zip(model.blocks, bodies, strict=True):
+            block.body = body.train(block.training)
+
+
+@explained()
+def forget(model: SFF, names: Iterable[str]) -> None:
+    """Replace bodies in place: per block the node to forget up to, or "" to leave it alone."""
+    for block, name in zip(model.blocks, names, strict=True):
+        if name:
+            block.body = forget_until(_graph(block.body), name)
+
+
+def _graph(body: nn.Module) -> fx.GraphModule:
+    return body if isinstance(body, fx.GraphModule) else trace(body)
+
+
+@explained()
+def choose_cuts(model: SFF, x: Tensor) -> list[str]:
+    """Where to cut which blocks so that the peak falls, measured on a copy of the model.
+
+    The block that saves most is cut after the operation that leaves it smallest. Then the next
+    largest, after the first operation that brings it below what is reached already; until the
+    largest block has had its turn.
+
+    Args:
+        x: (B, C, H, W) a few images, two or more.
+
+    Returns:
+        Per block the name of its graph's node that ends the first half, "" for no cut.
+    """
+    blocks = copy.deepcopy(model.blocks).train()
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        inputs, sizes = [], []
+        for block in blocks:
+            inputs.append(x)
+            sizes.append(_saved_by(block, x, first=not sizes))
+            with torch.no_grad():
+                x = model.hand_over(block, block.body(x))
+        names, tried, reached = [""] * len(blocks), set(), 0
+        while (largest := max(range(len(sizes)), key=sizes.__getitem__)) not in tried:
+            tried.add(largest)
+            block = blocks[largest]
+            try:
+                body = _graph(block.body)
+            except ValueError:  # no graph, no halves
+                continue
+            for name in _places(body):
+                block.body = forget_until(body, name)
+                size = _saved_by(block, inputs[largest], first=largest == 0)
+                if size < sizes[largest]:
+                    sizes[largest], names[largest] = size, name
+                if sizes[largest] <= reached:
+                    break
+            reached = max(reached, sizes[largest])
+    return names
+
+
+def _places(body: fx.GraphModule) -> list[str]:
+    """The names of the nodes that compute something, but for the last of all."""
+    return [node.name for node in body.graph.nodes if node.op.startswith("call")][:-1]
+
+
+def _saved_by(block: LocalBlock, x: Tensor, first: bool) -> int:
+    """Bytes that one block saves at its peak; its input counts unless it is the batch itself."""
+    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    known = [*block.parameters(), *block.buffers(), y, *([x] if first else [])]
+    return saved_bytes(lambda: class_loss(block(x)[1], y).backward(), known)
+
+
+# --- rules to compare with -----------------------------------------------------------------------
+
+
+class RecomputingSFF(ScalableForwardForward):
+    """``sff-recompute``: SFF with ``recompute``; the cuts are chosen at the first step."""
+
+    cuts: list[str] | None = None
+
+    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+        if self.cuts is None:
+            self.cuts = choose_cuts(self.model, x[:2])
+            forget(self.model, self.cuts)
+        return super().step(x, y, done)
+
+
+class SummedLosses(ScalableForwardForward):
+    """``sff-summed``: SFF with one backward at the end, over the sum of all blocks' losses.
+
+    The gradients are SFF's own. But every block's graph waits until the end, so the activations of
+    all blocks are kept at once, as in backprop.
+    """
+
+    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+        losses, correct = [], []
+        for block in self.model.blocks:
+            h, g = block(x)
+            losses.append(class_loss(g, y, self.label_smoothing))
+            correct.append((g.argmax(1) == y).sum())
+            x = self.model.hand_over(block, h)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            return StepResult(torch.stack(losses), torch.stack(correct))
+
+
+class CheckpointedBackprop(Backprop):
+    """``bp-checkpoint``: backprop with gradient checkpointing, one segment per block.
+
+    Exactly backprop's update. Only the segments' inputs wait for the backward pass, which computes
+    each segment once more.
+    """
+
+    def prepare(self, model: nn.Module) -> SFF:
+        bodies = [block.body for block in Rule.prepare(self, model).blocks]
+        model = super().prepare(model)
+        model.blocks[0].body = nn.Sequential(*map(Forgetful, bodies))
+        return model
+
+
+class AccumulatedBackprop(Backprop):
+    """``bp-accumulate``: backprop in ``parts`` smaller batches, their gradients added up.
+
+    Backprop's update, except that BatchNorm normalises each part by its own statistics.
+    """
+
+    parts = 4
+
+    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+        (optimizer,) = self.optimizers
+        optimizer.zero_grad()
+        loss, correct = 0.0, 0
+        for x_part, y_part in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
+            _, g = self.model.blocks[0](x_part)
+            part = class_loss(g, y_part, self.label_smoothing) * (len(y_part) / len(y))
+            part.backward()
+            with torch.no_grad():
+                loss = loss + part
+            correct = correct + (g.argmax(1) == y_part).sum()
+        optimizer.step()
+        return StepResult(loss[None], correct[None])
+
+
+VARIANTS: dict[str, type[Rule]] = RULES | {
+    "sff-recompute": RecomputingSFF,
+    "sff-summed": SummedLosses,
+    "bp-checkpoint": CheckpointedBackprop,
+    "bp-accumulate": AccumulatedBackprop,
+}
+"""Every rule of ``rules.RULES`` and what they are compared with in cost, by name."""

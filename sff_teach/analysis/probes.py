@@ -1,0 +1,330 @@
+"""Looking into trained networks: linear probes, CKA, goodness maps, block votes, calibration.
+
+Everything here reads a network in evaluation mode and changes nothing in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import SFF, GoodnessHead
+from ..util.checks import check_count, check_images, check_labels, check_samples, explained
+from ..util.modes import evaluating
+
+PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
+"""Inverse penalties C that ``linear_probe`` tries."""
+
+
+# ---------------------------------------------------------------- features by depth
+
+
+@explained()
+def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Tensor]:
+    """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
+
+    A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
+    was joined from. So networks built with the same ``cut`` give the same layers at the same depth,
+    whatever rule trained them. Each runs as it was trained: normalised between blocks, or not.
+
+    Args:
+        model: from ``localize``. images: (B, C, ...). batch_size: images at a time.
+
+    Raises:
+        TypeError, ValueError: no SFF network, or no images.
+    """
+    _check_network(model)
+    check_samples(images, "images")
+    device = next(model.parameters()).device
+    chunks = []
+    with evaluating(model):
+        for x in images.split(batch_size):
+            chunks.append([h.cpu() for h in _features(model, x.to(device))])
+    return [torch.cat(depth) for depth in zip(*chunks)]
+
+
+def _features(model: SFF, x: Tensor) -> list[Tensor]:
+    if len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential):
+        features = []
+        for part in model.blocks[0].body:
+            x = part(x)
+            features.append(x)
+        return features
+    features = []
+    for block in model.blocks:
+        h = block.body(x)
+        features.append(h)
+        x = model.hand_over(block, h)
+    return features
+
+
+@explained()
+def pooled(features: Tensor, side: int = 3) -> Tensor:
+    """Average maps to ``side`` × ``side`` and flatten: (B, C, H, W) → (B, C·side²).
+
+    So layers of different map size are probed at a like resolution. Maps smaller than ``side`` keep
+    their size.
+    """
+    check_images(features, argument="features")
+    check_count(side, "side")
+    size = [min(side, n) for n in features.shape[2:]]
+    return F.adaptive_avg_pool2d(features, size).flatten(1)
+
+
+# ---------------------------------------------------------------- linear probes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe's accuracies, the C chosen on validation, and the accuracy of guessing.
+
+    ``chance`` is the test share of the class that is commonest in training.
+    """
+
+    accuracy: float
+    valid_accuracy: float
+    penalty: float
+    chance: float
+
+
+@explained()
+def linear_probe(
+    train: tuple[Tensor, Tensor],
+    valid: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    penalties: Sequence[float] = PENALTIES,
+) -> Probe:
+    """How well a linear classifier reads the classes from features that stay as they are.
+
+    scikit-learn's ``LogisticRegression`` on features standardised with the training mean and
+    deviation; the penalty is the one with the best validation accuracy, the strongest at a tie. The
+    test features are used once.
+
+    Args:
+        train, valid, test: features (N, ...), flattened here, and labels (N,).
+        penalties: values of C, the inverse strength of the L2 penalty.
+
+    Raises:
+        ValueError: empty parts, labels that do not fit, features of another width, or no penalty.
+
+    Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier
+    probes".
+    """
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    if not len(penalties):
+        raise ValueError("penalties is empty; give at least one value of C, such as 0.1.")
+    arrays = {}
+    for name, (x, y) in {"train": train, "valid": valid, "test": test}.items():
+        x, y = torch.as_tensor(x).detach().cpu().flatten(1), torch.as_tensor(y).cpu()
+        if not len(x) or len(x) != len(y):
+            raise ValueError(
+                f"{name} holds {len(x)} rows of features and {len(y)} labels; give one label per "
+                "row, at least one."
+            )
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{name} holds features that are not finite; check the network.")
+        arrays[name] = x.double().numpy(), y.numpy()
+    widths = {name: x.shape[1] for name, (x, _) in arrays.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"features have different widths, {widths}; take one layer for all.")
+    x, y = arrays["train"]
+    mean, std = x.mean(0), x.std(0)
+    std[std < 1e-8] = 1.0  # a feature that never changes stays 0
+    scaled = {name: ((x - mean) / std, y) for name, (x, y) in arrays.items()}
+    best = None
+    for penalty in sorted(penalties):
+        model = LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(*scaled["train"])
+        score = model.score(*scaled["valid"])
+        if best is None or score > best[0]:
+            best = score, penalty, model
+    score, penalty, model = best
+    values, counts = np.unique(y, return_counts=True)
+    chance = float(np.mean(arrays["test"][1] == values[counts.argmax()]))
+    return Probe(float(model.score(*scaled["test"])), float(score), float(penalty), chance)
+
+
+# ---------------------------------------------------------------- similarity
+
+
+@explained()
+def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
+    """Linear centred kernel alignment: how alike two networks place the same images.
+
+    ``CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = A Aᵀ``, ``L = B Bᵀ``. It is 1 for
+    features that differ by a rotation, a shift and one scale only.
+
+    Args:
+        a: (N, ...) features, flattened; b: (N, ...) features of the same N images, any width.
+        unbiased: HSIC by the U-statistic. The plain estimate is above 0 even for independent
+            features, the more the fewer the images; the unbiased one is 0 on average, so it may
+            come out slightly negative.
+
+    Raises:
+        ValueError: other images in a than in b, fewer than four, or features that never change.
+
+    Source: Kornblith et al. 2019, "Similarity of neural network representations revisited";
+    unbiased HSIC: Song et al. 2012, eq. 5, used in CKA by Nguyen et al. 2021.
+    """
+    a, b = (torch.as_tensor(x).detach().double().flatten(1) for x in (a, b))
+    n = len(a)
+    if n != len(b):
+        raise ValueError(f"a holds {n} images and b {len(b)}; give features of the same images.")
+    if n < 4:
+        raise ValueError(f"a and b hold {n} images; CKA needs at least four.")
+    a, b = a - a.mean(0), b - b.mean(0)  # HSIC does not see a shift; rounding does
+    k, l = a @ a.T, b @ b.T  # (N, N) each  # noqa: E741
+    hsic = _hsic_unbiased if unbiased else _hsic_plain
+    kk, ll = hsic(k, k), hsic(l, l)
+    if min(kk, ll) <= 1e-20:
+        raise ValueError("a or b hardly changes between images; CKA is not defined for it.")
+    return float(hsic(k, l) / (kk * ll) ** 0.5)
+
+
+def _hsic_plain(k: Tensor, l: Tensor) -> float:  # noqa: E741
+    """tr(K H L H) / (N - 1)², with H the centring matrix; K and L are centred already."""
+    return float((k * l).sum()) / (len(k) - 1) ** 2
+
+
+def _hsic_unbiased(k: Tensor, l: Tensor) -> float:  # noqa: E741
+    """Song et al. 2012, eq. 5, with the diagonals set to 0."""
+    n = len(k)
+    k, l = (m - m.diag().diag() for m in (k, l))  # noqa: E741
+    trace = (k * l).sum()
+    means = k.sum() * l.sum() / ((n - 1) * (n - 2))
+    rows = 2 * (k.sum(0) * l.sum(0)).sum() / (n - 2)
+    return float(trace + means - rows) / (n * (n - 3))
+
+
+@explained()
+def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) -> Tensor:
+    """``cka`` of every layer of one network with every layer of another: (layers a, layers b)."""
+    return torch.tensor([[cka(x, y, unbiased) for y in b] for x in a])
+
+
+# ---------------------------------------------------------------- goodness and votes
+
+
+@explained()
+def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
+    """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
+
+    Averaged over the filters of a class. The mean over positions *is* the class goodness. A
+    sequence gives (B, K, L).
+
+    Args:
+        model: with goodness heads. images: (B, C, H, W), or sequences (B, C, L).
+
+    Raises:
+        TypeError, ValueError: another network or head, or no images.
+
+    Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
+    activation map of Zhou et al. 2016.
+    """
+    _check_network(model)
+    check_samples(images, "images")
+    if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
+        raise ValueError(
+            "model has a head without goodness, as rule='bp' leaves it; train it with 'sff', "
+            "'deepsup' or 'bp-goodness'."
+        )
+    maps, x = [], images.to(next(model.parameters()).device)
+    with evaluating(model):
+        for block in model.blocks:
+            h = block.body(x)
+            z = block.head.activation(h)  # (B, K·filters, H, W)
+            z = z.unflatten(1, (block.head.num_classes, block.head.filters))
+            maps.append(z.square().mean(2))
+            x = model.hand_over(block, h)
+    return maps
+
+
+@explained()
+def block_votes(model: SFF, images: Tensor) -> Tensor:
+    """(B, C, ...) → (B, blocks): the class that every block alone would choose."""
+    _check_network(model)
+    check_samples(images, "images")
+    with evaluating(model):
+        return model.block_goodness(images.to(next(model.parameters()).device)).argmax(2).cpu()
+
+
+@explained()
+def disagreement(votes: Tensor) -> Tensor:
+    """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
+
+    Source: Kuncheva and Whitaker 2003, the disagreement measure, here of votes, not of errors.
+    """
+    if votes.dim() != 2 or not len(votes):
+        raise ValueError(
+            f"votes has shape {tuple(votes.shape)}; give (B, blocks) of block_votes, B at least 1."
+        )
+    return (votes[:, :, None] != votes[:, None, :]).double().mean(0)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of a reliability table: of n images with confidence in (low, high]."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+@explained()
+def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
+    """Confidence against accuracy of ``softmax(goodness)``, in bins of equal width.
+
+    Args:
+        goodness: (B, K) voted goodness, or any logits. y: (B,) labels. bins: how many.
+
+    Returns:
+        The bins that hold an image, from low confidence to high.
+
+    Raises:
+        ValueError, TypeError: shapes or labels that do not fit.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks".
+    """
+    check_count(bins, "bins")
+    if goodness.dim() != 2 or not len(goodness):
+        raise ValueError(
+            f"goodness has shape {tuple(goodness.shape)}; give one row of K per image, (B, K)."
+        )
+    check_labels(y, goodness.shape[1], length=len(goodness))
+    confidence, choice = goodness.detach().double().softmax(1).max(1)
+    right = (choice == y.to(choice.device)).double()
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # (low, high]
+    rows = []
+    for i in range(bins):
+        held = place == i
+        if held.any():
+            means = confidence[held].mean().item(), right[held].mean().item()
+            rows.append(Bin(i / bins, (i + 1) / bins, int(held.sum()), *means))
+    return rows
+
+
+@explained()
+def expected_calibration_error(goodness: Tensor, y: Tensor, bins: int = 15) -> float:
+    """``ECE = Σ_b (n_b / B) |accuracy_b - confidence_b|``, a fraction; see ``reliability``.
+
+    Source: Guo et al. 2017, eq. 3; 15 bins as there.
+    """
+    rows = reliability(goodness, y, bins)
+    total = sum(row.n for row in rows)
+    return sum(row.n * abs(row.accuracy - row.confidence) for row in rows) / total
+
+
+def _check_network(model: object) -> None:
+    if not isinstance(model, SFF):
+        raise TypeError(
+            f"model is a {type(model).__name__}, not a network of blocks; "
+            "pass sff_teach.localize(model, num_classes)."
+        )

@@ -1,0 +1,194 @@
+"""Less memory must not mean another update: every way of saving against the plain step."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sff_teach import GoodnessHead, LocalBlock, cnn, localize
+from sff_teach.analysis.cost import TrainingStep, flops, saved_bytes
+from sff_teach.analysis.memory import VARIANTS, Forgetful, choose_cuts, forget, recompute
+from sff_teach.core import SFF
+
+K = 3
+
+
+class Residual(nn.Module):
+    """Two layers and a shortcut, with dropout if wanted: what a block of ResNet does."""
+
+    def __init__(self, channels, dropout=0.0):
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm(self.conv(self.first(x))))
+
+
+def network(dropout=0.0):
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+    bodies = [stem, Residual(8, dropout), Residual(8, dropout), nn.Sequential(nn.Conv2d(8, 8, 1))]
+    return SFF(LocalBlock(body, GoodnessHead(8, K)) for body in bodies).train()
+
+
+def batch(images=8):
+    torch.manual_seed(1)
+    return torch.randn(images, 1, 8, 8), torch.randint(K, (images,))
+
+
+def train(model, rule="sff", steps=3):
+    """Train the model itself, not a copy."""
+    learner = VARIANTS[rule](model, lambda p: torch.optim.AdamW(p, lr=0.01))
+    torch.manual_seed(2)
+    results = [learner.step(*batch()) for _ in range(steps)]
+    return torch.stack([result.losses.detach().sum() for result in results])
+
+
+def assert_same_weights(one, two, **tolerance):
+    for (name, a), (_, b) in zip(one.named_parameters(), two.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, n=name: f"{n}: {text}", **tolerance)
+    for (name, a), (_, b) in zip(one.named_buffers(), two.named_buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, n=name: f"{n}: {text}", **tolerance)
+
+
+# The same operations on the same numbers, only later: no rounding of its own, so exactly equal.
+EXACT = {"rtol": 0, "atol": 0}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_recompute_gives_the_same_update_and_statistics(dropout):
+    plain, lean = network(dropout), network(dropout)
+    names, bodies = list(lean.state_dict()), [block.body for block in lean.blocks]
+    with recompute(lean, batch()[0][:2]) as cuts:
+        assert [bool(cut) for cut in cuts] == [False, True, True, False]
+        losses = train(lean)
+    assert torch.equal(losses, train(plain))
+    assert_same_weights(plain, lean, **EXACT)
+    assert [block.body for block in lean.blocks] == bodies
+    assert list(lean.state_dict()) == names
+
+
+def test_recompute_lowers_the_peak_to_two_maps_and_the_input():
+    plain, lean = (TrainingStep(network(), rule, batch()) for rule in ("sff", "sff-recompute"))
+    lean()
+    extra = flops(lean) - flops(plain)
+    image_map = 8 * 8 * 64 * 4  # bytes: images, channels, positions, float32
+    difference = saved_bytes(plain, plain.known) - saved_bytes(lean, lean.known)
+    # Of input, conv, norm + ReLU (in place), conv, output one half waits at a time: input, second
+    # convolution and output; then input, first convolution and ReLU. Two maps less.
+    assert difference == pytest.approx(2 * image_map, rel=0.02)  # and a few numbers per channel
+    # Only the first convolution of each residual block runs again, not the one after it.
+    assert extra == 2 * (2 * 8 * 64 * 8 * 8 * 9)
+
+
+def test_recompute_puts_the_bodies_back_after_an_error_and_in_the_right_mode():
+    model = network()
+    bodies = [block.body for block in model.blocks]
+    with pytest.raises(RuntimeError, match="stop"), recompute(model, batch()[0][:2]):
+        model.eval()
+        assert not any(m.training for block in model.blocks for m in block.body.modules())
+        raise RuntimeError("stop")
+    assert [block.body for block in model.blocks] == bodies
+    assert not any(module.training for module in model.modules())
+
+
+def test_inside_recompute_evaluation_is_the_same():
+    model = network()
+    train(model)
+    x, _ = batch()
+    expected = model.eval()(x)
+    with recompute(model, x[:2]):
+        assert torch.equal(model(x), expected)
+
+
+def test_choosing_changes_nothing():
+    model, x = network(dropout=0.5), batch()[0]
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    assert choose_cuts(model, x[:2]) == choose_cuts(model, x[:2])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_body_that_cannot_be_traced_is_left_alone():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3))
+
+        def forward(self, x):
+            return self.layers(x) if x.sum() > 0 else self.layers(-x)
+
+    model = SFF([LocalBlock(Branching(), GoodnessHead(4, K))])
+    assert choose_cuts(model, batch()[0][:2]) == [""]
+
+
+def test_cuts_work_on_what_localize_made():
+    torch.manual_seed(0)
+    model = localize(cnn(widths=(8,) * 6, pool_after=(3,)), K, cut=2, input_shape=(1, 8, 8))
+    lean = copy.deepcopy(model)
+    cuts = choose_cuts(lean, batch()[0][:2])
+    assert cuts[0]
+    forget(lean, cuts)
+    assert torch.equal(train(model.train()), train(lean.train()))
+
+
+def test_forgetful_keeps_running_statistics_as_one_pass_would():
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    lean = copy.deepcopy(plain)
+    x = batch()[0]
+    plain(x).sum().backward()
+    Forgetful(lean)(x).sum().backward()
+    assert torch.equal(plain[1].running_mean, lean[1].running_mean)
+    assert plain[1].num_batches_tracked == lean[1].num_batches_tracked == 1
+    assert torch.equal(plain[0].weight.grad, lean[0].weight.grad)
+
+
+@pytest.mark.parametrize("plain, variant", [("sff", "sff-summed"), ("bp", "bp-checkpoint")])
+def test_variants_make_the_same_update(plain, variant):
+    models = [network(), network()]
+    losses = []
+    for model, rule in zip(models, (plain, variant)):
+        torch.manual_seed(3)  # bp makes a fresh linear head
+        losses.append(train(model, rule))
+    torch.testing.assert_close(*losses, **EXACT)
+    assert_same_weights(*models, **EXACT)
+
+
+def without_batchnorm():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3))
+    return SFF([LocalBlock(body.double(), GoodnessHead(4, K).double())])
+
+
+def sgd_step(model, rule, images):
+    torch.manual_seed(3)
+    learner = VARIANTS[rule](model, lambda p: torch.optim.SGD(p, lr=0.1))
+    x, y = batch(images)
+    return learner.step(x.to(next(model.parameters()).dtype), y)
+
+
+@pytest.mark.parametrize("images", [8, 7, 3])
+def test_accumulation_is_backprop_where_no_batchnorm_looks_at_the_batch(images):
+    whole, parts = without_batchnorm(), without_batchnorm()
+    expected, result = sgd_step(whole, "bp", images), sgd_step(parts, "bp-accumulate", images)
+    # float64, sums of a few hundred terms in another order
+    assert_same_weights(whole, parts, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(result.losses, expected.losses, rtol=1e-12, atol=1e-12)
+    assert torch.equal(result.correct, expected.correct)
+
+
+def test_accumulation_is_not_backprop_with_batchnorm():
+    whole, parts = network(), network()
+    sgd_step(whole, "bp", 8), sgd_step(parts, "bp-accumulate", 8)
+    weights = (next(model.parameters()) for model in (whole, parts))
+    assert not torch.allclose(*weights, rtol=1e-3)

@@ -1,0 +1,418 @@
+"""What docs/security.md says: nothing executes data, ports are local, uploads are only images."""
+
+import ast
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sff_teach.core import SFF, GoodnessHead, LocalBlock
+from sff_teach.data import text
+from sff_teach.training import pipeline
+from tests._helpers import descendants
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "security.md"
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+LINUX = Path("/proc/net/tcp").exists()
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_page_names_only_tests_that_exist():
+    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", PAGE.read_text(encoding="utf-8"))
+    assert len(named) >= 15
+    for file, name in named:
+        path = ROOT / file
+        assert path.exists(), file
+        if name:
+            assert re.search(
+                rf"^(def {name}\b|{name} = )", path.read_text(encoding="utf-8"), re.M
+            ), name
+
+
+def test_every_point_of_the_page_has_a_test_or_is_a_warning():
+    """A bullet names a test, unless it only tells the reader what to take care of."""
+    points = re.split(r"\n(?=- )", PAGE.read_text(encoding="utf-8"))
+    without = [
+        p.split("\n\n")[0]
+        for p in points
+        if p.startswith("- ") and "`tests/" not in p.split("\n\n")[0]
+    ]
+    assert [" ".join(p.split())[:12] for p in without] == ["- `torchrun`", "- Nothing el"]
+
+
+# ---------------------------------------------------------------- what executes data
+
+DANGEROUS = {
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads",
+    "shelve.open", "dill.load", "joblib.load", "pd.read_pickle", "eval", "exec", "compile",
+    "os.system", "os.popen", "yaml.load", "yaml.unsafe_load",
+    "torch.hub.load", "torch.jit.load", "runpy.run_path", "runpy.run_module",
+    "code.interact", "torch.package.PackageImporter", "logging.config.fileConfig",
+}  # fmt: skip
+ALLOWED = {  # what each one reads
+    (
+        "sff_teach/training/pipeline.py",
+        "pickle.loads",
+    ),  # what this very command wrote, in its private folder
+    ("sff_grade/session.py", "exec"),  # student code, behind the walls
+    ("tools/assignments.py", "exec"),  # the instructor's own cells
+    ("tools/assignments.py", "compile"),
+}
+
+
+@lru_cache(maxsize=1)
+def sources() -> dict[str, ast.Module]:
+    """Every program of the project, tests apart: modules, tools, studies, notebooks' cells."""
+    found = {}
+    for folder in ("sff_teach", "tools", "data", "results"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found[path.relative_to(ROOT).as_posix()] = ast.parse(path.read_text(encoding="utf-8"))
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        lines = [
+            re.sub(r"^(\s*)[!%]", r"\1pass  #", line) for one in code for line in one.splitlines()
+        ]
+        found[path.relative_to(ROOT).as_posix()] = ast.parse("\n".join(lines))
+    assert len(found) > 80
+    return found
+
+
+def calls(tree: ast.Module) -> list[tuple[str, ast.Call]]:
+    """Every call with its dotted name; a method of something computed has none."""
+    return [
+        (ast.unparse(node.func), node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
+    ]
+
+
+def given(call: ast.Call, name: str) -> object:
+    return next(
+        (
+            ast.literal_eval(k.value)
+            for k in call.keywords
+            if k.arg == name and isinstance(k.value, ast.Constant)
+        ),
+        None,
+    )
+
+
+def dangers(tree: ast.Module) -> set[str]:
+    """The dangerous things that a program calls."""
+    found = set()
+    for name, call in calls(tree):
+        unsafe_torch = name == "torch.load" and given(call, "weights_only") is not True
+        array = name in ("np.load", "numpy.load")
+        unsafe_array = array and given(call, "allow_pickle") is not False
+        if name in DANGEROUS or unsafe_torch or unsafe_array:
+            found.add(name)
+        elif given(call, "shell") is True:
+            found.add(f"{name}(shell=True)")
+    aliases = {
+        a.name
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and n.module in ("pickle", "marshal", "os")
+        for a in n.names
+    }
+    return found | (aliases & {"load", "loads", "Unpickler", "system", "popen"})
+
+
+def test_nothing_executes_what_it_reads():
+    found = {(file, name) for file, tree in sources().items() for name in dangers(tree)}
+    assert found == ALLOWED
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch\ntorch.load('x')", "torch.load('x', weights_only=False)", "np.load('x')",
+        "np.load('x', allow_pickle=True)", "import pickle\npickle.load(file)",
+        "from pickle import loads", "eval(text)", "subprocess.run(text, shell=True)",
+        "yaml.load(text)", "def f():\n    return exec(text)",
+    ],
+)  # fmt: skip
+def test_the_search_finds_what_it_looks_for(code):
+    assert dangers(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load('x', weights_only=True)",
+        "np.load('x', allow_pickle=False)",
+        "model.eval()",
+        "re.compile('x')",
+    ],
+)
+def test_the_search_leaves_harmless_things_alone(code):
+    assert not dangers(ast.parse(code))
+
+
+NETWORK = {
+    "urllib.request", "http.client", "requests", "httpx", "socket", "ftplib", "smtplib",
+    "xmlrpc.client", "socketserver", "http.server", "asyncio",
+}  # fmt: skip
+
+
+def test_one_module_reaches_the_network():
+    """Addresses are opened by the downloads alone; grading has a socket pair to its own child."""
+    users = {}
+    for file, tree in sources().items():
+        modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+        for module in modules & NETWORK:
+            users.setdefault(module, set()).add(file)
+    users = {m: {f for f in files if f.startswith("sff_teach/")} for m, files in users.items()}
+    assert users.get("urllib.request") == {"sff_teach/data/download.py"}
+    assert users.get("socket", set()) <= {
+        "sff_teach/data/download.py",
+        "sff_grade/grading.py",
+        "sff_grade/session.py",
+        "sff_teach/training/pipeline.py",
+    }
+    assert not {m for m, files in users.items() if files} - {
+        "urllib.request",
+        "http.client",
+        "socket",
+    }
+    opened = {
+        name
+        for name, _ in calls(sources()["sff_teach/data/download.py"])
+        if name.startswith("socket.")
+    }
+    opened |= {
+        name
+        for name, _ in calls(sources()["sff_teach/training/pipeline.py"])
+        if name.startswith("socket.")
+    }
+    assert opened <= {"socket.if_nameindex"}  # gaierror is only caught
+    assert "socket.socketpair" in {name for name, _ in calls(sources()["sff_grade/grading.py"])}
+
+
+def test_stored_outputs_hold_no_scripts():
+    pages = 0
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                markup = "".join(output.get("data", {}).get("text/html", []))
+                pages += bool(markup)
+                assert not re.search(
+                    r"<\s*(script|iframe|object|embed|link|form)|\son\w+\s*=|javascript:",
+                    markup,
+                    re.I,
+                ), path.name
+                assert not {"application/javascript"} & set(output.get("data", {})), path.name
+    assert pages > 50
+
+
+def test_reading_a_library_does_not_import_it(tmp_path):
+    """A name with a dot would import the package before the dot; such a name is refused."""
+    package = tmp_path / "sff_trap"
+    package.mkdir()
+    (package / "__init__.py").write_text('raise SystemExit("imported")')
+    (package / "inside.py").write_text(
+        'def f():\n    """A sentence of a docstring that is long enough to be kept here."""\n'
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert [s.library for s in text.sentences("sff_trap")] == ["sff_trap"]
+        with pytest.raises(ValueError, match="no name of a package"):
+            list(text.sentences("sff_trap.inside"))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "sff_trap" not in sys.modules
+
+
+# ---------------------------------------------------------------- ports
+
+
+def listening(pids: set[int]) -> set[str]:
+    """The local addresses, in /proc's hexadecimal, on which these processes listen."""
+    inodes = set()
+    for pid in pids:
+        for link in Path("/proc").glob(f"{pid}/fd/*"):  # none, if the process has gone
+            try:
+                match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link))
+            except OSError:
+                continue
+            if match:
+                inodes.add(match[1])
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else ():
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+HERE = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1
+
+
+def lab_command(*more: str) -> list[str]:
+    """What `make lab` runs, from the Makefile itself."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make here")
+    said = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [one for one in said.replace("\\\n", " ").splitlines() if "jupyterlab" in one]
+    words = shlex.split(line)
+    start = words.index("-m")
+    return [sys.executable, *words[start:], *more]
+
+
+def test_lab_command_line():
+    words = lab_command()
+    assert "--ServerApp.ip=127.0.0.1" in words
+    assert "--LabApp.news_url=None" in words
+    assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in words
+    risky = (
+        "token",
+        "password",
+        "allow_origin",
+        "allow_remote",
+        "disable_check_xsrf",
+        "0.0.0.0",
+        "allow_unauthenticated",
+    )
+    assert not [word for word in words for one in risky if one in word]
+
+
+def test_lab_wants_a_token_and_listens_here_only(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+    }
+    environment = os.environ | {name: str(tmp_path / folder) for name, folder in own.items()}
+    environment.pop("JUPYTER_TOKEN", None)
+    process = subprocess.Popen(
+        lab_command("--no-browser", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answer = urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/api/contents", timeout=5
+                ).status
+            except urllib.error.HTTPError as error:
+                answer = error.code
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, (
+                    "the server didn't start"
+                )
+                time.sleep(0.1)
+                continue
+            break
+        assert answer == 403  # without the token nobody reads a file
+        (written,) = (tmp_path / "runtime").glob("jpserver-*.json")
+        server = json.loads(written.read_text())
+        assert len(server["token"]) >= 32 and server["hostname"] == "127.0.0.1"
+        if hasattr(os, "getuid"):
+            assert (
+                stat.S_IMODE(written.stat().st_mode) & 0o077 == 0
+            )  # and the token's file is private
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/contents",
+            headers={"Authorization": f"token {server['token']}"},
+        )
+        assert urllib.request.urlopen(asked, timeout=5).status == 200
+        if LINUX:
+            addresses = listening({process.pid, *descendants(process.pid)})
+            assert addresses and addresses <= HERE
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_pipeline_listens_here_only(monkeypatch):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    seen = []
+    model = SFF([LocalBlock(torch.nn.Linear(4, 4), GoodnessHead(4, 2)) for _ in range(2)])
+    data = torch.randn(8, 4), torch.arange(8) % 2
+    pipeline.fit_pipeline(
+        model, data, epochs=2, batch_size=4, progress=False,
+        on_epoch=lambda history: seen.append(listening(descendants(os.getpid()))),
+    )  # fmt: skip
+    assert seen[0] and set().union(*seen) <= HERE
+    assert "GLOO_SOCKET_IFNAME" not in os.environ  # only the processes' own environment was changed
+
+
+def test_the_folder_of_a_pipeline_is_private(monkeypatch):
+    modes = []
+
+    def noted(job, learner, train, valid):
+        modes.append(stat.S_IMODE(Path(job.folder).stat().st_mode))
+        raise RuntimeError("enough.")
+
+    monkeypatch.setattr(pipeline, "_hand_out", noted)
+    model = SFF([LocalBlock(torch.nn.Linear(4, 4), GoodnessHead(4, 2))])
+    with pytest.raises(RuntimeError, match="enough"):
+        pipeline.fit_pipeline(
+            model, (torch.randn(8, 4), torch.arange(8) % 2), processes=1, progress=False
+        )
+    assert modes == [0o700]
+
+
+# ---------------------------------------------------------------- uploads
+
+
+def test_an_upload_cannot_bring_markup():
+    from sff_teach import from_arrays
+    from sff_teach.widgets import Inspector
+
+    images = from_arrays(torch.randn(4, 1, 6, 6), torch.arange(4) % 2)
+    model = SFF([LocalBlock(torch.nn.Conv2d(1, 2, 3), GoodnessHead(2, 2))])
+    made = Inspector({"a": model}, images)
+    name = "<img src=x onerror=alert(1)>.png"
+    for content in (b"not an image", b"0" * 5_000_000):
+        made._on_upload({"new": ({"name": name, "content": memoryview(content)},)})
+        assert "Error:" in made.status.value and "&lt;img" in made.status.value
+        assert "<img" not in made.status.value
+    assert isinstance(made.error, ValueError)
+    file = io.BytesIO()
+    Image.new("L", (6, 6)).save(file, "PNG")
+    made._on_upload({"new": ({"name": name, "content": memoryview(file.getvalue())},)})
+    made.keep.click()
+    assert "&lt;img" in made.table.value and "<img src=x" not in made.table.value
+
+
+# ---------------------------------------------------------------- dependencies
+
+
+def test_audit_reads_the_lock():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^audit:.*\n((?:\t.*\n?)+)", makefile, re.M)[1]
+    assert "pip-audit" in recipe and "requirements.lock" in recipe
+    assert "audit" not in re.search(r"^test:(.*?)##", makefile, re.M)[1]  # it needs the internet

@@ -1,0 +1,153 @@
+"""Verdicts follow from runs: made-up runs give the verdicts they must, the pages are fresh."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from results import claims
+from results.claims import CLAIMS, Effect
+from sff_teach import cli
+from sff_teach.study.recipes import Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def effect(low, high, condition="here", **more):
+    return Effect(condition, 5, (low + high) / 2, low, high, **more)
+
+
+@pytest.mark.parametrize(
+    ("test", "low", "high", "supports"),
+    [
+        (claims.as_good, -0.9, 0.1, True),
+        (claims.as_good, 0.1, 2.0, True),
+        (claims.as_good, -1.1, 0.5, False),  # reaches zero, but a whole point is not excluded
+        (claims.as_good, -0.5, -0.1, False),  # near, but shown to be behind
+        (claims.as_good, float("nan"), float("nan"), False),
+        (claims.better, 0.1, 2.0, True),
+        (claims.better, -0.1, 9.0, False),
+        (claims.similar, 0.8, 1.1, True),
+        (claims.similar, 0.8, 1.11, False),
+        (claims.less, 0.3, 0.99, True),
+        (claims.less, 0.3, 1.0, False),
+    ],
+)
+def test_when_an_effect_supports_a_claim(test, low, high, supports):
+    assert test(effect(low, high)) is supports
+
+
+def test_verdicts():
+    claim = CLAIMS[0]
+    good, bad = effect(-0.5, 0.5, "A"), effect(-5, -3, "B")
+    control = effect(-5, -3, "C", decides=False)
+    assert claim.verdict([good, control]) == "supported"
+    assert claim.verdict([bad]) == "not supported"
+    assert claim.verdict([good, bad, effect(0, 1, "D")]) == "only when: A; D"
+    assert claim.verdict([]) == claim.verdict([control]) == claims.ABSENT
+
+
+def run(rule, seed, accuracy, lr=0.01, **settings):
+    recipe = Recipe(rule=rule, seed=seed, lr=lr, **settings)
+    return {
+        "rule": rule, "seed": seed, "images": 200, "accuracy": accuracy, "accuracy_mean": accuracy,
+        "accuracy_last": accuracy - 0.01, "recipe": asdict(recipe),
+    }  # fmt: skip
+
+
+def store(path, runs):
+    path.write_text("".join(json.dumps(one) + "\n" for one in runs))
+
+
+def test_effects_are_paired_by_seed_and_at_the_tuned_rate(tmp_path):
+    sff = {"cut": 2, "kernel_size": 3, "fraction": 0.02}
+    runs = [run("bp", s, 0.70 + 0.05 * s, fraction=0.02) for s in range(5)]
+    runs += [run("sff", s, 0.72 + 0.05 * s + 0.001 * (s % 2), **sff) for s in range(5)]
+    runs += [run("sff", s, 0.1, lr=0.5, **sff) for s in range(5)]  # an earlier grid's choice
+    tuning = [run("sff", 100, 0.8, **sff), run("sff", 100, 0.2, lr=0.5, **sff)]
+    store(tmp_path / "fashion_rules.jsonl", runs)
+    store(tmp_path / "fashion_rules_tuning.jsonl", tuning)
+    claim = next(c for c in CLAIMS if c.title.startswith("better"))
+    (found,) = claim.effects(tmp_path)
+    assert found.n == 5 and found.mean == pytest.approx(2.04)
+    assert found.high - found.low < 0.2  # the seeds' own spread of 20 points cancels in the pairs
+    assert claim.verdict([found]) == "supported"
+    averaging = CLAIMS[-1].effects(tmp_path)
+    assert [e.mean for e in averaging] == [pytest.approx(1.0)]
+
+
+def test_beyond_images_counts_the_papers_head_and_shows_the_controls(tmp_path):
+    tasks = {"breast cancer, all rows": "3", "breast cancer, 40 rows": "3", "docstrings": "4"}
+    rows = {"bp": 0.5, "bp-goodness": 0.48, "deepsup {} blocks": 0.47, "sff {} blocks": 0.49}
+    store(
+        tmp_path / "beyond_images.jsonl",
+        [
+            {"task": task, "row": row.format(n), "on": on, "seed": s, "accuracy": value + 0.01 * s}
+            for task, n in tasks.items()
+            for row, value in rows.items()
+            for on in ("valid", "test")
+            for s in range(5)
+        ],
+    )
+    claim = next(c for c in CLAIMS if "medicine" in c.title)
+    found = claim.effects(tmp_path)
+    assert len(found) == 9
+    assert [e.condition for e in found if e.decides] == list(tasks)
+    assert all(e.mean == pytest.approx(-1) for e in found if e.decides)
+    assert {round(e.mean) for e in found if not e.decides} == {-2, -3}
+    assert claim.verdict(found) == "not supported"
+
+
+def test_without_runs_nothing_is_claimed(tmp_path):
+    for claim in CLAIMS:
+        assert claim.effects(tmp_path) == []
+    text = claims.page(tmp_path)
+    assert text.count(claims.ABSENT) == len(CLAIMS)
+    assert "supported" not in text.partition("|---")[2]
+
+
+def test_commands_and_files_exist():
+    for claim in CLAIMS:
+        assert (ROOT / claim.command.split()[1]).exists(), claim.command
+        for name in claim.file.split(", "):
+            assert name.endswith(".jsonl")
+
+
+def test_the_pages_say_what_the_runs_say():
+    assert claims.write(ROOT, check=True) == [], "run `sff-teach claims`"
+
+
+def test_command(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "README.md").write_text(f"before\n{claims.START}\nold\n{claims.END}\nafter\n")
+    ask = ["claims", "--root", str(tmp_path)]
+    assert cli.main([*ask, "--check"]) == 1
+    assert "Stale: results/claims.md, README.md" in capsys.readouterr().out
+    assert cli.main(ask) == 0
+    assert cli.main([*ask, "--check"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    (tmp_path / "README.md").write_text("no markers")
+    assert cli.main(ask) == 2
+    assert "lacks the line" in capsys.readouterr().err
+    assert cli.main(["claims", "--root", str(tmp_path / "elsewhere")]) == 2
+
+
+RECORDS = sorted((ROOT / "results").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_stored_runs_say_where_they_come_from(path):
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        anywhere = path.stem == "closing_the_gap_frontier"  # counts
+        aside = record.get("row") == "linear model" or record.get("on") == "valid"
+        if not anywhere and not (path.stem == "beyond_images" and aside):
+            assert {"torch", "revision", "device", "python"} <= set(record["machine"])
+        if "recipe" in record:
+            assert {"seed", "epochs"} <= set(record)
+            if record.get("name") not in ("random", "pixels"):  # controls without training
+                assert len(record["epochs"]) == record["recipe"]["epochs"]
+                assert 0 < record["accuracy"] < 1
+            assert "/" not in record["recipe"]["data"]  # no machine's path

@@ -1,0 +1,252 @@
+"""Studies: kept run by run, resumable, and summarised by a library's statistics."""
+
+import json
+import math
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from sff_teach.data.download import SETS
+from sff_teach.data.sets import ImageSet, Splits, catalog, from_arrays, load
+from sff_teach.models import NETWORKS
+from sff_teach.study.recipes import RECIPES, Recipe, expected, get_recipe
+from sff_teach.study import (
+    CONTROLS,
+    append_run,
+    build,
+    cached_run,
+    compare,
+    interval,
+    load_for,
+    measure_run,
+    read_runs,
+    row_name,
+    run,
+    study,
+    summarise,
+    table,
+    tables_by_vote,
+)
+
+TINY = Recipe(data="digits", network="cnn3", fraction=0.1, epochs=1, device="cpu")
+
+
+def test_a_record_holds_all_that_is_needed_to_doubt_it():
+    record = measure_run(TINY, progress=False)
+    assert record["on"] == "test"
+    assert record["images"] == 130  # 10 % of the 1,294 left for training, 13 a class
+    assert len(record["block_accuracy"]) == 3
+    assert record["recipe"]["lr"] == TINY.lr
+    assert len(record["epochs"]) == 1
+    assert {"torch", "python", "device", "threads", "revision"} <= record["machine"].keys()
+    json.dumps(record)  # ready for JSON
+    again = measure_run(TINY, progress=False)
+    assert again["accuracy"] == record["accuracy"]  # same seed, same machine
+    assert measure_run(TINY, on="valid", progress=False)["on"] == "valid"
+
+
+def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "runs.jsonl"
+    recipes = [replace(TINY, seed=seed) for seed in range(3)]
+    first = study(recipes[:2], path, progress=False)
+    import sff_teach.study.runs as module
+
+    ran = []
+    honest = module.measure_run
+    monkeypatch.setattr(
+        module, "measure_run", lambda r, *a, **k: ran.append(r.seed) or honest(r, *a, **k)
+    )
+    records = study(recipes, path, progress=False)
+    assert ran == [2]
+    assert records[:2] == first
+    assert len(read_runs(path)) == 3
+    study([recipes[0]], path, on="valid", progress=False)  # another question, another run
+    assert ran == [2, 0]
+
+
+def test_ctrl_c_keeps_the_finished_runs(tmp_path, monkeypatch, capsys):
+    import sff_teach.study.runs as module
+
+    honest = module.measure_run
+
+    def interrupted(recipe, *args, **options):
+        if recipe.seed == 1:
+            raise KeyboardInterrupt
+        return honest(recipe, *args, **options)
+
+    monkeypatch.setattr(module, "measure_run", interrupted)
+    path = tmp_path / "runs.jsonl"
+    records = study([replace(TINY, seed=s) for s in range(3)], path, progress=False)
+    assert [r["seed"] for r in records] == [0]
+    assert len(read_runs(path)) == 1
+    assert "1 of 3 runs" in capsys.readouterr().out
+
+
+def test_a_half_written_line_is_passed_over_and_mended(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_run(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": 2, "b"')  # killed while writing
+    assert read_runs(path) == [{"a": 1}]
+    append_run(path, {"a": 3})
+    assert read_runs(path) == [{"a": 1}, {"a": 3}]
+    path.write_text('{"a": 1}\nnonsense\n{"a": 3}\n')
+    with pytest.raises(ValueError, match=r"runs.jsonl line 2 is not a run in JSON"):
+        read_runs(path)
+    assert read_runs(tmp_path / "none.jsonl") == []
+
+
+def test_interval_is_students():
+    values = [0.80, 0.82, 0.81, 0.85, 0.79]
+    mean, low, high = interval(values)
+    half = stats.t.ppf(0.975, 4) * stats.sem(values)
+    assert (low, high) == pytest.approx((mean - half, mean + half))
+    assert math.isnan(interval([0.5])[1])
+    assert interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def record(rule, seed, accuracy):
+    return {"rule": rule, "images": 200, "seed": seed, "accuracy": accuracy,
+            "parameters": 7, "seconds": 1.0}  # fmt: skip
+
+
+def test_differences_are_paired_by_seed():
+    # sff is 1 point ahead in every seed: the pairs show it, the overlapping intervals would not
+    runs = [record("bp", s, 0.7 + 0.05 * s) for s in range(5)]
+    runs += [record("sff", s, 0.71 + 0.05 * s + 0.0001 * (s % 2)) for s in range(5)]
+    bp, sff = summarise(runs)
+    assert bp.difference is None and bp.verdict == "–"
+    assert sff.difference == pytest.approx(0.01, abs=1e-4)
+    assert sff.verdict == "better than bp"
+    assert sff.low < bp.high
+    text = table([bp, sff])
+    assert "| 200 | sff | 5 | 81.0 |" in text and "better than bp" in text
+
+
+@pytest.mark.parametrize("shift, verdict", [(-0.02, "worse than bp"), (0.0, "no difference shown")])
+def test_verdicts(shift, verdict):
+    runs = [record("bp", s, 0.7) for s in range(5)]
+    runs += [record("sff", s, 0.7 + shift + 0.001 * (-1) ** s) for s in range(4)]
+    assert summarise(runs)[1].verdict == verdict
+    assert summarise(runs)[1].n == 4
+
+
+def test_compare_runs_every_rule_on_every_seed():
+    runs = compare(TINY, ("bp", "sff"), seeds=2, progress=False)
+    assert [(r["rule"], r["seed"]) for r in runs] == [("bp", 0), ("sff", 0), ("bp", 1), ("sff", 1)]
+
+
+def few_images(name: str) -> ImageSet:
+    """Some images of an embedded set; noise of the shape of a set that needs a network."""
+    if name not in SETS:
+        return load(name, 0.02, validation=0).train
+    row = next(row for row in catalog() if row["name"] == name)
+    shape = [int(n) for n in row["shape"].split("×")]
+    classes = [str(k) for k in range(row["classes"])]
+    return from_arrays(torch.rand(4, *shape), torch.arange(4) % 2, classes)
+
+
+FAMILIES = {name.removesuffix("-sff") for name in RECIPES if name.endswith("-sff")}
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if not n.endswith(CONTROLS[:-1])])
+def test_every_recipe_builds_and_takes_a_step(name):
+    recipe = replace(get_recipe(name), device="cpu", epochs=1)
+    data = few_images(recipe.data)
+    data = data.as_rgb() if recipe.network not in NETWORKS else data
+    _, history = run(recipe, Splits(data, data, data), validate=False, progress=False)
+    assert history.stopped is None and history.last["steps"] >= 1
+
+
+@pytest.mark.parametrize("family", sorted(f for f in FAMILIES if f"{f}-deepsup" in RECIPES))
+def test_a_family_gives_every_rule_the_same_budget(family):
+    sff = get_recipe(f"{family}-sff")
+    for rule in CONTROLS:
+        assert replace(get_recipe(f"{family}-{rule}"), rule="sff", lr=sff.lr) == sff
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match='did you mean "fashion-sff"'):
+        get_recipe("fashion-sf")
+
+
+def test_rows_are_named_by_their_recipes_and_shown_by_both_votes():
+    rows = {"bp": {"rule": "bp"}, "sff 3×3": {"rule": "sff", "kernel_size": 3}}
+    runs = []
+    for seed in range(2):
+        for settings in rows.values():
+            run = record(settings["rule"], seed, 0.5) | {"recipe": settings}
+            runs.append(run | {"accuracy_mean": 0.5 + 0.1 * seed, "accuracy_last": 0.7})
+    assert [row_name(rows)(run) for run in runs[:2]] == ["bp", "sff 3×3"]
+    text = "\n".join(tables_by_vote(runs, rows))
+    mean, last = text.split("## Prediction by the ")[1:]
+    assert mean.startswith("mean of all blocks") and "| 200 | sff 3×3 | 2 | 55.0 |" in mean
+    assert last.startswith("last block") and "| 200 | sff 3×3 | 2 | 70.0 |" in last
+
+
+def test_torchvision_networks_get_colour_and_quick_statistics():
+    recipe = Recipe(data="digits", network="mobilenet_v3_small", fraction=0.05, cut=2, epochs=1)
+    splits = load_for(recipe)
+    assert splits.train.channels == splits.test.channels == 3
+    assert torch.equal(splits.train.x[:, 0], splits.train.x[:, 2])
+    model = build(recipe, splits.train)
+    momenta = {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {0.1}
+    assert load_for(replace(recipe, network="cnn3")).train.channels == 1
+
+
+def test_torchvision_networks_are_refused_what_is_no_image():
+    with pytest.raises(ValueError, match='holds no images.*network="mlp3"'):
+        load_for(Recipe(data="breast-cancer", network="resnet18"))
+
+
+def test_once_makes_a_record_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"accuracy": 0.123456789}
+
+    path = tmp_path / "runs.jsonl"
+    first = cached_run(path, {"row": "a", "seed": 0}, make)
+    assert first == cached_run(path, {"row": "a", "seed": 0}, make)
+    assert first == {"row": "a", "seed": 0, "accuracy": 0.123457}
+    cached_run(path, {"row": "a", "seed": 1}, make)
+    assert len(made) == 2 == len(path.read_text().splitlines())
+    for _ in range(2):  # a key is stored in full, however many decimals it has
+        cached_run(path, {"row": "a", "share": 1 / 3}, make)
+    assert len(made) == 3
+
+
+def test_a_run_with_many_decimals_is_found_again(tmp_path):
+    recipe = replace(TINY, lr=10**-2.5, fraction=1 / 9)
+    path = tmp_path / "runs.jsonl"
+    assert study([recipe], path, progress=False) == study([recipe], path, progress=False)
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_nothing_is_trained_that_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr("sff_teach.study.fit", None)
+    with pytest.raises(ValueError, match='on="valid" has no images in this recipe'):
+        measure_run(replace(TINY, validation=0.0), on="valid")
+
+
+def test_what_to_expect_of_recipes_is_what_was_measured(tmp_path, monkeypatch):
+    """The list that users read, made anew from the stored runs, is the committed one."""
+    root = Path(__file__).parents[2]
+    script = runpy.run_path(str(root / "results" / "recipes.py"))
+    monkeypatch.setitem(script["write"].__globals__, "EXPECTED", tmp_path / "expected.json")
+    monkeypatch.setitem(script["write"].__globals__, "PAGE", tmp_path / "recipes.md")
+    script["write"]()
+    assert (tmp_path / "recipes.md").read_text() == (root / "results/recipes.md").read_text()
+    made = (tmp_path / "expected.json").read_text()
+    assert made == (root / "sff_teach" / "expected.json").read_text()
+    assert json.loads(made).keys() <= RECIPES.keys()
+    assert expected("cifar100-resnet18-sff") == json.loads(made).get(
+        "cifar100-resnet18-sff", "not yet measured"
+    )

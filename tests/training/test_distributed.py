@@ -1,0 +1,242 @@
+"""Several processes: the weights of one, overlap for real, and a sentence when one of them dies."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import spawn
+
+from sff_teach import rules
+from sff_teach.cli import main
+from sff_teach.cut.localize import localize
+from sff_teach.data.sets import load
+from sff_teach.forward_forward import FFNetwork
+from sff_teach.models import cnn, mlp
+from sff_teach.training import distributed
+from sff_teach.training.fit import fit
+from sff_teach.util.checks import explained
+from tests._helpers import descendants
+
+PROCESSES = 2
+CASES = ("sff", "deepsup", "bp")
+CPU = torch.device("cpu")
+
+
+def network():
+    torch.manual_seed(0)
+    return localize(cnn(1, (8, 12, 16), pool_after=(1,)), 10, cut="layer", hidden=4)
+
+
+def train(rule):
+    """387 images in batches of 25: parts of 13 and 12, and a last batch of 12."""
+    digits = load("digits", fraction=0.3)
+    model = network()
+    history = fit(
+        model, digits.train, digits.valid, rule=rule, epochs=2, batch_size=25, lr=3e-3,
+        augment="flip-crop", device="cpu", progress=False,
+    )  # fmt: skip
+    return {name: value.clone() for name, value in model.state_dict().items()}, history.rows
+
+
+def learner(model, rule="sff"):
+    return rules.get_rule(rule)(model, lambda p: torch.optim.SGD(p, lr=0.0))
+
+
+def gradients():
+    """Of one batch of 11, cut into 6 and 5, against the same batch in one process; in float64."""
+    digits = load("digits", fraction=0.1).train
+    x, y = digits.x[:11].double(), digits.y[:11]
+    alone, shared = network().double().train(), network().double().train()
+    learner(alone).step(x, y)
+    team = distributed.Team(learner(shared), CPU)
+    with team.together():
+        result = team.step(team.learner, *team.share(x, y), 0.0, len(y))
+    assert all(type(block) is type(alone.blocks[0]) for block in shared.blocks)
+    return {
+        "alone": [p.grad for p in alone.parameters()],
+        "shared": [p.grad.clone() for p in shared.parameters()],
+        "statistics": [(a.clone(), b.clone()) for a, b in zip(alone.buffers(), shared.buffers())],
+        "losses": result.losses,
+    }
+
+
+def order_of_events():
+    """When gradients of which block set out and arrived, and when blocks went forward."""
+    events = []
+    team = distributed.Team(learner(network().train()), CPU)
+    with team.together():
+        for k, block in enumerate(team.shared):
+            block.register_forward_pre_hook(lambda *_, k=k: events.append(f"forward {k}"))
+            wait = block.wait
+            block.wait = lambda k=k, wait=wait: (events.append(f"arrived {k}"), wait())
+        reduce = dist.all_reduce
+
+        def watched(tensor, *args, async_op=False, **kwargs):
+            if async_op:
+                events.append("set out")
+            return reduce(tensor, *args, async_op=async_op, **kwargs)
+
+        dist.all_reduce = watched
+        try:
+            team.step(team.learner, torch.randn(6, 1, 8, 8), torch.arange(6), 0.0, 12)
+        finally:
+            dist.all_reduce = reduce
+    return events
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder) / "meet"), PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    report = {rule: train(rule) for rule in CASES}
+    report |= {"gradients": gradients(), "events": order_of_events()}
+    torch.save(report, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """What two processes did together; started once, because starting takes seconds."""
+    folder = tmp_path_factory.mktemp("team")
+    spawn(worker, (str(folder),), nprocs=PROCESSES)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_two_processes_train_like_one_on_the_joined_batch(reports, rule):
+    (state, rows), (other, _) = (report[rule] for report in reports)
+    for name, value in state.items():
+        assert torch.equal(value, other[name]), name
+    alone, alone_rows = train(rule)
+    for name, value in alone.items():
+        # 32 steps of AdamW on sums taken in another order
+        torch.testing.assert_close(state[name], value, rtol=2e-2, atol=2e-3, msg=name)
+    for row, same in zip(rows, alone_rows, strict=True):
+        assert row["steps"] == same["steps"] == 16
+        assert row["train_loss"] == pytest.approx(same["train_loss"], rel=1e-3)
+        assert row["train_accuracy"] == pytest.approx(same["train_accuracy"], abs=0.01)
+        assert row["valid_loss"] == pytest.approx(same["valid_loss"], rel=1e-2)
+
+
+def test_gradients_are_those_of_the_joined_batch(reports):
+    for report in reports:
+        found = report["gradients"]
+        for alone, shared in zip(found["alone"], found["shared"], strict=True):
+            torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)  # float64 rounding
+        for alone, shared in found["statistics"]:
+            torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_travel_while_the_next_block_works(reports):
+    events = reports[0]["events"]
+    for k in range(2):
+        after = events[events.index(f"forward {k}") + 1 :]
+        assert after[0] == "set out"  # before the next block goes forward
+        assert after.index(f"forward {k + 1}") < after.index(f"arrived {k}")
+
+
+# ---------------------------------------------------------------- torchrun
+
+
+def torchrun(folder, *command):
+    """Two processes; what torch leaves behind lies in the folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+         str(PROCESSES), "-m", "sff_teach", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    file, out = tmp_path / "run.pt", tmp_path / "run.jsonl"
+    command = ("train", "digits-sff", "--epochs", "400", "--checkpoint", str(file))
+    run = torchrun(tmp_path, *command)
+    try:
+        deadline = time.monotonic() + 300
+        while not file.exists() and time.monotonic() < deadline and run.poll() is None:
+            time.sleep(0.1)
+        assert file.exists(), run.communicate(timeout=60)[0]
+        os.kill(max(descendants(run.pid)), signal.SIGKILL)
+        printed, _ = run.communicate(timeout=120)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode != 0
+    assert "sff-teach: another process of this training ended" in printed
+    reached = len(torch.load(file, weights_only=True)["rows"])
+    assert 1 <= reached < 400
+    # a single process goes on from the checkpoint of two; not 400 epochs, this is a test
+    state = torch.load(file, weights_only=True)
+    state["settings"]["epochs"] = reached + 1
+    torch.save(state, file)
+    command = ["train", "digits-sff", "--epochs", str(reached + 1), "--checkpoint", str(file)]
+    assert main([*command, "--out", str(out)]) == 0
+    assert re.search(r'"epochs": \[\{"epoch": 1, ', out.read_text())
+
+
+def test_torchrun_prints_once_and_stores_once(tmp_path):
+    out = tmp_path / "run.jsonl"
+    run = torchrun(tmp_path, "train", "digits-sff", "--epochs", "1", "--out", str(out))
+    printed, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, printed
+    assert printed.count("test accuracy") == 1
+    (line,) = out.read_text().splitlines()
+    assert f'"processes": {PROCESSES}' in line
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A process group of one, enough to look at."""
+    store = dist.FileStore(str(tmp_path / "meet"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("rule", ["sff-overlap", "sff-lookahead"])
+def test_rules_that_cross_a_boundary_are_refused(group, rule):
+    with pytest.raises(ValueError, match="one process only"):
+        distributed.Team(learner(network(), rule), CPU)
+
+
+def test_forward_forward_is_refused(group):
+    layers = FFNetwork(mlp(64, (20, 20)).children(), 10)
+    with pytest.raises(ValueError, match="one process only"):
+        distributed.Team(learner(layers, "ff"), CPU)
+
+
+def test_a_batch_must_have_an_image_for_each(group, monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 8)
+    digits = load("digits", fraction=0.1)
+    with pytest.raises(ValueError, match="batch_size=7 is less than an image for each of the 8"):
+        fit(network(), digits.train, batch_size=7, epochs=1, device="cpu")
+
+
+def test_a_broken_connection_is_a_sentence_and_other_errors_stay_themselves():
+    with (
+        pytest.raises(distributed.LostProcess, match="the same command goes on"),
+        distributed._others_alive(),
+    ):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+    @explained()  # as the steps of a rule are: they put what fails into words of their own
+    def step():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+    with pytest.raises(distributed.LostProcess), distributed._others_alive():
+        step()
+    with pytest.raises(RuntimeError, match="out of memory"), distributed._others_alive():
+        raise RuntimeError("out of memory")
