@@ -524,6 +524,9 @@ def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None, pad: 
     return x.reshape(b, c, -1).gather(2, source).view(b, c, height, width)
 
 
+AUGMENTATIONS = {"flip-crop": augment_flip_crop}
+
+
 def _mirror(place: Tensor, length: int) -> Tensor:
     """Places outside [0, length) reflected at the first and the last pixel."""
     return length - 1 - (length - 1 - place.abs()).abs()

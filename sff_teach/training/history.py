@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..data.sets import LabelledTensors, augment_flip_crop, batches, from_arrays
+from ..data.sets import AUGMENTATIONS, LabelledTensors, batches, from_arrays
 from ..util.checks import (
     check_count,
     check_known,
@@ -19,7 +19,6 @@ from ..util.checks import (
 )
 
 SCHEDULES = ("one-cycle", "constant")
-AUGMENTATIONS = {"flip-crop": augment_flip_crop}
 BAR_AFTER_SECONDS = 2.0
 MOST_EPOCHS = 1_000_000
 

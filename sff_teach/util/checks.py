@@ -22,6 +22,10 @@ from torch import Tensor
 
 from .modes import evaluating
 
+class SFFError(ValueError):
+    """What this package says about the arguments it was given, or about its own state."""
+
+
 MOST = 2**31 - 1  # of anything that is counted
 
 

@@ -1,0 +1,72 @@
+"""The one list of training settings: ``fit``, the pipeline, checkpoints and recipes take it."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..data.sets import AUGMENTATIONS
+from ..rules import RULES
+from ..util.checks import check_count, check_known, check_number, check_positive, check_seed
+
+SCHEDULES = ("one-cycle", "constant")
+PRECISIONS = ("float32", "auto", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train: everything that ``fit`` can be told, checked when it is made.
+
+    Attributes:
+        rule: the learning rule, see ``rules.RULES``.
+        epochs: how often every training sample is seen.
+        batch_size: samples per step. A last batch of a single sample is left out, because BatchNorm
+            cannot normalise it.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW.
+        schedule: of the learning rate, ``"one-cycle"`` or ``"constant"``.
+        label_smoothing: of the class losses, in [0, 1].
+        augment: None or, for images, ``"flip-crop"``.
+        seed: of the order of samples, augmentation, negatives and dropout. Initial weights are the
+            caller's: call ``torch.manual_seed`` before building the model.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` for the blocks, by ``torch.autocast``,
+            while goodness and losses stay in float32; ``"auto"``: the better of the two on a CUDA
+            device, float32 elsewhere.
+        channels_last: whether images are laid out as (H, W, C) in memory.
+        compile: whether ``torch.compile`` makes each block's body faster.
+
+    Raises:
+        SFFError: a value is out of range, or a name is unknown.
+        TypeError: a value is of the wrong kind.
+    """
+
+    rule: str = "sff"
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 5e-3
+    weight_decay: float = 0.01
+    schedule: str = "one-cycle"
+    label_smoothing: float = 0.0
+    augment: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_known(self.rule, RULES, "rule")
+        check_count(self.epochs, "epochs")
+        check_count(self.batch_size, "batch_size")
+        check_positive(lr=self.lr)
+        check_number(self.weight_decay, "weight_decay", 0)
+        check_known(self.schedule, SCHEDULES, "schedule")
+        check_number(self.label_smoothing, "label_smoothing", 0, 1)
+        check_known(self.augment, (None, *AUGMENTATIONS), "augment")
+        check_seed(self.seed)
+        check_known(self.precision, PRECISIONS, "precision")
+
+    def replace(self, **changes: Any) -> "TrainConfig":
+        """The same configuration with some settings changed; an unknown name is a SFFError."""
+        for name in changes:
+            check_known(name, [field.name for field in fields(self)], "setting")
+        return replace(self, **changes)
