@@ -7,6 +7,7 @@ LOCK_ARGS ?=
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
 # Test files are shared out among the cores; of one file the tests stay together.
+DAILY := -m "not nightly"
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
 QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
@@ -45,7 +46,8 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 	@$(PYTHON) tools/install.py
 
 unit: install  ## the package's tests
-	$(QUIET_MACHINE) $(PY) -m pytest $(PARALLEL) tests/unit tests/classroom --durations=10
+	$(QUIET_MACHINE) $(PY) -m pytest $(DAILY) $(PARALLEL) tests --ignore=tests/notebooks --ignore=tests/browser \
+	  --ignore=tests/colab --ignore=tests/teacher --ignore=tests/site --ignore=tests/faults --durations=10
 	$(QUIET_MACHINE) $(PY) -m pytest tests/faults --durations=5
 
 reliability: install  ## make every fault happen, and write docs/reliability.md from what is seen
