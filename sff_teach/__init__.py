@@ -5,6 +5,7 @@ from .cut.localize import localize
 from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
 from .forward_forward import FFNetwork
 from .models import cnn, cnn1d, mlp
+from .training.config import TrainConfig
 from .training.fit import Evaluation, evaluate, fit
 from .training.history import History
 from .util import __version__
@@ -20,6 +21,7 @@ __all__ = [
     "LinearHead",
     "LocalBlock",
     "Splits",
+    "TrainConfig",
     "__version__",
     "cnn",
     "cnn1d",

@@ -1,10 +1,7 @@
 """Training: configuration, loop, history, checkpoints, precision, processes."""
 
-from .fit import (
-    Evaluation,
-    evaluate,
-    evaluate_votes,
-)
+from .config import TrainConfig
+from .fit import Evaluation, evaluate, evaluate_votes
 from .history import (
     History,
     learning_rate,
@@ -18,6 +15,7 @@ from .pipeline import (
 __all__ = [
     "Evaluation",
     "History",
+    "TrainConfig",
     "balance",
     "evaluate",
     "evaluate_votes",

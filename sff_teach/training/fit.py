@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from ..util.checks import (
 )
 from ..util.modes import evaluating
 from .checkpoint import Checkpoint
+from .config import TrainConfig
 from .distributed import Alone, Team, running
 from .history import (
     BAR_AFTER_SECONDS,
@@ -62,25 +64,14 @@ def fit(
     model: nn.Module,
     train: LabelledTensors | tuple[Tensor, Tensor],
     valid: LabelledTensors | tuple[Tensor, Tensor] | None = None,
+    config: TrainConfig | None = None,
     *,
-    rule: str = "sff",
-    epochs: int = 5,
-    batch_size: int = 64,
-    lr: float = 5e-3,
-    weight_decay: float = 0.01,
-    schedule: str = "one-cycle",
-    label_smoothing: float = 0.0,
-    augment: str | None = None,
-    device: str = "auto",
-    seed: int = 0,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     stop: threading.Event | None = None,
     checkpoint: str | Path | None = None,
-    precision: str = "float32",
-    channels_last: bool = False,
-    compile: bool = False,
     pipeline: int | None = None,
+    **overrides: Any,
 ) -> History:
     """Train a network by a rule, with AdamW.
 
@@ -91,15 +82,7 @@ def fit(
             join its blocks into one.
         train: a LabelledTensors, or tensors x (N, C, ...) and y (N,): images, sequences, a table.
         valid: measured after every epoch; nothing is chosen by it.
-        rule: see ``rules.RULES``.
-        epochs, batch_size: how long and how. A last batch of a single image is left out, because
-            BatchNorm can't normalise it.
-        lr: peak learning rate. weight_decay: AdamW's.
-        schedule: ``"one-cycle"`` or ``"constant"``.
-        label_smoothing: for the class losses. augment: None or, for images, ``"flip-crop"``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-        seed: order of the images, augmentation, negatives, dropout. Initial weights are the
-            caller's: call ``torch.manual_seed`` before building the model.
+        config: how to train; None for the defaults of TrainConfig.
         progress: show a bar when training takes longer than two seconds, with the last epoch's
             loss and validation accuracy block by block.
         on_epoch: called with the history after every epoch. ``plots.LiveHistory()`` draws it.
@@ -107,14 +90,10 @@ def fit(
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
             stopped; model, data and settings must be the same.
-        precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` (with gradients scaled) for the blocks,
-            by ``torch.autocast``, while goodness and losses stay in float32; or ``"auto"``: the
-            better of the two on a CUDA device, float32 elsewhere.
-        channels_last: lay images out as (H, W, C) in memory, which GPUs and some CPUs prefer.
-        compile: let ``torch.compile`` make each block's body faster; the first steps take longer.
         pipeline: for ``sff``, how many processes on the CPU share the blocks, and torch's threads;
             the weights stay those of one process with as many threads as each of them has. See
             ``pipeline.fit_pipeline``, also for several GPUs.
+        overrides: settings of TrainConfig that replace those of ``config``.
 
     On a CUDA device the training images are kept there if they take half of its free memory or
     less, and augmented there. In a process group (torchrun) every process learns from its part of
@@ -131,14 +110,19 @@ def fit(
         OSError: the checkpoint cannot be written, or another process trains with it.
     """
     check_module(model)
-    check_flag(progress=progress, channels_last=channels_last, compile=compile)
+    check_flag(progress=progress)
     if on_epoch is not None:
         check_callable(on_epoch, "on_epoch", "a function of the history")
     if stop is not None and not hasattr(stop, "is_set"):
         raise TypeError(f"stop must be a threading.Event, not {short_repr(stop)}; make one.")
+    config = (TrainConfig() if config is None else config).replace(**overrides)
+    rule, device, precision = config.rule, config.device, config.precision
+    epochs, batch_size, lr, schedule = config.epochs, config.batch_size, config.lr, config.schedule
+    seed, augment = config.seed, config.augment
+    channels_last, compile = config.channels_last, config.compile
     settings = checked_settings(
-        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
-        label_smoothing=label_smoothing, augment=augment, seed=seed,
+        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=config.weight_decay,
+        schedule=schedule, label_smoothing=config.label_smoothing, augment=augment, seed=seed,
     )  # fmt: skip
     rule_class = get_rule(rule)
     if pipeline is not None:
@@ -168,8 +152,8 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     learner = rule_class(
         model,
-        lambda parameters: torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay),
-        label_smoothing=label_smoothing,
+        lambda parameters: torch.optim.AdamW(parameters, lr=lr, weight_decay=config.weight_decay),
+        label_smoothing=config.label_smoothing,
         generator=generator,
     )
     parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
