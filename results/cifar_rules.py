@@ -43,6 +43,7 @@ def base(folder: str, **changes) -> Recipe:
         network="cnn5",
         epochs=8,
         augment="flip-crop",
+        channels_last=False,
         **changes,
     )
 

@@ -153,7 +153,7 @@ def measure(setting: Setting) -> None:
     for label, row in setting.rows.items():
         if row.get("vote") == "last":  # the same runs as the row with the mean, read otherwise
             continue
-        base = Recipe(**setting.base, **row)
+        base = Recipe(**setting.base, **row, channels_last=False)
         tuning = study(
             [replace(base, lr=lr, seed=s) for lr in setting.grid for s in setting.tuning_seeds],
             HERE / "closing_the_gap_tuning.jsonl",

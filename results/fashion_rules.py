@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 EPOCHS = {200: 40, 1000: 15, 10_000: 4}
 GRID = (0.002, 0.005, 0.0125, 0.03, 0.07)
 POOL = 10_000
+BASE = Recipe(channels_last=False)
 LAYERS = {"cut": "layer", "kernel_size": 1}  # one layer per block, the paper's plain head
 WIDE = {"cut": "layer", "kernel_size": 3}
 TWO = {"cut": 2, "kernel_size": 3}
@@ -40,7 +41,7 @@ ROWS = {
 def tuned(row: dict, images: int) -> float:
     """The learning rate with the best mean validation accuracy."""
     seeds = (100,) if images == POOL else (100, 101)
-    base = Recipe(fraction=images / POOL, validation=0.1, epochs=EPOCHS[images], **row)
+    base = replace(BASE, fraction=images / POOL, epochs=EPOCHS[images], **row)
     recipes = [replace(base, lr=lr, seed=seed) for lr in GRID for seed in seeds]
     runs = study(recipes, HERE / "fashion_rules_tuning.jsonl", on="valid", progress=False)
     return best_rate(runs)
@@ -53,7 +54,8 @@ def main() -> None:
     for images, epochs in EPOCHS.items():
         for label, row in ROWS.items():
             rates[images, label] = tuned(row, images)
-            base = Recipe(
+            base = replace(
+                BASE,
                 fraction=images / POOL,
                 validation=0,
                 epochs=epochs,

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from fashion_rules import ROWS, tuned
+from fashion_rules import BASE, EPOCHS, ROWS, tuned
 
 from sff_teach import load
 from sff_teach.analysis.probes import (
@@ -47,7 +47,8 @@ NAMES = (*LABELS, "random", "pixels")
 def recipe(name: str, seed: int) -> Recipe:
     """The run of a name; the untrained network and the pixels share backprop's."""
     label = LABELS.get(name, "bp")
-    return Recipe(lr=tuned(ROWS[label], 10_000), seed=seed, **ROWS[label])
+    rate = tuned(ROWS[label], 10_000)
+    return replace(BASE, epochs=EPOCHS[10_000], lr=rate, seed=seed, **ROWS[label])
 
 
 @lru_cache(maxsize=1)

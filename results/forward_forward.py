@@ -18,6 +18,7 @@ from sff_teach.study import Recipe, best_rate, study, summarise, table
 HERE = Path(__file__).parent
 EPOCHS = {"digits": 40, "fashion-mnist-sample": 15}
 GRID = (0.001, 0.0025, 0.005)
+BASE = Recipe(network="mlp", channels_last=False)
 ROWS = ("bp", "ff", "ff-greedy")
 
 
@@ -34,7 +35,7 @@ def main() -> None:
     for data, epochs in EPOCHS.items():
         records = []
         for rule in ROWS:
-            base = Recipe(data=data, network="mlp", rule=rule, epochs=epochs)
+            base = replace(BASE, data=data, rule=rule, epochs=epochs)
             tuning = [replace(base, lr=lr, seed=100) for lr in GRID]
             tuned = study(tuning, HERE / "forward_forward_tuning.jsonl", on="valid", progress=False)
             best = best_rate(tuned)

@@ -6,7 +6,7 @@
 FOLDER holds train/ and test/ with a folder of images per class. The stored runs used a JPEG copy of
 CIFAR-10 in a folder named cifar10-jpeg, whose accuracies sit a little below the original's; with
 SFF_CIFAR10=cifar10-jpeg the page is written anew from them. The recipes are
-``cifar10-cnn5-laptop-…``: the five-layer CNN in two blocks, 3×3 heads, flip and crop, AdamW
+``cifar10-cnn5-laptop``: the five-layer CNN in two blocks, 3×3 heads, flip and crop, AdamW
 one-cycle, batch 64, 4 epochs. The peak learning rate of each rule is chosen from GRID on validation
 images, on a fifth of the data with one seed and the same number of epochs: the same budget for all.
 Test accuracy is taken once, after the last epoch. Writes laptop_cifar10_tuning.jsonl,
@@ -29,7 +29,11 @@ SEEDS = 5
 def recipe(rule: str, folder: str, **changes) -> Recipe:
     """The recipe of a rule, on the folder of images."""
     return replace(
-        get_recipe(f"cifar10-cnn5-laptop-{rule}"), data=f"folder:{folder}", device="cpu", **changes
+        get_recipe("cifar10-cnn5-laptop", rule),
+        data=f"folder:{folder}",
+        device="cpu",
+        channels_last=False,
+        **changes,
     )
 
 

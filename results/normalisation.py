@@ -42,7 +42,7 @@ def main() -> None:
         lines += ["|---" * (2 + len(NORMALISATIONS)) + "|"]
         for images, (fraction, epochs, readings) in SIZES.items():
             for label, cut in CUTS.items():
-                base = Recipe(fraction=fraction, epochs=epochs, **cut)
+                base = Recipe(fraction=fraction, epochs=epochs, channels_last=False, **cut)
                 columns = {}
                 for normalise in readings:
                     recipes = [replace(base, normalise=normalise, seed=s) for s in range(5)]

@@ -5,8 +5,8 @@
 
 FOLDER holds train/ and test/ with a folder of images per class. Recipes that are in recipes.jsonl
 already are not run again; what `results/laptop_cifar10.py` measured is taken from there. Writes
-recipes.jsonl, recipes.md and ``sff_teach/expected.json``, which ``sff-teach train list`` reads. One
-run each, seed 0: enough to plan an evening, not to compare.
+recipes.jsonl, recipes.md and ``sff_teach/study/expected.json``, which ``sff-teach train list``
+reads. One run each, seed 0: enough to plan an evening, not to compare.
 """
 
 import argparse
@@ -14,36 +14,39 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from sff_teach.data.download import SETS
 from sff_teach.data.sets import catalog
-from sff_teach.study import RECIPES, append_run, get_recipe, read_runs
+from sff_teach.study import (
+    CONTROLS,
+    RECIPES,
+    Recipe,
+    append_run,
+    get_recipe,
+    read_runs,
+    stored_recipe,
+)
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "recipes.jsonl", HERE / "recipes.md"
 LAPTOP = HERE / "laptop_cifar10.jsonl"
-EXPECTED = HERE.parent / "sff_teach" / "expected.json"
+EXPECTED = HERE.parent / "sff_teach" / "study" / "expected.json"
+ALSO = [("fashion", "bp")]  # besides every recipe by its own rule
+RUNS = [(name, get_recipe(name).rule) for name in RECIPES] + ALSO
+RUNS += [("cifar10-cnn5-laptop", rule) for rule in CONTROLS if rule != "sff"]
 
 
-def measure(name: str, *changes: str) -> None:
+def measure(name: str, rule: str, *changes: str) -> None:
     """Train one recipe as a user would, in a process of its own, and store the run."""
     runs = STORE.with_suffix(".part")
     runs.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "sff_teach",
-        "train",
-        name,
-        "--device",
-        "cpu",
-        "--out",
-        str(runs),
-    ]
-    subprocess.run([*command, *changes], check=True)
-    record = {"name": name} | read_runs(runs)[0]
+    command = [sys.executable, "-m", "sff_teach", "train", name, "--rule", rule]
+    subprocess.run([*command, "--device", "cpu", "--out", str(runs), *changes], check=True)
+    record = {"name": f"{name}, {rule}"} | read_runs(runs)[0]
     if "folder:" in record["recipe"]["data"]:
         record["recipe"]["data"] = "cifar10 (JPEG copy)"
     append_run(STORE, record)
@@ -56,39 +59,46 @@ def sentence(record: dict) -> str:
     where = f"{machine['device'].split(' @')[0]}, {machine['threads']} thread"
     copy = ", on a JPEG copy" if "jpeg" in record["recipe"]["data"].lower() else ""
     memory = f", {record['peak_bytes'] / 1e9:.1f} GB" if "peak_bytes" in record else ""
-    return (
-        f"{record['accuracy']:.1%} in {_time(record['seconds'])}{memory}, measured on {where}{copy}"
-    )
+    seconds = record["seconds"]
+    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{record['accuracy']:.1%} in {time}{memory}, measured on {where}{copy}"
 
 
-def laptop_runs() -> dict[str, dict]:
-    """By recipe, what a study of several seeds has measured: seed 0, its time the median's."""
-    runs: dict[str, list[dict]] = {}
-    for run in read_runs(LAPTOP):
-        runs.setdefault(f"cifar10-cnn5-laptop-{run['rule']}", []).append(run)
-    return {
-        name: min(mine, key=lambda run: run["seed"])
-        | {"seconds": median(run["seconds"] for run in mine)}
-        for name, mine in runs.items()
-    }
+def same_work(recipe: Recipe) -> Recipe:
+    """The recipe without what changes neither its accuracy nor, much, its time: copy and place."""
+    data = "cifar10" if "cifar10" in recipe.data else recipe.data
+    return replace(recipe, data=data, device="auto", channels_last=False, seed=0)
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+def find(name: str, rule: str, stored: Iterable[dict]) -> dict | None:
+    """The stored run of seed 0, its time the median of all seeds; None if there is none."""
+    wanted = same_work(get_recipe(name, rule))
+    runs = [run for run in stored if same_work(stored_recipe(run)) == wanted]
+    if not runs:
+        return None
+    first = min(runs, key=lambda run: run["seed"])
+    return first | {"seconds": median(run["seconds"] for run in runs)}
 
 
 def write() -> None:
-    """Both pages, from the stored runs."""
-    records = laptop_runs() | {record["name"]: record for record in read_runs(STORE)}
-    known = {name: sentence(records[name]) for name in RECIPES if name in records}
+    """The page and the list that the command line reads, from the stored runs."""
+    stored = read_runs(LAPTOP) + read_runs(STORE)
+    known: dict[str, dict[str, str]] = {}
+    for name, rule in RUNS:
+        if run := find(name, rule, stored):
+            known.setdefault(name, {})[rule] = sentence(run)
     EXPECTED.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = ["# What to expect of the recipes", ""]
-    lines += [
+    lines = [
+        "# What to expect of the recipes",
+        "",
         "Generated by `python results/recipes.py` from `recipes.jsonl`; do not edit. Seed 0.",
         "",
+        "| recipe | rule | expect |",
+        "|---|---|---|",
     ]
-    lines += ["| recipe | expect |", "|---|---|"]
-    lines += [f"| {name} | {known.get(name, 'not yet measured')} |" for name in RECIPES]
+    for name, rule in sorted(RUNS, key=lambda pair: [*RECIPES].index(pair[0])):
+        found = known.get(name, {}).get(rule, "not yet measured")
+        lines.append(f"| {name} | {rule} | {found} |")
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -98,17 +108,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    done = {record["name"] for record in read_runs(STORE)} | set(laptop_runs())
+    stored = read_runs(LAPTOP) + read_runs(STORE)
     folder = os.environ.get("SFF_CIFAR10")
     embedded = {row["name"] for row in catalog()} - set(SETS)
-    for name in RECIPES:
+    for name, rule in RUNS:
         data = get_recipe(name).data
-        if name in done:
+        if find(name, rule, stored):
             continue
         if data in embedded:
-            measure(name)
+            measure(name, rule)
         elif data == "cifar10" and "laptop" in name and folder:
-            measure(name, "--data", f"folder:{folder}")
+            measure(name, rule, "--data", f"folder:{folder}")
     write()
 
 

@@ -24,16 +24,26 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from results.claims import BLOCKS, BP, best_rate, runs_by_row
 from sff_teach.analysis.probes import block_features, linear_probe, pooled
 from sff_teach.data.sets import ImageSet, Splits, load
-from sff_teach.study import Recipe, build, cached_run, interval, machine, read_runs
+from sff_teach.study import (
+    Recipe,
+    best_rate,
+    build,
+    cached_run,
+    interval,
+    machine,
+    read_runs,
+    runs_by_row,
+    stored_recipe,
+)
 from sff_teach.training.fit import evaluate, fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "transfer.jsonl"
 GRID = (0.002, 0.005, 0.0125, 0.03)
-SFF = {"rule": "sff", **BLOCKS}
+BP = {"rule": "bp"}
+SFF = {"rule": "sff", "cut": 2, "kernel_size": 3, "hidden": 0}
 ROWS = {  # task → row → (first rule or None, last rule)
     "fine-tuning": {
         "bp": (None, "bp"),
@@ -63,7 +73,7 @@ def first_rate(rule: str) -> float:
     row = BP if rule == "bp" else SFF
     found = []
     for record in read_runs(HERE / "fashion_rules_tuning.jsonl"):
-        recipe = Recipe(**record["recipe"])
+        recipe = stored_recipe(record)
         if recipe.fraction == 0.1 and all(getattr(recipe, k) == v for k, v in row.items()):
             found.append(record)
     return best_rate(found)

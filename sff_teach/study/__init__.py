@@ -1,24 +1,9 @@
 """Studies: recipes, stored runs, and their summary."""
 
 from ..util.stats import interval
-from .recipes import (
-    RECIPES,
-    Recipe,
-    expected,
-    get_recipe,
-)
-from .runs import (
-    CONTROLS,
-    append_run,
-    build,
-    cached_run,
-    compare,
-    load_for,
-    measure_run,
-    read_runs,
-    run,
-    study,
-)
+from .recipes import RECIPES, NamedRecipe, Recipe, expected, get_recipe, stored_recipe
+from .runs import CONTROLS, build, compare, load_for, machine, measure_run, run, study
+from .store import append_run, cached_run, read_runs
 from .summary import (
     FASHION,
     Effect,
@@ -38,6 +23,7 @@ __all__ = [
     "FASHION",
     "RECIPES",
     "Effect",
+    "NamedRecipe",
     "Recipe",
     "Summary",
     "append_run",
@@ -50,12 +36,14 @@ __all__ = [
     "get_recipe",
     "interval",
     "load_for",
+    "machine",
     "measure_run",
     "read_runs",
     "row_name",
     "run",
     "runs_by_row",
     "runs_matching",
+    "stored_recipe",
     "study",
     "summarise",
     "table",

@@ -5,23 +5,37 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
+from typing import Any
 
-import numpy as np
-
-from ..util.checks import explained
+from ..util.checks import SFFError
 from ..util.stats import interval
-from .recipes import Recipe
-from .runs import read_runs
+from .recipes import Recipe, stored_recipe
+from .store import read_runs
 
-FASHION = {200: 0.02, 1000: 0.1, 10_000: 1.0}  # images → fraction
+FASHION = {200: 0.02, 1000: 0.1, 10_000: 1.0}
+"""Sizes of the studies on the Fashion-MNIST sample: images → fraction."""
+
+
+# ---------------------------------------------------------------- tables
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A rule at one data size: mean of ``accuracy``, its 95 % interval, and against ``bp``.
+    """A rule at one data size, accuracies as fractions.
 
-    ``difference`` is rule minus bp, paired by seed, with its own 95 % interval; None without bp.
+    Attributes:
+        rule: name of the group of runs.
+        images: training images.
+        n: runs.
+        mean: of the accuracies.
+        low: lower end of their 95 % interval.
+        high: upper end.
+        difference: rule minus bp, mean over the seeds that both have; None without bp.
+        difference_low: lower end of the difference's own 95 % interval.
+        difference_high: upper end.
+        parameters: how many were trained.
+        seconds: median of the training times.
     """
 
     rule: str
@@ -48,7 +62,6 @@ class Summary:
         return "no difference shown"
 
 
-@explained()
 def summarise(
     records: Iterable[dict],
     figure: str = "accuracy",
@@ -58,7 +71,7 @@ def summarise(
 
     Args:
         records: of ``study``, each rule with the same seeds.
-        figure: which number to average.
+        figure: which number of a record to average.
         name: what to call a record's group, where a rule comes in several variants; the baseline
             of the differences is the group called "bp".
     """
@@ -66,25 +79,23 @@ def summarise(
     for record in records:
         groups.setdefault((record["images"], name(record)), {})[record["seed"]] = record
     summaries = []
-    for (images, rule), by_seed in groups.items():
-        baseline = groups.get((images, "bp"), {})
-        paired = [s for s in by_seed if s in baseline] if rule != "bp" else []
-        differences = [by_seed[s][figure] - baseline[s][figure] for s in paired]
+    for (images, rule), runs in groups.items():
+        baseline = groups.get((images, "bp"), {}) if rule != "bp" else {}
+        differences = [runs[s][figure] - baseline[s][figure] for s in runs if s in baseline]
         summaries.append(
             Summary(
                 rule,
                 images,
-                len(by_seed),
-                *interval([r[figure] for r in by_seed.values()]),
+                len(runs),
+                *interval([run[figure] for run in runs.values()]),
                 *(interval(differences) if differences else (None, None, None)),
-                parameters=next(iter(by_seed.values()))["parameters"],
-                seconds=float(np.median([r["seconds"] for r in by_seed.values()])),
+                parameters=next(iter(runs.values()))["parameters"],
+                seconds=median(run["seconds"] for run in runs.values()),
             )
         )
     return summaries
 
 
-@explained()
 def table(summaries: Iterable[Summary]) -> str:
     """The summaries as a Markdown table, accuracies in percent."""
     columns = (
@@ -93,12 +104,12 @@ def table(summaries: Iterable[Summary]) -> str:
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for s in summaries:
-        minus = (
-            f"{100 * s.difference:+.1f} "
-            f"| {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
-            if s.difference is not None
-            else "– | –"
-        )
+        minus = "– | –"
+        if s.difference is not None:
+            minus = (
+                f"{100 * s.difference:+.1f} "
+                f"| {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
+            )
         lines.append(
             f"| {s.images:,} | {s.rule} | {s.n} | {100 * s.mean:.1f} "
             f"| {100 * s.low:.1f} … {100 * s.high:.1f} | {minus} | {s.parameters:,} "
@@ -107,7 +118,6 @@ def table(summaries: Iterable[Summary]) -> str:
     return "\n".join(lines)
 
 
-@explained()
 def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
     """For ``summarise``: the name of the first row whose settings a record's recipe has.
 
@@ -115,25 +125,83 @@ def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
         rows: name → what distinguishes the row, as fields of ``Recipe``.
     """
 
-    @explained()
     def name(record: dict) -> str:
-        recipe = Recipe(**record["recipe"])  # older records lack newer fields
-        for n, row in rows.items():
-            if all(getattr(recipe, k) == v for k, v in row.items()):
-                return n
-        raise ValueError(f"no row of rows has the settings of {recipe}; add one that has.")
+        recipe = stored_recipe(record)
+        for row, settings in rows.items():
+            if _has(recipe, settings):
+                return row
+        raise SFFError(f"no row has the settings of {recipe}.")
 
     return name
 
 
-@explained()
 def tables_by_vote(records: Sequence[dict], rows: Mapping[str, Mapping]) -> list[str]:
-    """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's."""
+    """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's.
+
+    Args:
+        records: of ``study``.
+        rows: as for ``row_name``.
+    """
     lines = []
-    for vote, who in (("mean", "mean of all blocks"), ("last", "last block")):
+    for vote, voters in (("mean", "mean of all blocks"), ("last", "last block")):
         summaries = summarise(records, f"accuracy_{vote}", row_name(rows))
-        lines += ["", f"## Prediction by the {who}", "", table(summaries)]
+        lines += ["", f"## Prediction by the {voters}", "", table(summaries)]
     return lines
+
+
+def _has(recipe: Recipe, settings: Mapping) -> bool:
+    return all(getattr(recipe, key) == value for key, value in settings.items())
+
+
+# ---------------------------------------------------------------- stored runs, and their differences
+
+
+def best_rate(tuning: Iterable[dict]) -> float:
+    """The learning rate with the best mean validation accuracy.
+
+    Args:
+        tuning: runs at several rates, measured on validation images.
+    """
+    by_rate: dict[float, list[float]] = {}
+    for run in tuning:
+        rate = run["recipe"]["lr"] if "recipe" in run else run["lr"]
+        by_rate.setdefault(rate, []).append(run["accuracy"])
+    return max(by_rate, key=lambda rate: mean(by_rate[rate]))
+
+
+def runs_matching(folder: Path, name: str, row: Mapping, **also: Any) -> dict[int, dict]:
+    """Seed → the run of a study with these recipe settings, at the rate that tuning chose.
+
+    Args:
+        folder: of the results.
+        name: of the study.
+        row: fields of ``Recipe`` and their values.
+        also: more of them.
+    """
+    wanted = {**row, **also}
+
+    def matching(path: Path) -> list[dict]:
+        return [run for run in read_runs(path) if _has(stored_recipe(run), wanted)]
+
+    runs = matching(folder / f"{name}.jsonl")
+    if len({run["recipe"]["lr"] for run in runs}) > 1:  # runs of an earlier grid are kept as well
+        rate = best_rate(matching(folder / f"{name}_tuning.jsonl"))
+        runs = [run for run in runs if run["recipe"]["lr"] == rate]
+    return {run["seed"]: run for run in runs}
+
+
+def runs_by_row(path: Path, **also: Any) -> dict[str, dict[int, dict]]:
+    """Row → seed → the test record, for a study that names its rows.
+
+    Args:
+        path: its JSON-lines file.
+        also: fields of the records and their values.
+    """
+    rows: dict[str, dict[int, dict]] = {}
+    for run in read_runs(path):
+        if run["on"] == "test" and all(run[key] == value for key, value in also.items()):
+            rows.setdefault(run["row"], {})[run["seed"]] = run
+    return rows
 
 
 @dataclass(frozen=True)
@@ -141,10 +209,13 @@ class Effect:
     """One measured difference or ratio, under one condition.
 
     Attributes:
-        condition: in words. n: seeds, or paired rounds; 1 for a count, which has no spread.
-        mean, low, high: the value and its 95 % interval.
+        condition: in words.
+        n: seeds, or paired rounds; 1 for a count, which has no spread.
+        mean: the value.
+        low: lower end of its 95 % interval.
+        high: upper end.
         unit: "points" or "×".
-        decides: False for what is shown beside the claim, such as a control.
+        decides: False for what is shown beside a claim, such as a control.
     """
 
     condition: str
@@ -162,51 +233,6 @@ class Effect:
         return f"{self.condition}: {self.mean:+.1f} ({self.low:+.1f} … {self.high:+.1f})"
 
 
-@explained()
-def best_rate(tuning: Iterable[dict]) -> float:
-    """The learning rate with the best mean validation accuracy."""
-    by_rate: dict[float, list[float]] = {}
-    for run in tuning:
-        rate = run["recipe"]["lr"] if "recipe" in run else run["lr"]
-        by_rate.setdefault(rate, []).append(run["accuracy"])
-    return max(by_rate, key=lambda rate: mean(by_rate[rate]))
-
-
-@explained()
-def runs_matching(folder: Path, name: str, row: Mapping, **also) -> dict[int, dict]:
-    """Seed → the run of a study with these recipe settings, at the rate that tuning chose.
-
-    Args:
-        folder: of the results. name: of the study. row, also: fields of ``Recipe``.
-    """
-    wanted = {**row, **also}
-
-    def matching(path: str) -> list[dict]:
-        found = []
-        for run in read_runs(folder / path):
-            recipe = Recipe(**run["recipe"])
-            if all(getattr(recipe, key) == value for key, value in wanted.items()):
-                found.append(run)
-        return found
-
-    runs = matching(f"{name}.jsonl")
-    if len({run["recipe"]["lr"] for run in runs}) > 1:  # an earlier grid's runs are kept as well
-        rate = best_rate(matching(f"{name}_tuning.jsonl"))
-        runs = [run for run in runs if run["recipe"]["lr"] == rate]
-    return {run["seed"]: run for run in runs}
-
-
-@explained()
-def runs_by_row(path: Path, **also) -> dict[str, dict[int, dict]]:
-    """Row → seed → the test record of a study that names its rows."""
-    rows: dict[str, dict[int, dict]] = {}
-    for run in read_runs(path):
-        if run["on"] == "test" and all(run[key] == value for key, value in also.items()):
-            rows.setdefault(run["row"], {})[run["seed"]] = run
-    return rows
-
-
-@explained()
 def difference(
     condition: str,
     runs: Mapping[int, dict],
@@ -215,7 +241,19 @@ def difference(
     base_figure: str | None = None,
     decides: bool = True,
 ) -> list[Effect]:
-    """``runs`` minus ``base`` in points, paired by seed; nothing with fewer than two pairs."""
+    """``runs`` minus ``base`` in points, paired by seed.
+
+    Args:
+        condition: what the effect is called.
+        runs: seed → record.
+        base: seed → record.
+        figure: which number of a record.
+        base_figure: which number of a record of ``base``, if it is another.
+        decides: see ``Effect``.
+
+    Returns:
+        One effect; none with fewer than two pairs.
+    """
     pairs = [100 * (runs[s][figure] - base[s][base_figure or figure]) for s in runs if s in base]
     if len(pairs) < 2:
         return []
