@@ -1,14 +1,20 @@
 """sff_teach: the Scalable Forward-Forward algorithm, small enough to read."""
 
-from .core import SFF, GoodnessHead, LinearHead, LocalBlock, hand_over
-from .cut.localize import localize
-from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
-from .forward_forward import FFNetwork
-from .models import cnn, cnn1d, mlp
-from .training.config import TrainConfig
-from .training.fit import Evaluation, evaluate, fit
-from .training.history import History
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from .util import __version__
+
+if TYPE_CHECKING:
+    from .core import SFF, GoodnessHead, LinearHead, LocalBlock, hand_over
+    from .cut.localize import localize
+    from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
+    from .forward_forward import FFNetwork
+    from .models import cnn, cnn1d, mlp
+    from .training.config import TrainConfig
+    from .training.fit import Evaluation, evaluate, fit
+    from .training.history import History
 
 __all__ = [
     "SFF",
@@ -33,3 +39,31 @@ __all__ = [
     "localize",
     "mlp",
 ]
+
+_HOMES = (
+    "core",
+    "cut.localize",
+    "data.sets",
+    "forward_forward",
+    "models",
+    "training.config",
+    "training.fit",
+    "training.history",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``sff-teach --help`` need not wait for torch."""
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(f"{__name__}.{home}")
+            if name in vars(module):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({{*globals(), *__all__}})

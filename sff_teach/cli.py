@@ -68,7 +68,7 @@ def compare(args: list[str]) -> None:
     """Train several rules on the same data, seeds and budget: a table, an interval, a picture."""
     import tyro
 
-    from .draw.charts import draw_compare, png
+    from .draw import draw_compare, png
     from .rules import get_rule
     from .study import runs
     from .study.recipes import Recipe
@@ -111,7 +111,7 @@ def data(args: list[str]) -> None:
     from .data.sets import catalog, data_home
     from .util.checks import check_known
 
-    (name,) = args or ["list"]
+    name = " ".join(args) or "list"
     check_known(name, ["list", *SETS], "data command")
     if name != "list":
         print(f"{name} is in {fetch(name, data_home())}")
@@ -142,7 +142,8 @@ def _named_recipe(args: list[str]) -> tuple[str, object, list[str]]:
     from .study.recipes import get_recipe
 
     name, rest = ("fashion", args) if not args or args[0].startswith("-") else (args[0], args[1:])
-    rules = [value for option, value in zip(rest, rest[1:]) if option == "--rule"]
+    words = " ".join(rest).replace("=", " ").split()
+    rules = [value for option, value in zip(words, words[1:]) if option == "--rule"]
     return name, get_recipe(name, *rules[-1:]), rest
 
 
@@ -174,7 +175,8 @@ _formatwarning = warnings.formatwarning
 def main(args: list[str] | None = None) -> int:
     """Run a command; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
     name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
-    if name in ("-h", "--help"):
+    help_wanted = not {"-h", "--help"}.isdisjoint([name, *rest])
+    if help_wanted and name not in ("train", "compare"):  # those two show all their settings
         print(USAGE)
         return 0
     from .training.distributed import LostProcess

@@ -78,6 +78,7 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
     if recipe.network in NETWORKS:
         network = NETWORKS[recipe.network](data.channels, data.size)
     else:
+        check_known(recipe.network, [*NETWORKS, *torchvision.models.list_models()], "network")
         network = torchvision.models.get_model(recipe.network, num_classes=data.num_classes)
         raise_batch_norm_momentum(network)
     if recipe.rule.startswith("ff"):

@@ -153,7 +153,7 @@ def _has(recipe: Recipe, settings: Mapping) -> bool:
     return all(getattr(recipe, key) == value for key, value in settings.items())
 
 
-# ---------------------------------------------------------------- stored runs, and their differences
+# ---------------------------------------------------------------- differences between stored runs
 
 
 def best_rate(tuning: Iterable[dict]) -> float:

@@ -20,11 +20,11 @@ from tests.classroom._small import Notebook, write_source
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--network", "cnn3", "--fraction", "0.3", "--device", "cpu"]
 EPOCHS = 5
-TRAIN = ["train", "digits-sff", *QUICK, "--epochs", str(EPOCHS), "--checkpoint", "run.pt"]
+TRAIN = ["train", "digits", *QUICK, "--epochs", str(EPOCHS), "--checkpoint", "run.pt"]
 TRAIN_OUT = [*TRAIN, "--out", "runs.jsonl"]
 RULES = ("bp", "sff")
 SEEDS = 2
-COMPARE = ["compare", "digits-sff", *QUICK, "--epochs", "1", "--rules", *RULES, "--seeds",
+COMPARE = ["compare", "digits", *QUICK, "--epochs", "1", "--rules", *RULES, "--seeds",
            str(SEEDS), "--out", "runs.jsonl"]  # fmt: skip
 GRADE = ["grade", "returned", "--source", "source", "--out", "marks", "--jobs", "1"]
 STUDENTS = ("ada", "bob", "eve")

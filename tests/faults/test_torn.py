@@ -192,7 +192,7 @@ def damaged_downloads(tmp: Path, url: str, good: bytes) -> str:
             assert all((arrays[name] == whole[name]).all() for name in whole)
     (data / "cifar10.npz").write_bytes(content[: len(content) // 2])
     end = run(
-        folder, ["train", "digits-sff", "--data", "cifar10", *_work.QUICK[:2]], before, code=2
+        folder, ["train", "digits", "--data", "cifar10", *_work.QUICK[:2]], before, code=2
     )
     assert end.code == 2 and len(end.said) == 1, end
     return end.said[0].removeprefix("sff-teach: ")

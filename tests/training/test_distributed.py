@@ -159,7 +159,7 @@ def torchrun(folder, *command):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_path):
     file, out = tmp_path / "run.pt", tmp_path / "run.jsonl"
-    command = ("train", "digits-sff", "--epochs", "400", "--checkpoint", str(file))
+    command = ("train", "digits", "--epochs", "400", "--checkpoint", str(file))
     run = torchrun(tmp_path, *command)
     try:
         deadline = time.monotonic() + 300
@@ -179,14 +179,14 @@ def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_pa
     state = torch.load(file, weights_only=True)
     state["settings"]["epochs"] = reached + 1
     torch.save(state, file)
-    command = ["train", "digits-sff", "--epochs", str(reached + 1), "--checkpoint", str(file)]
+    command = ["train", "digits", "--epochs", str(reached + 1), "--checkpoint", str(file)]
     assert main([*command, "--out", str(out)]) == 0
     assert re.search(r'"epochs": \[\{"epoch": 1, ', out.read_text())
 
 
 def test_torchrun_prints_once_and_stores_once(tmp_path):
     out = tmp_path / "run.jsonl"
-    run = torchrun(tmp_path, "train", "digits-sff", "--epochs", "1", "--out", str(out))
+    run = torchrun(tmp_path, "train", "digits", "--epochs", "1", "--out", str(out))
     printed, _ = run.communicate(timeout=300)
     assert run.returncode == 0, printed
     assert printed.count("test accuracy") == 1
