@@ -12,7 +12,7 @@ import torch
 
 from sff_grade import grading
 from sff_teach.data.download import read_arrays
-from sff_teach.study.runs import append_run, cached_run, read_runs
+from sff_teach.study import append_run, cached_run, read_runs
 from sff_teach.training import checkpoint
 from tests.unit.test_download import Server
 
