@@ -6,16 +6,21 @@ LOCK_ARGS ?=
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY  := $(BIN)/python
-# Test files are shared out among the cores; of one file the tests stay together.
-DAILY := -m "not nightly"
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
-# One thread: more only get in each other's way here. The venv's own kernel, whatever else is there.
-QUIET_MACHINE := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
-# Notebooks' time is watched: one that is late beside another runs once more alone.
-NBVAL := $(QUIET_MACHINE) $(PY) -m pytest -p tools.notebook_times --nbval-lax --nbval-current-env \
-  --nbval-cell-timeout 120 --durations=10
-# What drives the browser; the browser itself is the system's.
-PLAYWRIGHT := $(BIN)/uv pip install --quiet --python $(PY) --constraint requirements.lock \
+# uv with pip's mirror and certificate, where somebody has set them.
+UV  := $(PY) tools/install.py uv
+# One thread for each process: more only get in each other's way. The venv's own kernel.
+PYTEST := OMP_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1 $(PY) -m pytest --durations=10
+DAILY  := -m "not nightly"
+# Files are shared out among the cores; the tests of one file stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# These want more than .venv and have targets of their own.
+ELSEWHERE := $(addprefix --ignore=tests/,browser site colab grade/test_nbgrader.py)
+NBVAL := -p tools.notebook_times --nbval-lax --nbval-current-env --nbval-cell-timeout 120
+# A notebook that is late beside other tests runs once more alone.
+LATE = if [ -s build/late_notebooks ]; then echo "Once more, alone:" && \
+  $(PYTEST) $(NBVAL) $$(cat build/late_notebooks); fi
+# Playwright drives the browser; the browser itself is the system's.
+PLAYWRIGHT := $(UV) pip install --quiet --python $(PY) --constraint requirements.lock \
   --requirement pyproject.toml --extra browser
 FIRST  := notebooks/00_start_here.ipynb
 LINTED := sff_teach sff_grade tests tools data results docs notebooks
@@ -26,7 +31,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test install unit reliability guard notebooks-test browser-test colab-test teacher-test versions-test offline-test colab-kit notebooks stamp assignments claims gallery site site-test lint format lock audit clean distclean
+.PHONY: help lab test install unit guard notebooks-test browser-test rehearse offline-test nightly \
+  colab-test teacher-test versions-test site site-test colab-kit notebooks stamp assignments claims \
+  gallery lint format lock audit clean distclean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -37,7 +44,9 @@ lab: install  ## open JupyterLab at notebook 00; LAB_ARGS="--no-browser --port 8
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-test: install lint unit guard notebooks-test  ## run every check, every test and every notebook
+test: install lint  ## every check, the daily tests and every notebook
+	$(PYTEST) $(NBVAL) $(DAILY) $(PARALLEL) $(NB) tests $(ELSEWHERE)
+	@$(LATE)
 	@echo "make test: everything passed, in $$(( $$(date +%s) - $(STARTED) )) s with the installation."
 
 install:  ## make .venv and install the locked packages; once done, do nothing
@@ -45,57 +54,76 @@ install:  ## make .venv and install the locked packages; once done, do nothing
 	no $(PYTHON) here; install one, or name it: make lab PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) tools/install.py
 
-unit: install  ## the package's tests
-	$(QUIET_MACHINE) $(PY) -m pytest $(DAILY) $(PARALLEL) tests --ignore=tests/notebooks --ignore=tests/browser \
-	  --ignore=tests/colab --ignore=tests/teacher --ignore=tests/site --ignore=tests/faults --durations=10
-	$(QUIET_MACHINE) $(PY) -m pytest tests/faults --durations=5
+unit: install  ## the daily tests alone
+	$(PYTEST) $(DAILY) $(PARALLEL) tests $(ELSEWHERE) --ignore=tests/notebooks
 
-reliability: install  ## make every fault happen, and write docs/reliability.md from what is seen
-	$(QUIET_MACHINE) SFF_WRITE=1 $(PY) -m pytest tests/faults --durations=5
+guard: install  ## the form of notebooks and pages: outputs, links, alt text, headings, freshness
+	$(PYTEST) $(DAILY) tests/notebooks
 
-guard: install  ## the notebooks' and the pages' form: outputs, links, alt text, headings, freshness
-	$(QUIET_MACHINE) $(PY) -m pytest tests/notebooks --durations=5
-
-notebooks-test: install  ## run every notebook, each cell a test
-ifeq ($(strip $(NB)),)
-	@echo "There are no notebooks to run yet."
-else
-	$(NBVAL) -n 2 --dist loadfile $(NB)
-	@if [ -s build/late_notebooks ]; then echo "Once more, alone:" && $(NBVAL) $$(cat build/late_notebooks); fi
-endif
+notebooks-test: install  ## run every notebook, each cell a test; NB=notebooks/05_….ipynb for one
+	$(PYTEST) $(NBVAL) $(PARALLEL) $(NB)
+	@$(LATE)
 
 browser-test: install  ## the explorers in a real JupyterLab and Chromium; pictures in artefacts/browser
 	@$(PLAYWRIGHT)
-	$(QUIET_MACHINE) $(PY) -m pytest tests/browser --durations=5
+	$(PYTEST) $(DAILY) tests/browser
 
-colab-test: install  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
-	$(PY) tools/colab_environment.py
-	$(QUIET_MACHINE) $(PY) -m pytest tests/colab --durations=5
-
-versions-test: install  ## tests and some notebooks with the newest and the oldest versions allowed
-	$(PY) tools/version_sets.py newest
-	$(PY) tools/version_sets.py floor
+rehearse: install  ## the campaign for a GPU, with tiny sizes on the processor
+	$(if $(wildcard results/gpu.py),OMP_NUM_THREADS=1 $(PY) results/gpu.py --rehearse,@echo "There is no campaign to rehearse yet.")
 
 offline-test: install  ## make test with the network cut off (Linux)
 	$(PY) tools/offline.py $(MAKE) --no-print-directory test
 
-teacher-test: install  ## assignments and marks beside nbgrader's, in .venv-teacher
-	$(PY) tools/teacher_environment.py
-	$(QUIET_MACHINE) .venv-teacher/$(notdir $(BIN))/python -m pytest tests/teacher --durations=5
+nightly: install  ## everything that takes long: kills, full disks, sweeps, other versions, Colab, nbgrader, the site
+	@$(PLAYWRIGHT)
+	$(PYTEST) -m nightly $(PARALLEL) tests --ignore=tests/site --ignore=tests/colab --ignore=tests/grade/test_nbgrader.py
+	$(MAKE) --no-print-directory site-test colab-test teacher-test versions-test
+
+# Environments beside .venv. Each is made again when the files that it is made from change.
+define side_environment
+$(UV) venv --quiet --clear --python $(PY) $(@D)
+$(UV) pip install --quiet --python $(@D) $(1)
+@touch $@
+endef
+.venv-colab/made: tests/colab/requirements.txt requirements.lock | install
+	@mkdir -p build
+	grep -E '^torch(vision)?==' requirements.lock > build/torch.txt
+	$(call side_environment,-r $< -r build/torch.txt)
+.venv-teacher/made: pyproject.toml requirements.lock | install
+	$(call side_environment,-r requirements.lock -r pyproject.toml --extra teacher)
+.venv-newest/made: pyproject.toml requirements.lock | install
+	$(call side_environment,--upgrade -e ".[course,test]")
+.venv-floor/made: pyproject.toml | install
+	$(call side_environment,--resolution lowest-direct -e ".[course,test]")
+
+colab-test: .venv-colab/made  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
+	$(PYTEST) tests/colab
+
+teacher-test: .venv-teacher/made  ## assignments and marks beside nbgrader's, in .venv-teacher
+	$(subst $(PY),.venv-teacher/$(notdir $(BIN))/python,$(PYTEST)) tests/grade/test_nbgrader.py
+
+# Training, widgets and figures in two notebooks. Old packages warn about newer ones, and leave files open.
+VERSIONED := $(DAILY) $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
+  $(wildcard notebooks/00_*.ipynb notebooks/06_*.ipynb) tests $(ELSEWHERE) \
+  --ignore=tests/project --ignore=tests/notebooks --ignore=tests/grade
+versions-test: .venv-newest/made .venv-floor/made  ## daily tests with the newest and the oldest versions allowed
+	$(subst $(PY),.venv-newest/$(notdir $(BIN))/python,$(PYTEST)) $(VERSIONED)
+	$(subst $(PY),.venv-floor/$(notdir $(BIN))/python,$(PYTEST)) $(VERSIONED) \
+	  -W ignore::DeprecationWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
 colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
 	$(PY) tools/colab_kit.py
 
 notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
-	$(QUIET_MACHINE) $(PY) tools/run_notebooks.py $(NB)
+	OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py $(NB)
 	$(PY) tools/gallery.py
 	$(PY) results/notebook_times.py
 
 stamp: install  ## write the bootstrap cell and the Colab links in, without running notebooks anew
-	$(QUIET_MACHINE) $(PY) tools/stamp.py
+	$(PY) tools/stamp.py
 
 assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes
-	$(QUIET_MACHINE) $(PY) tools/make_assignments.py
+	$(PY) tools/make_assignments.py
 
 claims: install  ## write results/claims.md and the README's table from the stored runs
 	$(PY) results/claims.py
@@ -104,11 +132,13 @@ gallery: install  ## collect docs/gallery.md from the executed notebooks
 	$(PY) tools/gallery.py
 
 site: install  ## build the course as a static site in build/site; runs no notebook
+	@$(UV) pip install --quiet --python $(PY) --constraint requirements.lock \
+	  --requirement pyproject.toml --extra site
 	$(PY) tools/make_site.py
 
 site-test: site  ## the site's links, form and pages in Chromium; pictures in artefacts/browser
 	@$(PLAYWRIGHT)
-	$(QUIET_MACHINE) $(PY) -m pytest tests/site --durations=5
+	$(PYTEST) tests/site
 
 lint: install  ## ruff, spelling, and the direction of imports
 	$(BIN)/ruff check $(LINTED)
@@ -121,12 +151,12 @@ format: install  ## let ruff rewrite what it can (a notebook it changes wants ma
 	$(BIN)/ruff format $(LINTED)
 
 lock: install  ## write requirements.lock anew; LOCK_ARGS=--upgrade for newer releases
-	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 \
+	$(UV) pip compile pyproject.toml --universal --python-version 3.10 \
 	  --extra course --extra test --custom-compile-command "make lock" $(LOCK_ARGS) --quiet \
 	  --output-file requirements.lock
 
 audit: install  ## compare requirements.lock with the known weaknesses of its packages; needs the internet
-	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+	$(UV) tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
 clean:  ## remove caches and build leftovers
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

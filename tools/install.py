@@ -2,6 +2,8 @@
 
     python3 tools/install.py
 
+    python3 tools/install.py uv …   runs .venv's uv, with pip's mirror and certificate
+
 `make lab` and `make test` call it; on Windows without make it is the whole set-up. It needs only
 Python's standard library and starts on any Python since 3.6, so that an old one gets a sentence,
 not a traceback. The lock pins what is installed; its hash decides whether there is work to do.
@@ -95,6 +97,7 @@ def uv_environment(pip):
     uv does not read pip's settings, and somebody behind a mirror has set it for pip.
     """
     environment = dict(os.environ)
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
     environment.setdefault("UV_HTTP_TIMEOUT", "300")  # seconds; torch is large
     wanted = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
     if "UV_INDEX_URL" in environment:
@@ -160,4 +163,7 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["uv"]:
+        settings = uv_environment([venv_program("python"), "-m", "pip"])
+        sys.exit(not run(venv_program("uv"), *sys.argv[2:], env=settings))
     main()

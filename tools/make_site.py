@@ -20,9 +20,8 @@ from urllib.parse import unquote
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
-from tools import install  # noqa: E402
 from tools.bootstrap_cell import REPOSITORY, TAG  # noqa: E402
-from tools.check_notebooks import page_anchor  # noqa: E402
+from tools.check_links import page_anchor  # noqa: E402
 
 SOURCE, OUT, CACHE = (ROOT / "build" / name for name in ("site-source", "site", "site-cache"))
 PAGES = (
@@ -45,44 +44,35 @@ CONTENTS = (  # heading, pages in the order of their names, the first ones befor
     ("Project", "CONTRIBUTING", "CHANGELOG", "data/README"),
 )
 
-LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]*)(?:#([^)\s]+))?(?=\))")  # to a file of the course
+# To a file of the course. Pictures are no links, but a picture in a link is.
+LINK = re.compile(
+    r"(?<!!)\[([^\[\]]*(?:!\[[^\]]*\]\([^)]*\))?[^\[\]]*)\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)"
+)
 
 # Of MathJax: one renderer with its fonts, and what its menu offers people who listen to formulas.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre")
 
 
-def install_what_is_missing() -> None:
-    """Install the extra `site` beside the locked packages, which stay as they are."""
-    pip = [sys.executable, "-m", "pip"]
-    uv = [install.venv_program("uv"), "pip", "install", "--quiet", "--python", sys.executable]
-    locked = ["--constraint", "requirements.lock"]
-    extra = ["-r", "pyproject.toml", "--extra", "site"]
-    if Path(uv[0]).is_file() and install.run(*uv, *locked, *extra, env=install.uv_environment(pip)):
-        return
-    print("uv did not work here; installing with pip, which takes longer.", flush=True)
-    if not install.run(*pip, "install", "--quiet", *locked, "-e", ".[site]"):
-        raise SystemExit(
-            "The site's packages could not be installed (the reason stands above); check that this "
-            "machine reaches a Python package index, then try again."
-        )
-
-
 def for_the_site(text: str, folder: Path, copied: set[Path]) -> str:
     """Return Markdown of a folder with its links as the site has them.
 
-    The README is the site's index. What is not copied, a link asks the repository for. And the
-    headings of notebooks have anchors as those of pages; Jupyter would keep their capitals.
+    The README is the site's index. A link to what is not copied leads to the repository, or goes
+    where there is no address of one. Headings of notebooks have anchors as those of pages; Jupyter
+    would keep their capitals.
     """
 
     def changed(link: re.Match) -> str:
-        path, anchor = link[1], link[2]
+        words, path, anchor = link[1], link[2], link[3]
         target = (folder / unquote(path)).resolve()
         if target == ROOT / "README.md":
             path = path.removesuffix("README.md") + "index.md"
         elif path and target.exists() and target not in copied:
+            if REPOSITORY is None:
+                return words
             kind = "tree" if target.is_dir() else "blob"
-            return f"{REPOSITORY}/{kind}/{TAG}/{target.relative_to(ROOT).as_posix()}"
-        return path + (f"#{page_anchor(unquote(anchor))}" if anchor else "")
+            path = f"{REPOSITORY}/{kind}/{TAG}/{target.relative_to(ROOT).as_posix()}"
+            anchor = None
+        return f"[{words}]({path}" + (f"#{page_anchor(unquote(anchor))})" if anchor else ")")
 
     return LINK.sub(changed, text)
 
@@ -162,7 +152,6 @@ def copy_mathjax() -> None:
 
 
 def main() -> None:
-    install_what_is_missing()
     for folder in (SOURCE, OUT, CACHE):
         shutil.rmtree(folder, ignore_errors=True)
     copy_pages()

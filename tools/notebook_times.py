@@ -9,7 +9,7 @@ Makefile runs it once more by itself.
 from collections import defaultdict
 from pathlib import Path
 
-from tools.check_notebooks import MAX_SECONDS
+from tools.check_form import MAX_SECONDS
 
 FAILS_ABOVE = 1.5 * MAX_SECONDS
 LATE = Path(__file__).resolve().parent.parent / "build" / "late_notebooks"

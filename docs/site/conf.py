@@ -54,15 +54,15 @@ html_title = project
 html_static_path = [str(ROOT / "build" / "site-source" / "_static"), "site.css"]
 html_css_files = ["site.css"]
 html_theme_options = {
-    "repository_url": REPOSITORY,
-    "repository_branch": TAG,
-    "use_repository_button": True,
-    "use_issues_button": True,
     "home_page_in_toc": True,
     "show_toc_level": 2,
     "max_navbar_depth": 1,  # deeper, the side bar has buttons without a name
-    "extra_footer": (
-        f'<p><a href="{REPOSITORY}">The repository</a>, version {__version__}. '
-        "Code: MIT; notebooks: CC BY 4.0.</p>"
-    ),
+    "extra_footer": f"<p>Version {__version__}. Code: MIT; notebooks: CC BY 4.0.</p>",
 }
+if REPOSITORY:
+    html_theme_options |= {
+        "repository_url": REPOSITORY,
+        "repository_branch": TAG,
+        "use_repository_button": True,
+        "use_issues_button": True,
+    }

@@ -15,7 +15,8 @@ import pytest
 from tools import assignments, make_assignments
 from tools.assignments import HIDDEN, SCHEME, SOLUTION, grade_id, is_test, role
 from tools.bootstrap_cell import BOOTSTRAP
-from tools.check_notebooks import MAX_LINE, Page, page_problems
+from tools.check_form import MAX_LINE
+from tools.check_links import Page, page_problems
 
 SOURCES = assignments.sources()
 STUDENTS = ("ada17", "Grace Hopper", "s1234567")

@@ -18,17 +18,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import run_notebooks, stamp
-from tools.bootstrap_cell import BOOTSTRAP, MARK, REPOSITORY, TAG, colab_address
-from tools.check_notebooks import (
-    MAX_BYTES,
-    ROOT,
-    WIDGET_VIEW,
-    check_markdown,
-    check_notebook,
-    course_files,
-    source_sha256,
-)
+from tools import bootstrap_cell, notebook_times, run_notebooks, stamp
+from tools.bootstrap_cell import BOOTSTRAP, COLAB, MARK
+from tools.check_form import LANGUAGE, MAX_BYTES, WIDGET_VIEW, source_sha256
+from tools.check_notebooks import ROOT, check_markdown, check_notebook, course_files
 
 NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
 PAGES = [path for path in course_files() if path.suffix == ".md"]
@@ -59,10 +52,9 @@ def test_notebooks_have_their_own_numbers():
 
 PICTURE = '<img src="data:image/png;base64,iVBORw0KGgo/tmp/AAAA" alt="two lines that cross">'
 FIGURE = f"<figure>{PICTURE}<figcaption>Two lines.</figcaption></figure>"
-OPENING = f"""# A small notebook
+OPENING = """# A small notebook
 
-You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing.
-[Open in Colab]({colab_address("notebooks/small.ipynb")})"""
+You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing."""
 EXERCISES = """## Exercises
 
 ### Exercise 1: predict
@@ -129,6 +121,7 @@ def good_notebook():
         "display_name": "Python 3",
         "language": "python",
     }
+    notebook.metadata["language_info"] = LANGUAGE
     record(notebook)
     return notebook
 
@@ -314,10 +307,8 @@ BROKEN = {
     ),
     "no summary": (edit(7, "## Summary", "## End"), 'no heading "Summary"'),
     "no link onward": (edit(7, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
-    "another's Colab": (edit(0, "sff-teach/blob", "other/blob"), "the Colab link leads elsewhere"),
-    "wrong Colab": (edit(0, "small.ipynb", "big.ipynb"), "the Colab link leads elsewhere"),
-    "another tag": (edit(0, f"blob/{TAG}/", "blob/v0/"), "the Colab link leads elsewhere"),
-    "no Colab": (edit(0, colab_address("notebooks/small.ipynb"), "next.ipynb"), "no Colab link"),
+    "a link to Colab": (edit(0, "You will", f"[Colab]({COLAB}x/y)\n\nYou will"), "link to Colab"),
+    "language": (metadata("language_info", {"name": "python"}), "language_info is not what"),
 }
 
 
@@ -432,9 +423,11 @@ def test_what_cannot_be_kept_stays_as_it_was(tmp_path, capsys):
 
 # ---------------------------------------------------------------- the bootstrap cell
 
+ADDRESS = "https://github.com/an-owner/a-name"
 
-def run_bootstrap(folder: Path, colab: bool = False, **environment: str) -> Path:
-    """Run the bootstrap cell twice, as a notebook in `folder` would; return the package it found.
+
+def run_bootstrap(folder: Path, cell: str = BOOTSTRAP, **environment: str) -> Path:
+    """Run the bootstrap cell twice, as a notebook in Colab would; return the package it found.
 
     No site-packages of another course may help: the package must come from what the cell finds.
     """
@@ -442,12 +435,11 @@ def run_bootstrap(folder: Path, colab: bool = False, **environment: str) -> Path
 import sys, types
 sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
-if {colab}:
-    sys.modules["google.colab"] = types.ModuleType("google.colab")
+sys.modules["google.colab"] = types.ModuleType("google.colab")
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 for _ in range(2):
-    shell.run_cell({BOOTSTRAP!r}).raise_error()
+    shell.run_cell({cell!r}).raise_error()
 found = shell.user_ns["sff_teach"].__file__
 assert found, "No module named 'sff_teach'"  # an editable install leaves an empty folder behind
 print(found)
@@ -460,7 +452,7 @@ print(found)
         env=os.environ | environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return Path(done.stdout.splitlines()[-1]).parents[1].resolve()
+    return Path(done.stdout.splitlines()[-1]).resolve().parents[1]
 
 
 def stand_in_course(folder: Path) -> Path:
@@ -470,61 +462,61 @@ def stand_in_course(folder: Path) -> Path:
     return folder.resolve()
 
 
-def test_bootstrap_is_short():
-    lines = BOOTSTRAP.splitlines()
-    assert len(lines) <= 12
-    assert max(map(len, lines)) <= 100
-
-
-@pytest.mark.parametrize("colab", [False, True])
-def test_bootstrap_finds_the_course_from_any_depth(colab, tmp_path):
+@pytest.mark.parametrize("place", ["notebooks", "notebooks/assignments/release/a1"])
+def test_bootstrap_finds_the_course_above(place, tmp_path):
     course = stand_in_course(tmp_path / "course")
-    deep = course / "notebooks" / "assignments"
-    deep.mkdir(parents=True)
-    assert run_bootstrap(deep, colab) == course
-    assert list(deep.iterdir()) == []
+    folder = course / place
+    folder.mkdir(parents=True)
+    assert run_bootstrap(folder) == course
+    assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("colab", [False, True])
 @pytest.mark.parametrize("name", ["sff_teach-9.9-py3-none-any.whl", "sff_teach-9.9-kit.zip"])
-def test_bootstrap_unpacks_what_lies_beside(name, colab, tmp_path):
+def test_bootstrap_unpacks_what_lies_beside(name, tmp_path):
     stand_in_course(tmp_path / "source")
     folder = tmp_path / "with a space"
     folder.mkdir()
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "source")
     shutil.copy(packed, folder / name)
-    assert run_bootstrap(folder, colab) == (folder / "sff-teach").resolve()
+    assert run_bootstrap(folder) == (folder / "sff-teach").resolve()
 
 
-def test_bootstrap_clones_in_colab_only(tmp_path):
+def test_bootstrap_fetches_nothing_until_there_is_an_address(tmp_path):
+    """In Colab, with nothing there: an error, and the line that it shows says what to upload."""
+    assert bootstrap_cell.REPOSITORY is None
+    assert "git" not in BOOTSTRAP and "//" not in BOOTSTRAP
+    assert "Put sff_teach-…-kit.zip beside this notebook" in BOOTSTRAP.splitlines()[-1]
+    assert bootstrap_cell.colab_address("notebooks/small.ipynb") is None
+    with pytest.raises(AssertionError, match="No module named 'sff_teach'"):
+        run_bootstrap(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bootstrap_clones_a_tag_once_there_is_an_address(tmp_path):
     """A folder takes the place of the repository, by a setting of git: the cell stays as it is."""
     source = stand_in_course(tmp_path / "source")
     git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for command in (["init", "-q", "-b", TAG], ["add", "."], ["commit", "-q", "-m", "x"]):
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v9"]):
         subprocess.run([*git, *command], check=True)
     redirect = {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{source.as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": REPOSITORY,
+        "GIT_CONFIG_VALUE_0": ADDRESS,
     }
-    content, laptop = tmp_path / "content", tmp_path / "laptop"
+    content = tmp_path / "content"
     content.mkdir()
-    laptop.mkdir()
-    assert run_bootstrap(content, colab=True, **redirect) == (content / "sff-teach").resolve()
-    with pytest.raises(AssertionError, match="No module named 'sff_teach'"):
-        run_bootstrap(laptop, colab=False, **redirect)
-    assert list(laptop.iterdir()) == []
+    cell = bootstrap_cell.bootstrap(ADDRESS, "v9")
+    assert run_bootstrap(content, cell, **redirect) == (content / "sff-teach").resolve()
 
 
 # ---------------------------------------------------------------- stamping
 
 
-def stale(tmp_path: Path, old_cell: str, later: str = "draw()") -> Path:
-    """A good notebook that ran with another bootstrap cell and has no Colab link yet."""
+def stale(tmp_path: Path) -> Path:
+    """A good notebook that ran with another bootstrap cell."""
     notebook = good_notebook()
-    notebook.cells[0].source = OPENING.rpartition("\n")[0]
-    notebook.cells[1].source = f"{MARK}\n{old_cell}"
-    notebook.cells[2].source = later
+    notebook.cells[1].source = f"{MARK}\nimport sys"
+    notebook.metadata["language_info"] = {"name": "python"}
     record(notebook)
     further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
     nbformat.write(further, tmp_path / "next.ipynb")
@@ -532,26 +524,21 @@ def stale(tmp_path: Path, old_cell: str, later: str = "draw()") -> Path:
     return tmp_path / "small.ipynb"
 
 
-def test_stamping_runs_the_new_cell_only(tmp_path):
-    path = stale(tmp_path, "import sys\nprint('old')", later="raise_if_run()")
+def test_stamping_keeps_the_outputs(tmp_path):
+    path = stale(tmp_path)
     before = nbformat.read(path, as_version=4)
-    assert len(check_notebook(path)) == 2  # the cell and the link
+    assert len(check_notebook(path)) == 2  # the cell and the language
     assert stamp.main([str(path)]) == 0
     assert check_notebook(path) == []
     after = nbformat.read(path, as_version=4)
-    assert after.cells[0].source.splitlines()[2] == (
-        f"[Open in Colab]({colab_address('notebooks/small.ipynb')})"
-    )
-    assert after.cells[1].source == BOOTSTRAP and after.cells[1].outputs == []
+    assert after.cells[1].source == BOOTSTRAP
     assert after.cells[2:] == before.cells[2:]
-    assert after.metadata.sff_teach.source_sha256 != before.metadata.sff_teach.source_sha256
     text = path.read_bytes()
     assert stamp.main([str(path)]) == 0 and path.read_bytes() == text
 
 
-def test_stamping_does_not_hide_code_that_never_ran(tmp_path, monkeypatch):
-    monkeypatch.setattr(stamp, "bootstrap_outputs", lambda folder: [])
-    path = stale(tmp_path, "import sys")
+def test_stamping_does_not_hide_code_that_never_ran(tmp_path):
+    path = stale(tmp_path)
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].source = "never_ran()"
     nbformat.write(notebook, path)
@@ -559,49 +546,25 @@ def test_stamping_does_not_hide_code_that_never_ran(tmp_path, monkeypatch):
     assert any("changed after it was run" in problem for problem in check_notebook(path))
 
 
-def test_stamping_refuses_where_a_later_cell_needs_the_old_one(tmp_path, capsys):
-    path = stale(tmp_path, "from os import getcwd", later="print(getcwd())")
-    text = path.read_bytes()
-    assert stamp.main([str(path)]) == 1
-    assert "later cells use getcwd" in capsys.readouterr().out
-    assert path.read_bytes() == text
-
-
-def test_readme_links_each_notebook_to_colab():
-    text = stamp.README.read_text(encoding="utf-8")
-    rows = re.findall(r"(?m)^\| \d\d \| \[[^\]]+\]\((notebooks/[^)]+)\)", text)
+def test_stamping_writes_links_to_colab_and_removes_them(monkeypatch):
+    readme = stamp.README.read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| \d\d \| \[[^\]]+\]\((notebooks/[^)]+)\)", readme)
     assert [Path(row).name for row in rows] == [path.name for path in NOTEBOOKS]
-    assert text == stamp.stamp_readme(text), "run make stamp"
-    changed = stamp.stamp_readme(text.replace(f"/blob/{TAG}/", "/blob/v0/"))
-    assert changed == text
+    assert stamp.stamp_readme(readme) == readme, "run make stamp"
+    with monkeypatch.context() as owned:
+        owned.setattr(bootstrap_cell, "REPOSITORY", ADDRESS)
+        linked = stamp.stamp_readme(readme)
+        opening = bootstrap_cell.with_colab_link(OPENING, "notebooks/small.ipynb")
+    assert linked.count(f"{COLAB}an-owner/a-name/blob/{bootstrap_cell.TAG}/") == len(NOTEBOOKS)
+    assert opening.splitlines()[2].endswith("/notebooks/small.ipynb)")
+    assert stamp.stamp_readme(linked) == readme
+    assert bootstrap_cell.with_colab_link(opening, "notebooks/small.ipynb") == OPENING
 
 
 # ---------------------------------------------------------------- time
 
 
-@pytest.mark.parametrize(("limit", "code", "words"), [(1e-6, 1, "too slow"), (1e6, 0, "all 1")])
-def test_a_notebook_over_its_time_by_half_fails_the_run(limit, code, words, tmp_path):
-    (tmp_path / "conftest.py").write_text(
-        f"import tools.notebook_times as t\nt.MAX_SECONDS = t.FAILS_ABOVE = {limit}\n"
-    )
-    (tmp_path / "test_small.py").write_text("def test_it(): pass\n")
-    command = [sys.executable, "-m", "pytest", "-p", "tools.notebook_times", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == code and words in done.stdout
-
-
-@pytest.mark.parametrize(("limit", "late"), [(1e-6, ["test_small.py"]), (1e6, [])])
-def test_a_notebook_that_is_late_beside_another_is_named_and_gets_a_second_run(
-    limit, late, tmp_path
-):
-    (tmp_path / "conftest.py").write_text(
-        "import tools.notebook_times as t\nfrom pathlib import Path\n"
-        f"t.FAILS_ABOVE, t.LATE = {limit}, Path({str(tmp_path / 'late')!r})\n"
-    )
-    (tmp_path / "test_small.py").write_text("def test_it(): pass\n")
-    command = [sys.executable, "-m", "pytest", "-p", "tools.notebook_times", "-n", "2"]
-    done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-    assert [Path(one).name for one in (tmp_path / "late").read_text().split()] == late
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "$(NBVAL) $$(cat build/late_notebooks)" in makefile
+def test_a_notebook_over_its_time_by_half_is_late(monkeypatch):
+    seconds = {"quick.ipynb": 10.0, "slow.ipynb": 2 * notebook_times.MAX_SECONDS}
+    monkeypatch.setattr(notebook_times, "seconds_of", seconds)
+    assert notebook_times.late() == ["slow.ipynb"]
