@@ -7,37 +7,34 @@ add an entry to ``CLAIMS``.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sff_teach.study import FASHION, Effect, difference, read_runs, runs_by_row, runs_matching
 
 PAPER = "Krutsylo 2025"
-MARGIN = 1.0  # points: a mean that may lie further below backprop's is not "as good"
+MARGIN = 1.0  # points that an effect may lie below zero and still be "as good"
 SIMILAR = 1.1  # times backprop's seconds
 ABSENT = "not yet measured"
 
 
-Test = Callable[[Effect], bool]
-
-
-def as_good(effect: Effect) -> bool:
+def non_inferior(effect: Effect) -> bool:
     """The interval reaches zero, and its lower end is above minus ``MARGIN``."""
     return effect.high >= 0 and effect.low >= -MARGIN
 
 
-def better(effect: Effect) -> bool:
+def superior(effect: Effect) -> bool:
     """The interval lies above zero."""
     return effect.low > 0
 
 
-def similar(effect: Effect) -> bool:
+def ratio_at_most(effect: Effect) -> bool:
     """The interval's upper end is at most ``SIMILAR``."""
     return effect.high <= SIMILAR
 
 
-def less(effect: Effect) -> bool:
+def ratio_below_one(effect: Effect) -> bool:
     """The interval's upper end is below one."""
     return effect.high < 1
 
@@ -47,15 +44,19 @@ class Claim:
     """What somebody claims and how it is tested here.
 
     Attributes:
-        title: the claim. source: who says so. protocol: what was run.
-        test: when one effect supports it. effects: from the folder of results to the effects.
-        command: reproduces the runs. file: holds them.
+        title: the claim.
+        source: who says so.
+        protocol: what was run.
+        test: when one effect supports it.
+        effects: from the folder of results to the effects.
+        command: reproduces the runs.
+        file: holds them.
     """
 
     title: str
     source: str
     protocol: str
-    test: Test
+    test: Callable[[Effect], bool]
     effects: Callable[[Path], list[Effect]]
     command: str
     file: str
@@ -71,79 +72,223 @@ class Claim:
         return f"only when: {'; '.join(passed)}" if passed else "not supported"
 
 
-# ---------------------------------------------------------------- from runs to effects
+# ---------------------------------------------------------------- what is compared
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups of stored runs whose difference is an effect.
+
+    Attributes:
+        condition: what the effect is called.
+        runs: where the runs are: a study's name and the settings of their recipe; or, for studies
+            that name their rows, the name of a row and the fields of its records.
+        base: what is subtracted.
+        decides: False for a control.
+        figure: which number of a run is compared.
+        base_figure: which number of a run of ``base``, if it is another.
+    """
+
+    condition: str
+    runs: tuple[str, Mapping | str]
+    base: tuple[str, Mapping | str]
+    decides: bool = True
+    figure: str = "accuracy_mean"
+    base_figure: str | None = None
+
+
+def compared(*pairs: Pair, **fields: str) -> Callable[[Path], list[Effect]]:
+    """The effects of these pairs, once the folder of results is known.
+
+    Args:
+        pairs: in the order of the table.
+        fields: that records of studies with named rows must have.
+    """
+
+    def find(folder: Path, place: tuple[str, Mapping | str]) -> Mapping[int, dict]:
+        study, row = place
+        if isinstance(row, str):
+            return runs_by_row(folder / f"{study}.jsonl", **fields).get(row, {})
+        return runs_matching(folder, study, row)
+
+    def effects(folder: Path) -> list[Effect]:
+        found = []
+        for pair in pairs:
+            runs, base = find(folder, pair.runs), find(folder, pair.base)
+            found += difference(
+                pair.condition, runs, base, pair.figure, pair.base_figure, pair.decides
+            )
+        return found
+
+    return effects
 
 
 BP = {"rule": "bp"}
-PLAIN = {"cut": "layer", "kernel_size": 1, "hidden": 0}  # the paper's head on every layer
-BLOCKS = {"cut": 2, "kernel_size": 3, "hidden": 0}
+PLAIN = {"rule": "sff", "cut": "layer", "kernel_size": 1, "hidden": 0}  # the paper's head
+BLOCKS = {"rule": "sff", "cut": 2, "kernel_size": 3, "hidden": 0}
+HEAD_ALONE = {"rule": "bp-goodness", "cut": "layer", "kernel_size": 3}
+CIFAR = "CIFAR-10 (JPEG copy)"
 
 
-def _against_bp(
-    folder: Path, cut: Mapping, sizes: Iterable[int] = FASHION, rule: str = "sff", decides=True
-) -> list[Effect]:
-    """SFF minus bp on the Fashion sample; ``bp-goodness`` in place of SFF gives the control."""
+def _fashion(row: Mapping, sizes: Sequence[int] = tuple(FASHION), control: str = "") -> list[Pair]:
+    """SFF, or a control, minus bp on the Fashion sample."""
+    return [
+        Pair(
+            f"Fashion, {images:,} images{control}",
+            ("fashion_rules", {**row, "fraction": FASHION[images]}),
+            ("fashion_rules", {**BP, "fraction": FASHION[images]}),
+            decides=not control,
+        )
+        for images in sizes
+    ]
+
+
+def _cifar(cut: int, kernel_size: int) -> Pair:
+    row = {"rule": "sff", "cut": cut, "kernel_size": kernel_size}
+    name = f"{CIFAR}, 5,000 images, {cut} blocks"
+    return Pair(name, ("cifar_rules", row), ("cifar_rules", BP))
+
+
+def _residual(network: str, blocks: int) -> Pair:
+    shared = {"network": network, "kernel_size": 1}
+    return Pair(
+        f"{network}, Fashion, 1,000 images, {blocks} blocks",
+        ("residual_blocks", {**shared, "rule": "sff", "cut": blocks}),
+        ("residual_blocks", {**shared, **BP}),
+    )
+
+
+def _hidden(hidden: int, kernel: int, *, cifar: bool) -> Pair:
+    setting = {"network": "cnn5"} if cifar else {"fraction": 1.0}
+    title = f"{CIFAR}, 5,000 images" if cifar else "Fashion, 10,000 images"
+    row = {"rule": "sff", "cut": 5 if cifar else "layer", "vote": "mean"}
+    return Pair(
+        f"{title}, hidden {hidden}, {kernel}×{kernel}",
+        ("closing_the_gap", {**row, **setting, "hidden": hidden, "kernel_size": kernel}),
+        ("cifar_rules" if cifar else "fashion_rules", {**BP, **setting}),
+    )
+
+
+def _transfer(row: str, base: str, control: str = "") -> Pair:
+    condition = f"({row}) − ({base})"
+    if control:
+        condition = f"control, {control}: {condition}"
+    runs, bases = ("transfer", row), ("transfer", base)
+    return Pair(condition, runs, bases, decides=not control, figure="accuracy")
+
+
+LAYERWISE = compared(*_fashion(PLAIN), _cifar(5, 1))
+IN_BLOCKS = compared(
+    *_fashion(BLOCKS),
+    _cifar(2, 3),
+    Pair(
+        f"{CIFAR}, 50,000 images, 2 blocks",
+        ("laptop_cifar10", {"rule": "sff"}),
+        ("laptop_cifar10", BP),
+    ),
+    _residual("resnet18", 9),
+    _residual("mobilenet_v3_small", 13),
+)
+HIDDEN_HEAD = compared(
+    _hidden(32, 1, cifar=False),
+    _hidden(64, 1, cifar=False),
+    _hidden(64, 1, cifar=True),
+    _hidden(128, 1, cifar=True),
+    _hidden(128, 3, cifar=True),
+)
+LITTLE_DATA = compared(
+    *_fashion(BLOCKS, (200, 1000)),
+    *_fashion(HEAD_ALONE, (200, 1000), ", control bp-goodness"),
+)
+NEGATIVES = compared(
+    *(
+        Pair(
+            f"against FF with negatives, {images:,} images",
+            ("fashion_rules", {**PLAIN, "fraction": fraction}),
+            ("fashion_rules", {"rule": "ff", "fraction": fraction}),
+        )
+        for images, fraction in FASHION.items()
+    )
+)
+PARTITIONING = compared(
+    Pair(
+        "Fashion, 10,000 images, 1×1 head − channel groups",
+        ("fashion_rules", {**PLAIN, "fraction": 1.0}),
+        ("partitioning", "groups"),
+    )
+)
+FINE_TUNING = compared(
+    _transfer("sff, then bp", "bp"),
+    _transfer("sff, then bp", "bp, new head, then bp"),
+    _transfer("bp, then bp", "bp", "a second schedule alone"),
+    _transfer("bp, new head, then bp", "bp", "a second schedule and a new head"),
+    _transfer("sff, then deepsup", "bp", "heads and normalisation kept"),
+    task="fine-tuning",
+)
+PRE_TRAINING = compared(
+    _transfer("sff, then sff", "sff"),
+    _transfer("sff, then bp", "bp"),
+    _transfer("bp, then bp", "bp", "backprop on both"),
+    _transfer("sff, then frozen", "sff", "new heads alone"),
+    task="pre-training",
+)
+AVERAGING = compared(
+    *(
+        Pair(
+            f"{name}, {images:,} images",
+            ("fashion_rules", {**row, "fraction": fraction}),
+            ("fashion_rules", {**row, "fraction": fraction}),
+            base_figure="accuracy_last",
+        )
+        for name, row in (("four blocks 1×1", PLAIN), ("two blocks 3×3", BLOCKS))
+        for images, fraction in FASHION.items()
+    )
+)
+
+
+def beyond_images(folder: Path) -> list[Effect]:
+    """SFF and two controls minus bp on each task that is not about images."""
     effects = []
-    for images in sizes:
-        fraction = FASHION[images]
-        base = runs_matching(folder, "fashion_rules", BP, fraction=fraction)
-        runs = runs_matching(folder, "fashion_rules", {"rule": rule, **cut}, fraction=fraction)
-        name = f"Fashion, {images:,} images" + ("" if decides else f", control {rule}")
-        effects += difference(name, runs, base, decides=decides)
+    for task, n in (
+        ("breast cancer, all rows", 3),
+        ("breast cancer, 40 rows", 3),
+        ("docstrings", 4),
+    ):
+        rows = (f"sff {n} blocks", "bp-goodness", f"deepsup {n} blocks")
+        effects += compared(
+            *(
+                Pair(
+                    task if row.startswith("sff") else f"{task}, control {row}",
+                    ("beyond_images", row),
+                    ("beyond_images", "bp"),
+                    decides=row.startswith("sff"),
+                    figure="accuracy",
+                )
+                for row in rows
+            ),
+            task=task,
+        )(folder)
     return effects
 
 
-def _cifar(folder: Path, cut: int, kernel_size: int) -> list[Effect]:
-    base = runs_matching(folder, "cifar_rules", BP)
-    runs = runs_matching(
-        folder, "cifar_rules", {"rule": "sff", "cut": cut, "kernel_size": kernel_size}
-    )
-    return difference(f"CIFAR-10 (JPEG copy), 5,000 images, {cut} blocks", runs, base)
-
-
-def _all_of_cifar(folder: Path) -> list[Effect]:
-    rows = {rule: runs_matching(folder, "laptop_cifar10", {"rule": rule}) for rule in ("bp", "sff")}
-    name = "CIFAR-10 (JPEG copy), 50,000 images, 2 blocks"
-    return difference(name, rows["sff"], rows["bp"])
-
-
-def _layerwise(folder: Path) -> list[Effect]:
-    return _against_bp(folder, PLAIN) + _cifar(folder, cut=5, kernel_size=1)
-
-
-def _in_blocks(folder: Path) -> list[Effect]:
-    effects = _against_bp(folder, BLOCKS) + _cifar(folder, cut=2, kernel_size=3)
-    effects += _all_of_cifar(folder)
-    for network, count in (("resnet18", 9), ("mobilenet_v3_small", 13)):
-        rows = {"network": network, "kernel_size": 1}
-        base = runs_matching(folder, "residual_blocks", {**rows, **BP})
-        runs = runs_matching(folder, "residual_blocks", {**rows, "rule": "sff", "cut": count})
-        effects += difference(f"{network}, Fashion, 1,000 images, {count} blocks", runs, base)
-    return effects
-
-
-def _little_data(folder: Path) -> list[Effect]:
-    head_alone = {"cut": "layer", "kernel_size": 3}
-    return _against_bp(folder, BLOCKS, (200, 1000)) + _against_bp(
-        folder, head_alone, (200, 1000), rule="bp-goodness", decides=False
-    )
-
-
-def _speed(folder: Path) -> list[Effect]:
-    effects = [
-        Effect(f"four-layer CNN, {r['row'].removeprefix('sff ')}", r["rounds"], r["ratio"],
-               r["low"], r["high"], "×")
-        for r in read_runs(folder / "speed_rules.jsonl")
-        if r["row"].startswith("sff") and r["machine"]["threads"] == 1
-    ]  # fmt: skip
+def speed(folder: Path) -> list[Effect]:
+    """Seconds of a step over backprop's: stored as ratios."""
+    effects = []
+    for r in read_runs(folder / "speed_rules.jsonl"):
+        if r["row"].startswith("sff") and r["machine"]["threads"] == 1:
+            effects.append(_ratio(f"four-layer CNN, {r['row'].removeprefix('sff ')}", r))
     for r in read_runs(folder / "cost_resnet18.jsonl"):
         if r["what"] == "seconds" and r["rule"] == "sff":
-            condition = f"ResNet18, {r['classes']:,} classes"
-            effects.append(Effect(condition, r["rounds"], r["ratio"], r["low"], r["high"], "×"))
+            effects.append(_ratio(f"ResNet18, {r['classes']:,} classes", r))
     return effects
 
 
-def _memory(folder: Path) -> list[Effect]:
+def _ratio(condition: str, timed: Mapping) -> Effect:
+    return Effect(condition, timed["rounds"], timed["ratio"], timed["low"], timed["high"], "×")
+
+
+def memory(folder: Path) -> list[Effect]:
+    """Saved bytes of a step over backprop's: counts, which have no spread."""
     counts = [r for r in read_runs(folder / "cost_resnet18.jsonl") if r["what"] == "counts"]
     saved = {(r["rule"], r["classes"]): r["saved"] for r in counts}
     effects = []
@@ -156,109 +301,22 @@ def _memory(folder: Path) -> list[Effect]:
     return effects
 
 
-def _negatives(folder: Path) -> list[Effect]:
-    effects = []
-    for images, fraction in FASHION.items():
-        sff = runs_matching(folder, "fashion_rules", {"rule": "sff", **PLAIN}, fraction=fraction)
-        ff = runs_matching(folder, "fashion_rules", {"rule": "ff"}, fraction=fraction)
-        effects += difference(f"against FF with negatives, {images:,} images", sff, ff)
-    return effects
-
-
-def _partitioning(folder: Path) -> list[Effect]:
-    heads = runs_matching(folder, "fashion_rules", {"rule": "sff", **PLAIN}, fraction=1.0)
-    groups = runs_by_row(folder / "partitioning.jsonl").get("groups", {})
-    return difference("Fashion, 10,000 images, 1×1 head − channel groups", heads, groups)
-
-
-def _transfer(folder: Path, task: str, pairs: Iterable[tuple[str, str, str]]) -> list[Effect]:
-    """Effects from (row, baseline, what it controls, or nothing if it decides)."""
-    rows = runs_by_row(folder / "transfer.jsonl", task=task)
-    effects = []
-    for row, base, control in pairs:
-        condition = f"({row}) − ({base})"
-        if control:
-            condition = f"control, {control}: {condition}"
-        runs, bases = rows.get(row, {}), rows.get(base, {})
-        effects += difference(condition, runs, bases, "accuracy", decides=not control)
-    return effects
-
-
-def _fine_tuning(folder: Path) -> list[Effect]:
-    pairs = (
-        ("sff, then bp", "bp", ""),
-        ("sff, then bp", "bp, new head, then bp", ""),
-        ("bp, then bp", "bp", "a second schedule alone"),
-        ("bp, new head, then bp", "bp", "a second schedule and a new head"),
-        ("sff, then deepsup", "bp", "heads and normalisation kept"),
-    )
-    return _transfer(folder, "fine-tuning", pairs)
-
-
-def _pre_training(folder: Path) -> list[Effect]:
-    pairs = (
-        ("sff, then sff", "sff", ""),
-        ("sff, then bp", "bp", ""),
-        ("bp, then bp", "bp", "backprop on both"),
-        ("sff, then frozen", "sff", "new heads alone"),
-    )
-    return _transfer(folder, "pre-training", pairs)
-
-
-def _hidden_head(folder: Path) -> list[Effect]:
-    fashion = {"fraction": 1.0}, "layer", "fashion_rules", "Fashion, 10,000 images"
-    cifar = {"network": "cnn5"}, 5, "cifar_rules", "CIFAR-10 (JPEG copy), 5,000 images"
-    cases = ((fashion, 32, 1), (fashion, 64, 1), (cifar, 64, 1), (cifar, 128, 1), (cifar, 128, 3))
-    effects = []
-    for (setting, cut, baseline, title), hidden, kernel in cases:
-        row = {"rule": "sff", "cut": cut, "hidden": hidden, "kernel_size": kernel, "vote": "mean"}
-        runs = runs_matching(folder, "closing_the_gap", {**row, **setting})
-        condition = f"{title}, hidden {hidden}, {kernel}×{kernel}"
-        effects += difference(condition, runs, runs_matching(folder, baseline, {**BP, **setting}))
-    return effects
-
-
-def _features(folder: Path) -> list[Effect]:
+def features(folder: Path) -> list[Effect]:
+    """Layer by layer: a linear probe of SFF's features minus one of bp's; and CKA."""
     named: dict[str, dict[int, dict]] = {}
     for run in read_runs(folder / "features.jsonl"):
         named.setdefault(run["name"], {})[run["seed"]] = run
-    sff, bp, effects = named.get("sff", {}), named.get("bp", {}), []
+    effects: list[Effect] = []
     for figure, what, decides in (
         ("probe", "linear probe of layer {}", True),
         ("cka_bp", "control: CKA × 100 with backprop, less that of two seeds, layer {}", False),
     ):
-        for layer in range(4 if bp else 0):
-            own, base = (
-                {seed: {figure: run[figure][layer]} for seed, run in runs.items()}
-                for runs in (sff, bp)
+        for layer in range(4 if "bp" in named else 0):
+            sff, bp = (
+                {seed: {figure: run[figure][layer]} for seed, run in named.get(rule, {}).items()}
+                for rule in ("sff", "bp")
             )
-            effects += difference(what.format(layer + 1), own, base, figure, decides=decides)
-    return effects
-
-
-def _averaging(folder: Path) -> list[Effect]:
-    effects = []
-    for name, cut in (("four blocks 1×1", PLAIN), ("two blocks 3×3", BLOCKS)):
-        for images, fraction in FASHION.items():
-            runs = runs_matching(folder, "fashion_rules", {"rule": "sff", **cut}, fraction=fraction)
-            condition = f"{name}, {images:,} images"
-            effects += difference(condition, runs, runs, "accuracy_mean", "accuracy_last")
-    return effects
-
-
-def _beyond_images(folder: Path) -> list[Effect]:
-    effects = []
-    for task, blocks in (
-        ("breast cancer, all rows", 3),
-        ("breast cancer, 40 rows", 3),
-        ("docstrings", 4),
-    ):
-        rows = runs_by_row(folder / "beyond_images.jsonl", task=task)
-        for row in (f"sff {blocks} blocks", "bp-goodness", f"deepsup {blocks} blocks"):
-            decides = row.startswith("sff")
-            condition = task if decides else f"{task}, control {row}"
-            runs, base = rows.get(row, {}), rows.get("bp", {})
-            effects += difference(condition, runs, base, "accuracy", decides=decides)
+            effects += difference(what.format(layer + 1), sff, bp, figure, decides=decides)
     return effects
 
 
@@ -271,78 +329,79 @@ CLAIMS = (
     Claim(
         "as good as backprop, layer by layer", PAPER,
         "every layer its own block, 1×1 head; SFF − bp; " + FOUR_LAYERS,
-        as_good, _layerwise, _command("fashion_rules"), "fashion_rules.jsonl, cifar_rules.jsonl",
+        non_inferior, LAYERWISE, _command("fashion_rules"),
+        "fashion_rules.jsonl, cifar_rules.jsonl",
     ),
     Claim(
         "as good as backprop, layer by layer, with a hidden head", "this course; such heads: "
         "Nøkland & Eidnes 2019, Belilovsky et al. 2020",
         "every layer its own block, a small convolution before the goodness; SFF − bp; "
         + FOUR_LAYERS,
-        as_good, _hidden_head, _command("closing_the_gap"), "closing_the_gap.jsonl",
+        non_inferior, HIDDEN_HEAD, _command("closing_the_gap"), "closing_the_gap.jsonl",
     ),
     Claim(
         "as good as backprop, in blocks", f"{PAPER} (\"tends to outperform\")",
         "two blocks of layers with 3×3 heads, or one per residual block with 1×1; SFF − bp; "
         + FOUR_LAYERS,
-        as_good, _in_blocks, _command("fashion_rules"),
+        non_inferior, IN_BLOCKS, _command("fashion_rules"),
         "fashion_rules.jsonl, cifar_rules.jsonl, laptop_cifar10.jsonl, residual_blocks.jsonl",
     ),
     Claim(
         "better than backprop on little data", PAPER,
         "two blocks, 3×3 heads; SFF − bp; control: backprop with the goodness head; " + FOUR_LAYERS,
-        better, _little_data, _command("fashion_rules"), "fashion_rules.jsonl",
+        superior, LITTLE_DATA, _command("fashion_rules"), "fashion_rules.jsonl",
     ),
     Claim(
         "similar training speed", f"{PAPER}, abstract; the author's later page: 1.5–3× slower "
         "for many classes",
         f"seconds of a step over backprop's, timed in turn; similar: at most {SIMILAR:g} ×",
-        similar, _speed, _command("speed_rules"), "speed_rules.jsonl, cost_resnet18.jsonl",
+        ratio_at_most, speed, _command("speed_rules"), "speed_rules.jsonl, cost_resnet18.jsonl",
     ),
     Claim(
         "less memory", f"{PAPER} (\"architecture-dependent\")",
         "peak of bytes saved for backward over backprop's, batch 32, nine blocks",
-        less, _memory, _command("cost_resnet18"), "cost_resnet18.jsonl",
+        ratio_below_one, memory, _command("cost_resnet18"), "cost_resnet18.jsonl",
     ),
     Claim(
         "needs no negatives", PAPER,
         "none are made, by construction; does accuracy suffer? SFF (1×1, four blocks) − "
         "Forward-Forward with a label overlay; " + FOUR_LAYERS,
-        as_good, _negatives, _command("fashion_rules"), "fashion_rules.jsonl",
+        non_inferior, NEGATIVES, _command("fashion_rules"), "fashion_rules.jsonl",
     ),
     Claim(
         "needs no channel partitioning", PAPER,
         "1×1 head − goodness of one group of channels per class, same CNN and loss, every layer "
         "its own block, rates tuned",
-        as_good, _partitioning, _command("partitioning"), "partitioning.jsonl",
+        non_inferior, PARTITIONING, _command("partitioning"), "partitioning.jsonl",
     ),
     Claim(
         "its weights fine-tune by backprop", PAPER,
         "Fashion, 1,000 images: half the epochs by SFF, half by backprop of the joined network, "
         "against the same number of epochs of backprop; rates tuned per row",
-        as_good, _fine_tuning, _command("transfer"), "transfer.jsonl",
+        non_inferior, FINE_TUNING, _command("transfer"), "transfer.jsonl",
     ),
     Claim(
         "gains from pre-training", PAPER, "pre-trained on 2,000 Fashion images, then 100 "
         "digits of the same size, against digits alone; rates tuned per row",
-        better, _pre_training, _command("transfer"), "transfer.jsonl",
+        superior, PRE_TRAINING, _command("transfer"), "transfer.jsonl",
     ),
     Claim(
         "feature hierarchies like backprop's", PAPER,
         "Fashion, 9,000 images, one layer per block: accuracy of a linear probe of each layer, SFF "
         "− bp; and linear CKA with a backprop network of another seed",
-        as_good, _features, _command("features"), "features.jsonl",
+        non_inferior, features, _command("features"), "features.jsonl",
     ),
     Claim(
         "use in medicine and language", f"{PAPER}; its data and networks are not public",
         "a medical table (five folds, 569 patients, all rows or 40 to learn from) and sentences of "
         "five libraries by their letters; one layer per block, plain head; SFF − bp; rates tuned "
         "per row with equal budget",
-        as_good, _beyond_images, _command("beyond_images"), "beyond_images.jsonl",
+        non_inferior, beyond_images, _command("beyond_images"), "beyond_images.jsonl",
     ),
     Claim(
         "averaging blocks beats the last block", f"{PAPER} predicts by the mean",
         "accuracy of the mean of all blocks minus the last block's, same runs",
-        better, _averaging, _command("fashion_rules"), "fashion_rules.jsonl",
+        superior, AVERAGING, _command("fashion_rules"), "fashion_rules.jsonl",
     ),
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from sff_teach.analysis.cost import cost
+from sff_teach.analysis.cost import training_cost
 from sff_teach.cut.localize import localize
 from sff_teach.models import NETWORKS
 from sff_teach.study import Recipe, Summary, best_rate, runs_matching, study, summarise, table
@@ -207,7 +207,7 @@ def frontier(setting: Setting) -> list[dict]:
         torch.manual_seed(0)
         options = {"cut": "layer", **{k: v for k, v in row.items() if k != "rule"}}
         network = NETWORKS[network_name](shape[0], shape[1:])
-        counted = cost(localize(network, 10, input_shape=shape, **options), rule, batch)
+        counted = training_cost(localize(network, 10, input_shape=shape, **options), rule, batch)
         bp = points[0] if points else {"flops": counted.flops, "saved": counted.saved}
         s = measured.get(row_name)
         minus = (s.difference, s.difference_low, s.difference_high) if s else (None,) * 3

@@ -17,7 +17,14 @@ from pathlib import Path
 import torch
 import torchvision
 
-from sff_teach.analysis.cost import Cost, Seconds, TrainingStep, cost, seconds, table
+from sff_teach.analysis.cost import (
+    PairedTiming,
+    StepCost,
+    TrainingStep,
+    table,
+    time_paired,
+    training_cost,
+)
 from sff_teach.cut.localize import localize
 from sff_teach.study import machine
 
@@ -75,7 +82,7 @@ def count() -> None:
     for classes in CLASSES:
         for row, (rule, form) in ROWS.items():
             model, batch = build(classes, form)
-            result = replace(cost(model, rule, batch), rule=row)
+            result = replace(training_cost(model, rule, batch), rule=row)
             records.append({"what": "counts", "form": form, **result.to_dict()})
             print(f"{classes:5d} {row:24s} {result.flops:.3e} FLOPs, {result.saved:,} bytes")
     store([{**record, "machine": machine()} for record in records], "counts")
@@ -87,7 +94,7 @@ def measure(rounds: int, threads: int) -> None:
     for classes in CLASSES:
         baseline = step(classes, "bp")
         for row in list(ROWS)[1:]:
-            result = seconds(baseline, step(classes, row), rounds=rounds)
+            result = time_paired(baseline, step(classes, row), rounds=rounds)
             records.append({"what": "seconds", "rule": row, "classes": classes, **asdict(result)})
             print(
                 f"{classes:5d} {row:24s} {result.ratio:.2f} ({result.low:.2f} … {result.high:.2f})"
@@ -97,15 +104,15 @@ def measure(rounds: int, threads: int) -> None:
 
 def write_table() -> None:
     """Turn the stored records into a page."""
-    fields = set(Cost.__dataclass_fields__)
+    fields = set(StepCost.__dataclass_fields__)
     costs, times, machines = {}, {}, {}
     for record in load():
         machines[record["what"]] = record["machine"]
         key = record["classes"], record["rule"]
         if record["what"] == "counts":
-            costs[key] = Cost(**{k: v for k, v in record.items() if k in fields})
+            costs[key] = StepCost(**{k: v for k, v in record.items() if k in fields})
         else:
-            times[key] = Seconds(**{k: record[k] for k in Seconds.__dataclass_fields__})
+            times[key] = PairedTiming(**{k: record[k] for k in PairedTiming.__dataclass_fields__})
     text = [
         "# A training step of ResNet18: FLOPs, memory, seconds",
         "",

@@ -20,26 +20,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF
 from ..util.checks import (
-    check_callable,
     check_count,
     check_known,
     check_labels,
     check_samples,
-    explained,
 )
-from .memory import VARIANTS, Ledger, saved_bytes, watch_saved
+from .memory import VARIANTS, StorageTracker, saved_bytes, watch_saved
 
 __all__ = [
-    "Cost",
-    "Seconds",
+    "PairedTiming",
+    "StepCost",
     "TrainingStep",
-    "cost",
     "cuda_peak",
     "flops",
     "live_bytes",
     "saved_bytes",
-    "seconds",
     "table",
+    "time_paired",
+    "training_cost",
 ]
 
 Step = Callable[[], object]
@@ -51,25 +49,27 @@ def flops(step: Step) -> int:
     Two per multiply-add, of convolutions, matrix products and attention. Normalisation, activation
     functions, pooling, elementwise work and optimisers count nothing. The counter holds on to
     tensors, so count bytes in another step.
+
+    Args:
+        step: a function without arguments.
     """
-    check_callable(step, "step", "one without arguments")
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
 
 
-class _Watch(TorchDispatchMode):
-    """Enters every tensor that an operation returns into a ledger, until its storage goes."""
+class _TensorLifetimeMode(TorchDispatchMode):
+    """Enters every tensor that an operation returns into a tracker, until its storage goes."""
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, tracker: StorageTracker):
         super().__init__()
-        self.ledger = ledger
+        self.tracker = tracker
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self.ledger.hold_storage(tensor)
+                self.tracker.retain_storage(tensor)
         return result
 
 
@@ -81,23 +81,25 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     reports the second, which finds the gradients that the first has left.
 
     Args:
+        step: a function without arguments.
         ignore: as for ``saved_bytes``.
     """
-    check_callable(step, "step", "one without arguments")
-    ledger = Ledger(ignore)
-    with _Watch(ledger):
+    tracker = StorageTracker(ignore)
+    with _TensorLifetimeMode(tracker):
         step()
-        ledger.peak = ledger.now
+        tracker.peak = tracker.now
         step()
-    return ledger.peak
+    return tracker.peak
 
 
 def cuda_peak(step: Step) -> int | None:
     """Bytes that ``step()`` allocated on the GPU at most, above what was there; None without one.
 
     The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
+
+    Args:
+        step: a function without arguments.
     """
-    check_callable(step, "step", "one without arguments")
     if not torch.cuda.is_available():
         return None
     before = torch.cuda.memory_allocated()
@@ -110,11 +112,17 @@ def cuda_peak(step: Step) -> int | None:
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """Two steps timed in turn: medians ``a`` and ``b`` in seconds, and the ``ratio`` b / a.
+class PairedTiming:
+    """Two steps timed in turn.
 
-    ``ratio`` is the median of the ``rounds`` ratios; ``low`` … ``high`` holds the true median with
-    at least 95 % confidence (order statistics; NaN below six rounds, which are too few for that).
+    Attributes:
+        a: median seconds of the first step.
+        b: median seconds of the second.
+        ratio: median of the ratios b / a, one per round.
+        low: lower end of an interval that holds the true median ratio with at least 95 %
+            confidence (order statistics); NaN below six rounds, which are too few for that.
+        high: upper end.
+        rounds: how many pairs were timed.
     """
 
     a: float
@@ -125,20 +133,21 @@ class Seconds:
     rounds: int
 
 
-def seconds(
+def time_paired(
     step_a: Step, step_b: Step, *, rounds: int = 9, clock: Callable[[], float] = time.perf_counter
-) -> Seconds:
+) -> PairedTiming:
     """Time two steps in pairs, swapping the order every round, after one round to warm up.
 
     What slows the machine for a while slows both, so their ratio is steadier than either.
 
     Args:
+        step_a: a function without arguments.
+        step_b: another one.
+        rounds: how many pairs.
         clock: ``time.perf_counter`` for the time that passes; ``time.process_time`` for the
             processor's time, on a machine with other work to do.
     """
-    check_count(rounds, "rounds", maximum=100_000)
-    for name, step in (("step_a", step_a), ("step_b", step_b), ("clock", clock)):
-        check_callable(step, name, "one without arguments")
+    check_count(rounds, "rounds")
     steps, taken = (step_a, step_b), ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 else (1, 0):
@@ -149,15 +158,18 @@ def seconds(
             taken[which].append(clock() - start)
     a, b = taken[0][1:], taken[1][1:]
     ratios = [after / before for before, after in zip(a, b)]
-    return Seconds(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
+    return PairedTiming(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
 
 
-@explained()
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """An interval for the median: the k-th smallest and k-th largest value.
 
     k is the largest for which fewer than k of n values fall on one side of the median with
     probability at most (1 - confidence) / 2, each falling there with probability 1/2.
+
+    Args:
+        values: measurements.
+        confidence: that the median lies inside, at least.
     """
     n = len(values)
     k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
@@ -168,11 +180,18 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One training step: ``flops``; ``saved``, ``live`` and ``cuda`` in bytes at their peaks.
+class StepCost:
+    """What one training step costs.
 
-    ``saved_by_block``: the peak of ``saved`` while each block was at work.
-    ``cuda``: None if the batch was not on a GPU.
+    Attributes:
+        rule: the rule, or one of ``memory.VARIANTS``.
+        classes: of the network.
+        batch: samples of the step.
+        flops: floating-point operations, see ``flops``.
+        saved: peak bytes saved for backward, see ``saved_bytes``.
+        saved_by_block: the same while each block was at work.
+        live: peak bytes of all tensors made in the step, see ``live_bytes``.
+        cuda: peak bytes allocated on the GPU, see ``cuda_peak``; None on a CPU.
     """
 
     rule: str
@@ -189,7 +208,6 @@ class Cost:
         return asdict(self)
 
 
-@explained()
 class TrainingStep:
     """A function without arguments that trains a copy of a model on one batch at every call.
 
@@ -216,32 +234,35 @@ class TrainingStep:
         self.learner.step(self.x, self.y)
 
     @property
-    def known(self) -> list[Tensor]:
+    def preexisting_tensors(self) -> list[Tensor]:
         """What exists anyway and is not counted: the batch, parameters and buffers."""
         return [self.x, self.y, *self.model.parameters(), *self.model.buffers()]
 
 
-@explained()
-def cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> Cost:
+def training_cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> StepCost:
     """Count one training step of a rule, or of a rule's variant; see ``TrainingStep``.
 
     The batch, parameters and buffers exist anyway and are not counted. Takes five steps.
+
+    Args:
+        model: as for ``fit``; it stays as it is.
+        rule: see ``TrainingStep``.
+        batch: x (B, C, ...) and labels (B,).
     """
     step = TrainingStep(model, rule, batch)
     operations, saved, by_block = count_step(step)
-    return Cost(
+    return StepCost(
         rule=rule,
         classes=step.model.num_classes,
         batch=len(step.x),
         flops=operations,
         saved=saved,
         saved_by_block=by_block,
-        live=live_bytes(step, step.known),
+        live=live_bytes(step, step.preexisting_tensors),
         cuda=cuda_peak(step) if step.x.is_cuda else None,
     )
 
 
-@explained()
 def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
     """FLOPs, peak of saved bytes, and the same block by block; "meta" tensors will do."""
     step()  # some things are made only once
@@ -251,19 +272,19 @@ def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
 def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
     """``saved_bytes``, and the same from each block's forward to the next one's."""
     parts = step.model.blocks if isinstance(step.model, SFF) else step.model.layers
-    ledger = Ledger(step.known)
+    tracker = StorageTracker(step.preexisting_tensors)
     peaks, at_work = [0] * len(parts), 0
 
     def turn(number: int) -> None:
         nonlocal at_work
-        peaks[at_work] = max(peaks[at_work], ledger.peak)
-        at_work, ledger.peak = number, ledger.now
+        peaks[at_work] = max(peaks[at_work], tracker.peak)
+        at_work, tracker.peak = number, tracker.now
 
     handles = [
         part.register_forward_pre_hook(lambda *_, number=number: turn(number))
         for number, part in enumerate(parts)
     ]
-    with watch_saved(ledger):
+    with watch_saved(tracker):
         step()
     turn(0)
     for handle in handles:
@@ -271,11 +292,11 @@ def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
     return max(peaks), peaks
 
 
-@explained()
-def table(costs: Sequence[Cost], times: dict[str, Seconds] | None = None) -> str:
+def table(costs: Sequence[StepCost], times: dict[str, PairedTiming] | None = None) -> str:
     """Costs as a Markdown table, beside them their ratio to the first row's.
 
     Args:
+        costs: one per row.
         times: by rule, paired with the first row's rule as ``a``.
     """
     columns = ["rule", "GFLOPs", "÷", "saved, MB", "÷", "live, MB", "÷"]

@@ -24,10 +24,6 @@ from ..core import SFF, LocalBlock
 from ..cut.localize import trace
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
-from ..util.checks import (
-    check_callable,
-    explained,
-)
 
 # --- counting ------------------------------------------------------------------------------------
 
@@ -37,23 +33,26 @@ def address(storage: torch.UntypedStorage) -> int:
     return storage.data_ptr() or storage._cdata
 
 
-@explained()
-class Ledger:
+class StorageTracker:
     """Bytes of the storages that are held at the moment, each counted once, and their peak.
-
-    ``history`` has every value that ``now`` took.
 
     Args:
         ignore: tensors whose storages do not count.
+
+    Attributes:
+        now: bytes at the moment.
+        peak: the most so far.
+        history: every value that ``now`` took.
     """
 
     def __init__(self, ignore: Iterable[Tensor] = ()):
-        self.now = self.peak = 0
+        self.now = 0
+        self.peak = 0
         self.history = [0]
         self.holders = Counter()  # address of a storage → how many hold it
         self.ignore = {address(t.untyped_storage()) for t in ignore}
 
-    def hold(self, tensor: Tensor, holder: object) -> None:
+    def retain(self, tensor: Tensor, holder: object) -> None:
         """Count the tensor's storage for as long as ``holder`` lives."""
         storage = tensor.untyped_storage()
         where, size = address(storage), storage.nbytes()
@@ -64,11 +63,11 @@ class Ledger:
         self.holders[where] += 1
         weakref.finalize(holder, self._release, where, size)
 
-    def hold_storage(self, tensor: Tensor) -> None:
+    def retain_storage(self, tensor: Tensor) -> None:
         """Count the tensor's storage for as long as it exists."""
         storage = tensor.untyped_storage()
         if not self.holders[address(storage)]:
-            self.hold(tensor, storage)
+            self.retain(tensor, storage)
 
     def _release(self, where: int, size: int) -> None:
         self.holders[where] -= 1
@@ -81,7 +80,7 @@ class Ledger:
         self.history.append(self.now)
 
 
-class _Packed:
+class _SavedTensor:
     """A tensor that autograd has saved; it goes when the graph lets go of it."""
 
     def __init__(self, tensor: Tensor):
@@ -89,8 +88,8 @@ class _Packed:
 
 
 @contextmanager
-def watch_saved(ledger: Ledger) -> Iterator[None]:
-    """Enter into the ledger what autograd saves inside, for as long as it is kept.
+def watch_saved(tracker: StorageTracker) -> Iterator[None]:
+    """Enter into the tracker what autograd saves inside, for as long as it is kept.
 
     What goes through somebody else's hooks (``torch.utils.checkpoint`` has its own) counts for as
     long as the storage exists: those hooks may keep it anywhere.
@@ -100,14 +99,14 @@ def watch_saved(ledger: Ledger) -> Iterator[None]:
     def watched_init(self, pack_hook: Callable, unpack_hook: Callable) -> None:
         @wraps(pack_hook)
         def pack(tensor: Tensor):
-            ledger.hold(tensor, tensor.untyped_storage())
+            tracker.retain(tensor, tensor.untyped_storage())
             return pack_hook(tensor)
 
         own_init(self, pack, unpack_hook)
 
-    def pack(tensor: Tensor) -> _Packed:
-        packed = _Packed(tensor)
-        ledger.hold(tensor, packed)
+    def pack(tensor: Tensor) -> _SavedTensor:
+        packed = _SavedTensor(tensor)
+        tracker.retain(tensor, packed)
         return packed
 
     hooks = saved_tensors_hooks(pack, lambda packed: packed.tensor)
@@ -126,18 +125,16 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
         step: runs forward and backward, once or many times.
         ignore: tensors that exist anyway and do not count: parameters, buffers, the batch.
     """
-    check_callable(step, "step", "one without arguments")
-    ledger = Ledger(ignore)
-    with watch_saved(ledger):
+    tracker = StorageTracker(ignore)
+    with watch_saved(tracker):
         step()
-    return ledger.peak
+    return tracker.peak
 
 
 # --- computing again -----------------------------------------------------------------------------
 
 
-@explained()
-class Forgetful(nn.Module):
+class CheckpointedModule(nn.Module):
     """A module that saves only its inputs for backward and runs again there to get the rest.
 
     ``torch.utils.checkpoint``, with one care: the second run leaves BatchNorm's running statistics
@@ -149,11 +146,11 @@ class Forgetful(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        contexts = nullcontext(), _BuffersKept(self.module)
+        contexts = nullcontext(), _RestoredBuffers(self.module)
         return checkpoint(self.module, *inputs, use_reentrant=False, context_fn=lambda: contexts)
 
 
-class _BuffersKept:
+class _RestoredBuffers:
     """On leaving, the module's buffers hold what they held on entering."""
 
     def __init__(self, module: nn.Module):
@@ -168,8 +165,7 @@ class _BuffersKept:
                 buffer.copy_(value)
 
 
-@explained()
-def forget_until(body: fx.GraphModule, name: str) -> fx.GraphModule:
+def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
     """The same body, on the same parameters, forgetting all that comes before the node ``name``.
 
     That node's own output is kept: the second half needs it. What computes it is not run again,
@@ -182,7 +178,7 @@ def forget_until(body: fx.GraphModule, name: str) -> fx.GraphModule:
         lambda node: int(order.index(node.name) > order.index(name)),
         keep_original_order=True,
     )
-    halves.submod_0 = Forgetful(halves.submod_0)
+    halves.submod_0 = CheckpointedModule(halves.submod_0)
     return halves
 
 
@@ -203,7 +199,7 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
     """
     names = choose_cuts(model, x)
     bodies = [block.body for block in model.blocks]
-    forget(model, names)
+    checkpoint_bodies(model, names)
     try:
         yield names
     finally:
@@ -211,19 +207,17 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
             block.body = body.train(block.training)
 
 
-@explained()
-def forget(model: SFF, names: Iterable[str]) -> None:
+def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
     """Replace bodies in place: per block the node to forget up to, or "" to leave it alone."""
     for block, name in zip(model.blocks, names, strict=True):
         if name:
-            block.body = forget_until(_graph(block.body), name)
+            block.body = checkpoint_prefix(_graph(block.body), name)
 
 
 def _graph(body: nn.Module) -> fx.GraphModule:
     return body if isinstance(body, fx.GraphModule) else trace(body)
 
 
-@explained()
 def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     """Where to cut which blocks so that the peak falls, measured on a copy of the model.
 
@@ -254,7 +248,7 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
             except ValueError:  # no graph, no halves
                 continue
             for name in _places(body):
-                block.body = forget_until(body, name)
+                block.body = checkpoint_prefix(body, name)
                 size = _saved_by(block, inputs[largest], first=largest == 0)
                 if size < sizes[largest]:
                     sizes[largest], names[largest] = size, name
@@ -287,7 +281,7 @@ class RecomputingSFF(ScalableForwardForward):
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         if self.cuts is None:
             self.cuts = choose_cuts(self.model, x[:2])
-            forget(self.model, self.cuts)
+            checkpoint_bodies(self.model, self.cuts)
         return super().step(x, y, done)
 
 
@@ -324,7 +318,7 @@ class CheckpointedBackprop(Backprop):
     def prepare(self, model: nn.Module) -> SFF:
         bodies = [block.body for block in Rule.prepare(self, model).blocks]
         model = super().prepare(model)
-        model.blocks[0].body = nn.Sequential(*map(Forgetful, bodies))
+        model.blocks[0].body = nn.Sequential(*map(CheckpointedModule, bodies))
         return model
 
 

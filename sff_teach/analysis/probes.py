@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import SFF, GoodnessHead
-from ..util.checks import check_count, check_images, check_labels, check_samples, explained
+from ..util.checks import check_count, check_images, check_labels, check_samples
 from ..util.modes import evaluating
 
 PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
@@ -22,7 +22,6 @@ PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
 # ---------------------------------------------------------------- features by depth
 
 
-@explained()
 def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Tensor]:
     """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
 
@@ -61,7 +60,6 @@ def _features(model: SFF, x: Tensor) -> list[Tensor]:
     return features
 
 
-@explained()
 def pooled(features: Tensor, side: int = 3) -> Tensor:
     """Average maps to ``side`` × ``side`` and flatten: (B, C, H, W) → (B, C·side²).
 
@@ -90,7 +88,6 @@ class Probe:
     chance: float
 
 
-@explained()
 def linear_probe(
     train: tuple[Tensor, Tensor],
     valid: tuple[Tensor, Tensor],
@@ -150,7 +147,6 @@ def linear_probe(
 # ---------------------------------------------------------------- similarity
 
 
-@explained()
 def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
     """Linear centred kernel alignment: how alike two networks place the same images.
 
@@ -199,7 +195,6 @@ def _hsic_unbiased(k: Tensor, l: Tensor) -> float:  # noqa: E741
     return float(trace + means - rows) / (n * (n - 3))
 
 
-@explained()
 def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) -> Tensor:
     """``cka`` of every layer of one network with every layer of another: (layers a, layers b)."""
     return torch.tensor([[cka(x, y, unbiased) for y in b] for x in a])
@@ -208,7 +203,6 @@ def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) 
 # ---------------------------------------------------------------- goodness and votes
 
 
-@explained()
 def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
 
@@ -242,7 +236,6 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     return maps
 
 
-@explained()
 def block_votes(model: SFF, images: Tensor) -> Tensor:
     """(B, C, ...) → (B, blocks): the class that every block alone would choose."""
     _check_network(model)
@@ -251,7 +244,6 @@ def block_votes(model: SFF, images: Tensor) -> Tensor:
         return model.block_goodness(images.to(next(model.parameters()).device)).argmax(2).cpu()
 
 
-@explained()
 def disagreement(votes: Tensor) -> Tensor:
     """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
 
@@ -278,7 +270,6 @@ class Bin:
     accuracy: float
 
 
-@explained()
 def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
     """Confidence against accuracy of ``softmax(goodness)``, in bins of equal width.
 
@@ -311,7 +302,6 @@ def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
     return rows
 
 
-@explained()
 def expected_calibration_error(goodness: Tensor, y: Tensor, bins: int = 15) -> float:
     """``ECE = Σ_b (n_b / B) |accuracy_b - confidence_b|``, a fraction; see ``reliability``.
 

@@ -8,7 +8,13 @@ from torch import nn
 
 from sff_teach import GoodnessHead, LocalBlock, cnn, localize
 from sff_teach.analysis.cost import TrainingStep, flops, saved_bytes
-from sff_teach.analysis.memory import VARIANTS, Forgetful, choose_cuts, forget, recompute
+from sff_teach.analysis.memory import (
+    VARIANTS,
+    CheckpointedModule,
+    checkpoint_bodies,
+    choose_cuts,
+    recompute,
+)
 from sff_teach.core import SFF
 
 K = 3
@@ -81,7 +87,9 @@ def test_recompute_lowers_the_peak_to_two_maps_and_the_input():
     lean()
     extra = flops(lean) - flops(plain)
     image_map = 8 * 8 * 64 * 4  # bytes: images, channels, positions, float32
-    difference = saved_bytes(plain, plain.known) - saved_bytes(lean, lean.known)
+    difference = saved_bytes(plain, plain.preexisting_tensors) - saved_bytes(
+        lean, lean.preexisting_tensors
+    )
     # Of input, conv, norm + ReLU (in place), conv, output one half waits at a time: input, second
     # convolution and output; then input, first convolution and ReLU. Two maps less.
     assert difference == pytest.approx(2 * image_map, rel=0.02)  # and a few numbers per channel
@@ -138,16 +146,16 @@ def test_cuts_work_on_what_localize_made():
     lean = copy.deepcopy(model)
     cuts = choose_cuts(lean, batch()[0][:2])
     assert cuts[0]
-    forget(lean, cuts)
+    checkpoint_bodies(lean, cuts)
     assert torch.equal(train(model.train()), train(lean.train()))
 
 
-def test_forgetful_keeps_running_statistics_as_one_pass_would():
+def test_checkpointing_keeps_running_statistics_as_one_pass_would():
     plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     lean = copy.deepcopy(plain)
     x = batch()[0]
     plain(x).sum().backward()
-    Forgetful(lean)(x).sum().backward()
+    CheckpointedModule(lean)(x).sum().backward()
     assert torch.equal(plain[1].running_mean, lean[1].running_mean)
     assert plain[1].num_batches_tracked == lean[1].num_batches_tracked == 1
     assert torch.equal(plain[0].weight.grad, lean[0].weight.grad)

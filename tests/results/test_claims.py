@@ -8,8 +8,7 @@ import pytest
 
 from results import claims
 from results.claims import CLAIMS, Effect
-from sff_teach import cli
-from sff_teach.study.recipes import Recipe
+from sff_teach.study import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,17 +20,17 @@ def effect(low, high, condition="here", **more):
 @pytest.mark.parametrize(
     ("test", "low", "high", "supports"),
     [
-        (claims.as_good, -0.9, 0.1, True),
-        (claims.as_good, 0.1, 2.0, True),
-        (claims.as_good, -1.1, 0.5, False),  # reaches zero, but a whole point is not excluded
-        (claims.as_good, -0.5, -0.1, False),  # near, but shown to be behind
-        (claims.as_good, float("nan"), float("nan"), False),
-        (claims.better, 0.1, 2.0, True),
-        (claims.better, -0.1, 9.0, False),
-        (claims.similar, 0.8, 1.1, True),
-        (claims.similar, 0.8, 1.11, False),
-        (claims.less, 0.3, 0.99, True),
-        (claims.less, 0.3, 1.0, False),
+        (claims.non_inferior, -0.9, 0.1, True),
+        (claims.non_inferior, 0.1, 2.0, True),
+        (claims.non_inferior, -1.1, 0.5, False),  # reaches zero, but a whole point is not excluded
+        (claims.non_inferior, -0.5, -0.1, False),  # near, but shown to be behind
+        (claims.non_inferior, float("nan"), float("nan"), False),
+        (claims.superior, 0.1, 2.0, True),
+        (claims.superior, -0.1, 9.0, False),
+        (claims.ratio_at_most, 0.8, 1.1, True),
+        (claims.ratio_at_most, 0.8, 1.11, False),
+        (claims.ratio_below_one, 0.3, 0.99, True),
+        (claims.ratio_below_one, 0.3, 1.0, False),
     ],
 )
 def test_when_an_effect_supports_a_claim(test, low, high, supports):
@@ -115,23 +114,22 @@ def test_commands_and_files_exist():
 
 
 def test_the_pages_say_what_the_runs_say():
-    assert claims.write(ROOT, check=True) == [], "run `sff-teach claims`"
+    assert claims.write(ROOT, check=True) == [], "run `make claims`"
 
 
-def test_command(tmp_path, capsys):
+def test_writing_both_pages(tmp_path):
     (tmp_path / "results").mkdir()
-    (tmp_path / "README.md").write_text(f"before\n{claims.START}\nold\n{claims.END}\nafter\n")
-    ask = ["claims", "--root", str(tmp_path)]
-    assert cli.main([*ask, "--check"]) == 1
-    assert "Stale: results/claims.md, README.md" in capsys.readouterr().out
-    assert cli.main(ask) == 0
-    assert cli.main([*ask, "--check"]) == 0
-    text = (tmp_path / "README.md").read_text()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{claims.START}\nold\n{claims.END}\nafter\n")
+    assert claims.write(tmp_path, check=True) == ["results/claims.md", "README.md"]
+    assert "old" in readme.read_text()
+    claims.write(tmp_path)
+    assert claims.write(tmp_path, check=True) == []
+    text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    (tmp_path / "README.md").write_text("no markers")
-    assert cli.main(ask) == 2
-    assert "lacks the line" in capsys.readouterr().err
-    assert cli.main(["claims", "--root", str(tmp_path / "elsewhere")]) == 2
+    readme.write_text("no markers")
+    with pytest.raises(ValueError):
+        claims.write(tmp_path)
 
 
 RECORDS = sorted((ROOT / "results").glob("*.jsonl"))

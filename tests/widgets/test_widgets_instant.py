@@ -44,7 +44,7 @@ def test_counts_without_computing_are_the_counts_of_a_real_step(step, rule, chan
         input_shape=(3, 28, 28),
     )  # fmt: skip
     batch = torch.randn(16, 3, 28, 28), torch.randint(10, (16,))
-    real = measure.cost(model, rule, batch)
+    real = measure.training_cost(model, rule, batch)
     assert (result.flops[step], result.saved[step]) == (real.flops, real.saved)
     if step == "SFF":
         assert list(result.saved_by_block) == real.saved_by_block
