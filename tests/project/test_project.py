@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -19,7 +21,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import sff_teach
-from tools.bootstrap_cell import REPOSITORY
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +32,7 @@ PACKAGE = ROOT / "sff_teach"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
@@ -169,8 +171,8 @@ def test_uv_learns_pips_mirror_and_certificate(install, monkeypatch):
 
 
 def test_import_needs_no_jupyter():
-    modules = sorted(f"sff_teach.{path.stem}" for path in PACKAGE.glob("[a-z]*.py"))
-    modules = [name for name in modules if name != "sff_teach.widgets"]
+    modules = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "sff_teach.")]
+    modules = [name for name in modules if "widgets" not in name and "__main__" not in name]
     code = f"""
 import importlib, sys
 
@@ -188,39 +190,28 @@ for name in {["sff_teach", *modules]!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_imports_point_one_way():
-    """No module of the package imports one that, directly or not, imports it."""
-    imports = {
-        path.stem: {
-            name
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.ImportFrom) and node.level == 1
-            for name in ([node.module] if node.module else [alias.name for alias in node.names])
-            if (PACKAGE / f"{name}.py").exists()
-        }
-        for path in PACKAGE.glob("[!_]*.py")
-    }
-    done: set[str] = set()
-    while len(done) < len(imports):
-        ready = {name for name in imports if not (imports[name] & set(imports)) - done} - done
-        assert ready, f"a circle of imports among {sorted(set(imports) - done)}"
-        done |= ready
-
-
 # ---------------------------------------------------------------- the wheel
 
 
-def test_wheel_carries_package_and_data(tmp_path):
-    """Built without a network; the sample must load from the unpacked wheel alone."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_wheel_carries_package_and_data(wheel, tmp_path):
+    """The sample must load from the unpacked wheel alone."""
     assert wheel.name.startswith(f"sff_teach-{sff_teach.__version__}-")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "unpacked")
         names = set(archive.namelist())
     assert {f"sff_teach/{path.name}" for path in PACKAGE.glob("*.py")} <= names
+    assert "sff_teach/py.typed" in names
     assert not {name for name in names if name.startswith(("tests/", "tools/", "notebooks/"))}
     code = (
         "import sys; sys.path.insert(0, 'unpacked'); import sff_teach.data.sets as data;"
@@ -231,6 +222,48 @@ def test_wheel_carries_package_and_data(tmp_path):
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.strip() == "10000", done.stderr
+
+
+@pytest.mark.nightly
+def test_wheel_in_an_empty_environment_outside_the_repository(wheel, tmp_path):
+    """README's snippets, the embedded data and the command line; the packages are the lock's."""
+    python = tmp_path / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    uv = [sys.executable, str(ROOT / "tools" / "install.py"), "uv"]
+    lock = ["--constraint", str(ROOT / "requirements.lock")]
+    for command in (
+        ["venv", "--quiet", str(tmp_path / "venv")],
+        ["pip", "install", "--quiet", "--python", str(python), *lock, str(wheel)],
+    ):
+        subprocess.run([*uv, *command], check=True)
+    pixels = torch.randint(0, 255, (60, 3, 40, 40), dtype=torch.uint8)
+    for number, image in enumerate(pixels):
+        path = tmp_path / "my_images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torchvision.io.write_png(image, str(path))
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    runnable = [snippet for snippet in snippets if "import sff_teach" in snippet]
+    assert runnable
+    for code in (make_images, *runnable):
+        done = subprocess.run(
+            [python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    command = ["-m", "sff_teach", "train", "digits-sff", "--network", "cnn3", "--epochs", "1"]
+    done = subprocess.run([python, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+
+
+@pytest.mark.nightly
+def test_a_users_script_type_checks(tmp_path):
+    """README's snippets, checked by mypy against the annotations of the installed package."""
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for number, snippet in enumerate(snippets):
+        if "import sff_teach" in snippet:
+            (tmp_path / f"snippet{number}.py").write_text(snippet, encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools" / "install.py"), "uv", "tool", "run", "mypy"]
+    options = ["--python-executable", sys.executable, "--follow-imports=silent", "--strict"]
+    done = subprocess.run([*command, *options, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # ---------------------------------------------------------------- commands and papers
@@ -246,24 +279,17 @@ def test_versions_agree():
 
 
 def test_ci_calls_targets_that_exist():
-    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    called = set(re.findall(r"\bmake ([a-z-]+)", script))
-    assert {name for name in TARGETS if name.endswith("-test")} - {"notebooks-test"} <= called
-    assert re.search(r"(?m)^offline-test:.*\n\t.*offline\.py \$\(MAKE\).* test$", MAKEFILE)
+    called = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / ".ci/run").read_text(encoding="utf-8")))
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
         for job in workflow["jobs"].values():
             for step in job["steps"]:
                 called |= set(re.findall(r"make ([a-z-]+)", step.get("run", "")))
-    assert "test" in called
-    assert called <= TARGETS
+    assert {"test", "offline-test", "browser-test", "nightly"} <= called <= TARGETS
 
 
 def test_every_target_is_documented():
-    documented = set(re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE))
-    assert documented == TARGETS
-    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
-    assert set(phony) == TARGETS
+    assert set(re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE)) == TARGETS
 
 
 @pytest.mark.parametrize(("name", "needed"), [("bug", True), ("result", True), ("lesson", False)])
@@ -273,16 +299,3 @@ def test_forms_ask_for_doctor(name, needed):
     asked = {field["id"]: field for field in form["body"]}
     assert "sff-teach doctor" in asked["doctor"]["attributes"]["label"]
     assert asked["doctor"].get("validations", {}).get("required", False) == needed
-
-
-def test_repository_address_stands_in_one_place():
-    """Elsewhere only what `make notebooks` wrote there, or a badge of the same address."""
-    address = REPOSITORY.partition("://")[2]
-    holders = [
-        path.relative_to(ROOT).as_posix()
-        for folder in ("sff_teach", "tools", "data", ".github", ".ci")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".yml", ".md", ""} and path.is_file()
-        if address in path.read_text(encoding="utf-8", errors="ignore")
-    ]
-    assert holders == ["tools/bootstrap_cell.py"]
