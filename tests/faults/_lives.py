@@ -25,9 +25,12 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "matplotlib.pyplot", "sklearn.datasets", "sff_teach.cli", "sff_grade.grading",
+    ["pytest", "matplotlib.pyplot", "sklearn.datasets", "sff_teach.cli",
      "sff_teach.draw.charts", "sff_teach.study", "tests.faults._work"]
 )  # fmt: skip
+# of unshare(2) and mount(2)
+NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000
+READ_ONLY, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 32, 4096, 16384, 1 << 18
 LONGEST = 300  # seconds for any one life; only a hang takes as long
 
 
@@ -273,34 +276,47 @@ def meanwhile(
 @lru_cache(maxsize=1)
 def own_mounts() -> bool:
     """Give this scenario mounts of its own, where the system lets us."""
-    from sff_grade import sandbox as _sandbox
-
-    if sys.platform != "linux":
+    if sys.platform != "linux" or os.environ.get("SFF_FAULTS_WITHOUT_MOUNTS"):
         return False
-
-    def as_root() -> None:
-        _sandbox._unshare(_sandbox._NEWNS)
-        _sandbox._mount("none", "/", None, _sandbox._REC | _sandbox._PRIVATE)
-        _sandbox._mount("none", "/mnt", "tmpfs", 0)
-
-    def as_user() -> None:
-        _sandbox._own_user_namespace()
-        as_root()
-
-    if os.environ.get("SFF_FAULTS_WITHOUT_MOUNTS"):
+    if not _in_a_fork(_enter_mount_namespace):
         return False
-    for way in (as_root, as_user):
-        if _sandbox._possible(lambda way=way: _quietly(way)):
-            way()
-            return True
-    return False
+    _enter_mount_namespace()
+    return True
 
 
-def _quietly(way: Callable) -> None:
-    try:
-        way()
-    except OSError:
-        os._exit(1)
+def _enter_mount_namespace() -> None:
+    uid, gid = os.getuid(), os.getgid()
+    _call("unshare", NEW_MOUNTS if uid == 0 else NEW_MOUNTS | NEW_USER)
+    if uid != 0:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    mount("none", "/", None, RECURSIVE | PRIVATE)
+    mount("none", "/mnt", "tmpfs", 0)
+
+
+def _in_a_fork(function: Callable) -> bool:
+    """Tell whether a function works, without doing it here."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    """mount(2)."""
+    kind = kind.encode() if kind else None
+    _call("mount", source.encode(), target.encode(), kind, flags, options.encode())
+
+
+def _call(name: str, *arguments) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
 
 
 class SmallDisk:
@@ -312,9 +328,7 @@ class SmallDisk:
         folder.mkdir()
         self.mounted = own_mounts()
         if self.mounted:
-            from sff_grade import sandbox as _sandbox
-
-            _sandbox._mount("none", str(folder), "tmpfs", 0, f"size={size},mode=755")
+            mount("none", str(folder), "tmpfs", 0, f"size={size},mode=755")
         self.how = (
             "a file system in memory (tmpfs) that the test has filled"
             if self.mounted
@@ -351,10 +365,8 @@ class ReadOnly:
     def __init__(self, folder: Path):
         self.mounted = own_mounts()
         if self.mounted:
-            from sff_grade import sandbox as _sandbox
-
-            _sandbox._mount(str(folder), str(folder), None, _sandbox._BIND)
-            _sandbox._read_only(str(folder), 0)
+            mount(str(folder), str(folder), None, BIND)
+            mount("none", str(folder), None, REMOUNT | BIND | READ_ONLY)
         else:
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o555 if path.is_dir() else 0o444)
@@ -367,10 +379,8 @@ class ReadOnly:
     def give_up_rights(self) -> None:
         """For ``before``: root, too, is bound by permissions once it has no capabilities."""
         if not self.mounted and os.geteuid() == 0:
-            from sff_grade import sandbox as _sandbox
-
             none = (ctypes.c_uint32 * 6)()
-            _sandbox._call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), none)
+            _call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), none)
 
 
 # ---------------------------------------------------------------- clocks

@@ -14,31 +14,14 @@ import pytest
 
 import sff_teach
 
-NOT_YET = tuple(  # rooms whose docstrings are still to be written
-    f"sff_teach.{room}"
-    for room in [
-        "analysis",
-        "classroom",
-        "core",
-        "cut",
-        "data",
-        "draw",
-        "forward_forward",
-        "goodness",
-        "heads",
-        "losses",
-        "rules",
-        "sff_minimal",
-        "study",
-        "training",
-        "util",
-        "widgets",
-    ]
-)
+# Rooms whose docstrings are still to be written.
+NOT_YET = ("analysis", "classroom", "core", "cut", "data", "draw", "forward_forward", "goodness",
+           "heads", "losses", "rules", "sff_minimal", "study", "training", "util",
+           "widgets")  # fmt: skip
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
-    if "._" not in name and not name.startswith(NOT_YET)
+    if "._" not in name and name.split(".")[1] not in NOT_YET
 ]
 
 

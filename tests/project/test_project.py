@@ -243,7 +243,7 @@ def test_wheel_in_an_empty_environment_outside_the_repository(wheel, tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     runnable = [snippet for snippet in snippets if "import sff_teach" in snippet]
     assert runnable
-    for code in (make_images, *runnable):
+    for code in runnable:
         done = subprocess.run(
             [python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
         )
