@@ -50,7 +50,7 @@ def compare(tmp: Path) -> None:
     lines = (whole / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (part / "runs.jsonl").write_bytes(lines[0])
     places = [ReadOnly(folder) for folder in (whole, part)]
-    end = run(part, COMPARE, places[1].give_up_rights, code=2)
+    run(part, COMPARE, places[1].give_up_rights, code=2)
     assert (part / "runs.jsonl").read_bytes() == lines[0]
     shown = run(whole, COMPARE, places[0].give_up_rights)
     assert shown.code == 0 and shown.out == done.out  # the same table, seconds and all

