@@ -183,8 +183,6 @@ def page() -> str:
         for row in sorted(seen, key=lambda k: (k[0], k[1], CONTROLS.index(k[2]))):
             network, images, rule = row
             mine = [r for r in here if (r["network"], r["images"], r["rule"]) == row]
-                r for r in here if (r["network"], r["images"], r["rule"]) == (network, images, rule)
-            ]
             mean = 100 * sum(r["accuracy"] for r in mine) / len(mine)
             key = (name, network, images, rule)
             minus, span, of_last = "–", "–", "–"
