@@ -437,17 +437,16 @@ def page(folder: Path) -> str:
 
 
 def short_table(folder: Path) -> str:
-    """The README's table: claim, effects that decide, verdict."""
-    lines = ["| claim | measured here | verdict |", "|---|---|---|"]
+    """The README's table: claim and verdict; the effects are in results/claims.md."""
+    lines = ["| claim | verdict |", "|---|---|"]
     for claim in CLAIMS:
         effects = claim.effects(folder)
         deciding = [effect for effect in effects if effect.decides]
-        shown = "<br>".join(map(str, deciding)) or "–"
         passed = sum(claim.test(effect) for effect in deciding)
         verdict = claim.verdict(effects)
         if verdict.startswith("only"):
             verdict = f"only in {passed} of {len(deciding)} cases"
-        lines.append(f"| {claim.title} | {shown} | {verdict} |")
+        lines.append(f"| {claim.title} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
