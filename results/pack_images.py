@@ -80,7 +80,7 @@ def unpack(path: Path, limit: int | None = None) -> Splits:
         path: a file of ``pack``.
         limit: of images per part, spread evenly over the file; None for all.
     """
-    arrays = np.load(path)
+    arrays = np.load(path, allow_pickle=False)
     classes = tuple(arrays["classes"].tolist())
     sets = {}
     for part in PARTS:
