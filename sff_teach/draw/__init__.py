@@ -1,8 +1,6 @@
 """Figures in one style: charts, diagrams, and ``show``, which puts one into a notebook."""
 
 from .charts import (
-    MARKERS,
-    LiveHistory,
     describe_history,
     draw_block_accuracy,
     draw_by_blocks,
@@ -13,7 +11,6 @@ from .charts import (
     draw_goodness_maps,
     draw_history,
     draw_images,
-    draw_learning_curves,
     draw_picture,
 )
 from .diagrams import (
@@ -25,7 +22,9 @@ from .diagrams import (
     draw_network,
     draw_timeline,
 )
+from .live import LiveHistory, Pace
 from .style import (
+    BLOCK_MARKERS,
     GREY,
     INK,
     OKABE_ITO,
@@ -34,27 +33,31 @@ from .style import (
     RuleStyle,
     block_colours,
     course_style,
+    display_data,
     end_labels,
-    figure_html,
+    figure_data,
     image_html,
     ink,
     new_figure,
     number_marks,
     png,
+    quick_png,
     rule_style,
     shortened,
     show,
     tint,
+    with_alt,
 )
 
 __all__ = [
+    "BLOCK_MARKERS",
     "GREY",
     "INK",
-    "MARKERS",
     "OKABE_ITO",
     "RULE_STYLE",
     "WIDTH",
     "LiveHistory",
+    "Pace",
     "RuleStyle",
     "block_colours",
     "course_style",
@@ -64,6 +67,7 @@ __all__ = [
     "diagram_ff",
     "diagram_pipeline",
     "diagram_sff",
+    "display_data",
     "draw_block_accuracy",
     "draw_by_blocks",
     "draw_class_goodness",
@@ -73,19 +77,20 @@ __all__ = [
     "draw_goodness_maps",
     "draw_history",
     "draw_images",
-    "draw_learning_curves",
     "draw_network",
     "draw_picture",
     "draw_timeline",
     "end_labels",
-    "figure_html",
+    "figure_data",
     "image_html",
     "ink",
     "new_figure",
     "number_marks",
     "png",
+    "quick_png",
     "rule_style",
     "shortened",
     "show",
     "tint",
+    "with_alt",
 ]

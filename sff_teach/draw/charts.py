@@ -1,12 +1,9 @@
-"""Figures of the course in one style: Okabe–Ito colours, a marker or dash besides, alt text.
+"""Charts: trainings, comparisons of rules, goodness, images.
 
-Every function returns a `matplotlib.figure.Figure`; `show` puts it into a notebook. None of them
-touches pyplot, so they may be called from a background thread. The diagrams of the algorithms are
-in `diagrams.py` and, like the style, can be had from here.
+Every function returns a figure with an alternative text in its attribute ``alt``; ``show`` puts
+both into a notebook.
 """
 
-import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,85 +15,31 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from ..training.fit import Evaluation, History
-from ..util.checks import explained
+from ..util.checks import SFFError
 from ..util.stats import interval
 from .style import (
+    BLOCK_MARKERS,
     GREY,
     INK,
+    LABEL_SIZE,
     OKABE_ITO,
     RULE_STYLE,
     WIDTH,
     block_colours,
     course_style,
-    display_data,
     end_labels,
-    figure_data,
     ink,
     new_figure,
     number_marks,
     rule_style,
     shortened,
     tint,
+    with_alt,
 )
-
-MARKERS = "os^DvP"  # of the blocks
-
-
-# ---------------------------------------------------------------- small helpers
-
-
-def _numpy(values):
-    return torch.as_tensor(values).detach().cpu().numpy()
-
-
-def _percent(fraction):
-    return 100 * np.asarray(fraction, dtype=float)  # None becomes NaN
-
-
-def _picture(pixels):
-    """(C, H, W) or (H, W) in [0, 1] → what imshow takes."""
-    pixels = _numpy(pixels)
-    if pixels.ndim == 3 and pixels.shape[0] == 1:
-        pixels = pixels[0]
-    elif pixels.ndim == 3 and pixels.shape[0] == 3:
-        pixels = pixels.transpose(1, 2, 0)
-    elif pixels.ndim != 2:
-        raise ValueError(
-            "pixels of an image must be (1, H, W), (3, H, W) or (H, W), not "
-            f"{tuple(pixels.shape)}; give one image's."
-        )
-    if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:
-        raise ValueError(
-            f"pixels run from {pixels.min():.2f} to {pixels.max():.2f}, not from 0 to 1: "
-            "pass the images of `data.pixels()`, which undoes the standardisation."
-        )
-    return np.clip(pixels, 0, 1)
-
-
-@explained()
-def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
-    """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
-    _imshow(ax, _picture(pixels))
-
-
-def _imshow(ax, picture, **kwargs):
-    if picture.ndim == 2:
-        kwargs = {"cmap": "gray", "vmin": 0, "vmax": 1} | kwargs
-    ax.imshow(picture, interpolation="nearest", **kwargs)
-    _bare(ax)
-
-
-def _bare(ax):
-    ax.grid(False)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-
 
 # ---------------------------------------------------------------- training
 
 
-@explained()
 @course_style()
 def draw_history(
     histories: History | Sequence[History],
@@ -106,72 +49,44 @@ def draw_history(
 ) -> Figure:
     """Draw loss and accuracy per epoch, of one history block by block or of several side by side.
 
-    `histories`: one History or a list of them (`.rule`, `.rows`). `names`: what to call them
-    (default: the rules). `epochs`: where the x axis ends, for a figure that grows during training.
+    Args:
+        histories: one History, or several.
+        names: what to call them; by default their rules.
+        epochs: how many there will be, for a figure that grows during training: its axes then hold
+            all epochs, all losses down to 0, and accuracies from 0 to 100 %.
     """
     runs = list(histories) if isinstance(histories, list | tuple) else [histories]
-    if not runs or any(not run.rows for run in runs):
-        raise ValueError("histories has a run without an epoch: train for at least one epoch.")
     fig, (left, right) = new_figure(
         WIDTH, 3.5, ncols=2, title=["Training loss", "Accuracy, %"], xlabel="epoch"
     )
+    last = max(max(run.rows[-1]["epoch"] for run in runs), epochs or 0)
+    margin = 0.5 if last == 1 else 0.03 * last
+    for ax in (left, right):
+        ax.set_xlim(1 - margin, last + margin)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+    if epochs:
+        left.set_ylim(0, 1.05 * max(max(row["train_loss"]) for run in runs for row in run.rows))
+        right.set_ylim(0, 100)
     if len(runs) == 1:
         _one_history(left, right, runs[0])
-    else:
-        _many_histories(left, right, runs, names)
-    last = max(max(run.rows[-1]["epoch"] for run in runs), epochs or 0)
-    for ax in (left, right):
-        ax.set_xlim(
-            0.5 if last == 1 else 1 - 0.03 * last, last + (0.5 if last == 1 else 0.03 * last)
-        )
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
-    return fig
+        return with_alt(fig, f"Loss and accuracy per epoch. {describe_history(runs[0])}")
+    names = [run.rule for run in runs] if names is None else list(names)
+    ends = _many_histories(left, right, runs, names)
+    return with_alt(fig, f"Loss and accuracy per epoch of {len(runs)} runs. At the end: {ends}.")
 
 
-@explained()
-class LiveHistory:
-    """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
-
-    In a notebook the figure of ``draw_history`` appears after the first epoch and is redrawn in
-    place, at most once in `every` seconds and always after the last epoch. Elsewhere nothing is
-    shown, and fit's progress bar says what there is to say. Use a new one for each training.
-    """
-
-    def __init__(self, every: float = 1.0):
-        self.every, self._handle, self._drawn = every, None, -math.inf
-
-    def __call__(self, history: History) -> None:
-        """Show the history so far."""
-        epochs = history.settings["epochs"]
-        over = len(history.rows) == epochs or history.stopped
-        if not history.rows or (time.monotonic() - self._drawn < self.every and not over):
-            return
-        data = figure_data(
-            draw_history(history, epochs=epochs),
-            alt="Two curves that grow while the network trains: loss and accuracy per epoch, by "
-            "block.",
-            caption=describe_history(history),
-        )
-        if self._handle is None:
-            self._handle = display_data(data, display_id=True)
-        elif self._handle:
-            self._handle.update(data, raw=True)
-        self._drawn = time.monotonic()
-
-
-@explained()
 def describe_history(history: History) -> str:
     """The last epoch in words: loss and accuracy."""
-    last = history.last
+    last = history.rows[-1]
     losses = ", ".join(f"{loss:.3g}" for loss in last["train_loss"])
     blocks = "by block " if len(last["train_loss"]) > 1 else ""
-    text = f"After epoch {last['epoch']} of {history.settings['epochs']}: loss {blocks}{losses}"
-    if "valid_accuracy" in last:
+    text = f"After epoch {last['epoch']}: loss {blocks}{losses}"
+    if last.get("valid_accuracy") is not None:
         text += f"; {100 * last['valid_accuracy']:.1f} % of the validation images"
     return text + "."
 
 
-def _one_history(left, right, run):
+def _one_history(left: Axes, right: Axes, run: History) -> None:
     epoch = [row["epoch"] for row in run.rows]
     loss = np.array([row["train_loss"] for row in run.rows], dtype=float)  # (epochs, blocks)
     train = _percent([row["train_accuracy"] for row in run.rows])
@@ -179,73 +94,77 @@ def _one_history(left, right, run):
     unknown = [None] * blocks  # an interrupted epoch has no validation
     valid = _percent([row.get("valid_block_accuracy", unknown) for row in run.rows])
     validated = np.isfinite(valid).any()
-    depth = valid if validated else train
     right.set_title("Validation accuracy, %" if validated else "Training accuracy, %")
-    colours = block_colours(blocks)
-    look = {"linestyle": "-", "markevery": max(1, len(epoch) // 8), "linewidth": 1.6}
-    for ax, values in ((left, loss), (right, depth)):
-        labels = []
-        for k in range(blocks):
-            marker = MARKERS[k] if blocks <= 6 else None
-            ax.plot(epoch, values[:, k], color=colours[k], marker=marker, **look)
-            if blocks <= 6 or k in (0, blocks - 1):
-                name = "one block" if blocks == 1 else f"block {k + 1}"
-                labels.append((*_last(epoch, values[:, k]), name, colours[k]))
-        if ax is right and validated:
-            if blocks > 1:
-                vote = _percent([row.get("valid_accuracy") for row in run.rows])
-                colour = OKABE_ITO["vermillion"]
-                ax.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
-                labels.append((*_last(epoch, vote), "vote", colour))
-            ax.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
-            name = "in training" if blocks == 1 else f"block {blocks} in training"
-            labels.append((*_last(epoch, train[:, -1]), name, GREY))
-        end_labels(ax, labels)
+    end_labels(left, _block_lines(left, epoch, loss))
+    labels = _block_lines(right, epoch, valid if validated else train)
+    if validated:
+        if blocks > 1:
+            vote = _percent([row.get("valid_accuracy") for row in run.rows])
+            colour = OKABE_ITO["vermillion"]
+            right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
+            labels.append((*_last(epoch, vote), "vote", colour))
+        right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
+        name = "in training" if blocks == 1 else f"block {blocks} in training"
+        labels.append((*_last(epoch, train[:, -1]), name, GREY))
+    end_labels(right, labels)
 
 
-def _last(x, y):
+def _block_lines(ax: Axes, epoch: list[int], values: np.ndarray) -> list[tuple]:
+    """A line for each column of values (epochs, blocks); return the labels of their ends."""
+    blocks = values.shape[1]
+    labels = []
+    for k, colour in enumerate(block_colours(blocks)):
+        ax.plot(epoch, values[:, k], color=colour, linestyle="-", linewidth=1.6,
+                marker=BLOCK_MARKERS[k] if blocks <= len(BLOCK_MARKERS) else None,
+                markevery=max(1, len(epoch) // 8))  # fmt: skip
+        if blocks <= len(BLOCK_MARKERS) or k in (0, blocks - 1):
+            name = "one block" if blocks == 1 else f"block {k + 1}"
+            labels.append((*_last(epoch, values[:, k]), name, colour))
+    return labels
+
+
+def _last(x: Sequence, y: Sequence) -> tuple:
     """The last point that is a number (NaN where there is none)."""
     finite = np.flatnonzero(np.isfinite(y))
     return (x[finite[-1]], y[finite[-1]]) if len(finite) else (x[-1], np.nan)
 
 
-def _many_histories(left, right, runs, names):
-    names = [run.rule for run in runs] if names is None else list(names)
-    if len(names) != len(runs):
-        raise ValueError(
-            f"names has {len(names)} entries for {len(runs)} histories: give one each."
-        )
+def _many_histories(left: Axes, right: Axes, runs: list, names: list[str]) -> str:
+    """Draw several runs; return their final accuracies in words."""
     validated = all("valid_accuracy" in run.rows[0] for run in runs)
     left.set_title("Training loss of the last block")
     right.set_title("Validation accuracy, %" if validated else "Training accuracy, last block, %")
     known, labels = list(dict.fromkeys(names)), {}
-    for run, name in zip(runs, names):
+    for run, name in zip(runs, names, strict=True):
         look = rule_style(name, known.index(name))
         epoch = [row["epoch"] for row in run.rows]
         loss = [row["train_loss"][-1] for row in run.rows]
-        accuracy = [row.get("valid_accuracy") for row in run.rows]
-        if not validated:
-            accuracy = [row["train_accuracy"][-1] for row in run.rows]
-        several = {"linewidth": 1.8 if names.count(name) == 1 else 1.0, "markersize": 4.5}
-        several["markevery"] = max(1, len(epoch) // 8)
-        left.plot(epoch, loss, **look.line, **several)
-        right.plot(epoch, _percent(accuracy), **look.line, **several)
-        labels[name] = (*_last(epoch, _percent(accuracy)), look.label, look.colour)
+        accuracy = _percent(
+            [row.get("valid_accuracy") if validated else row["train_accuracy"][-1]
+             for row in run.rows]
+        )  # fmt: skip
+        line = look.line | {"linewidth": 1.8 if names.count(name) == 1 else 1.0, "markersize": 4.5}
+        line["markevery"] = max(1, len(epoch) // 8)
+        left.plot(epoch, loss, **line)
+        right.plot(epoch, accuracy, **line)
+        labels[name] = (*_last(epoch, accuracy), look.label, look.colour)
     end_labels(right, labels.values())
+    return ", ".join(f"{label} {y:.1f} %" for _, y, label, _ in labels.values())
 
 
-@explained()
 @course_style()
 def draw_block_accuracy(
     results: Evaluation | History | Mapping, *, chance: float | None = None
 ) -> Figure:
-    """Draw accuracy by block depth, and the vote of all blocks as a dashed line.
+    """Draw accuracy by block, and the vote of all blocks as a dashed line.
 
-    `results`: one Evaluation (`.accuracy`, `.block_accuracy`) or History (its last epoch counts),
-    or a dict from a rule or any name to one of them or to a list of them (one per seed: the line
-    is their mean, each seed is faint). `chance`: accuracy of guessing, drawn as a dotted line.
+    Args:
+        results: one Evaluation or History (its last epoch counts), or a dict from a rule or any
+            name to one of them or to a list of them: one per seed, of which the mean is drawn
+            strongly and each seed faintly.
+        chance: accuracy of guessing, in [0, 1], for a dotted line.
     """
-    if not isinstance(results, dict):
+    if not isinstance(results, Mapping):
         results = {getattr(results, "rule", "one network"): results}
     fig, ax = new_figure(7.5, 3.8, xlabel="block (1 is next to the image)", ylabel="accuracy, %")
     groups = {
@@ -253,15 +172,16 @@ def draw_block_accuracy(
         for name, group in results.items()
     }
     deepest = max(len(blocks) for pairs in groups.values() for _, blocks in pairs)
-    edge, labels = deepest + 0.3, []
+    edge, labels, words = deepest + 0.3, [], []
     for i, (name, pairs) in enumerate(groups.items()):
         look = rule_style(name, i)
         runs = np.array([blocks for _, blocks in pairs])  # (seeds, blocks)
         depth, mean = range(1, runs.shape[1] + 1), runs.mean(0)
         prefix = f"{look.label}: " if len(groups) > 1 else ""
-        if len(depth) == 1:  # nothing to vote on: a level for the others to meet
+        if len(depth) == 1:  # no vote: a level to compare the others with
             ax.axhline(mean[0], color=look.colour, linestyle=look.dash, linewidth=1.4)
             labels.append((edge, mean[0], f"{prefix}{mean[0]:.1f}", look.colour))
+            words.append(f"{look.label} {mean[0]:.1f}")
             continue
         for run in runs if len(runs) > 1 else []:
             ax.plot(depth, run, color=look.colour, linestyle="-", alpha=0.25, linewidth=1)
@@ -270,6 +190,8 @@ def draw_block_accuracy(
         ax.axhline(vote, color=look.colour, linestyle=(0, (2, 1.5)), linewidth=1.4)
         labels.append((depth[-1], mean[-1], f"{prefix}last block {mean[-1]:.1f}", look.colour))
         labels.append((edge, vote, f"{prefix}vote {vote:.1f}", look.colour))
+        by_block = ", ".join(f"{value:.1f}" for value in mean)
+        words.append(f"{look.label} {by_block}; vote {vote:.1f}")
     if chance is not None:
         ax.axhline(100 * chance, color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.2)
         labels.append((edge, 100 * chance, f"guessing {100 * chance:.0f}", GREY))
@@ -277,22 +199,20 @@ def draw_block_accuracy(
     ax.set_xlim(0.7, edge)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     end_labels(ax, labels)
-    return fig
+    return with_alt(fig, f"Accuracy by block from the first to the last, %: {'. '.join(words)}.")
 
 
-def _accuracies(result):
-    """Evaluation or History → (vote in %, accuracy of every block in %)."""
+def _accuracies(result: Evaluation | History) -> tuple:
+    """(vote in %, accuracy of every block in %)."""
     if hasattr(result, "rows"):
         row = result.rows[-1]
-        if row.get("valid_accuracy") is None:
-            raise ValueError(
-                "history has no validation accuracy: pass `valid` to fit, or an Evaluation."
-            )
         return _percent(row["valid_accuracy"]), _percent(row["valid_block_accuracy"])
     return _percent(result.accuracy), _percent(result.block_accuracy)
 
 
-@explained()
+# ---------------------------------------------------------------- distributions of goodness
+
+
 @course_style()
 def draw_goodness(
     positive: ArrayLike,
@@ -306,26 +226,24 @@ def draw_goodness(
 ) -> Figure:
     """Draw the distributions of two sets of goodness values, their medians, and the threshold θ.
 
-    `positive`, `negative`: (B,) values each. With `theta` the share of each above it is written
-    beside its median. `ax`: a panel to draw into instead of a new figure.
+    Args:
+        positive: (B,) values.
+        negative: (B,) values.
+        theta: the threshold; the share of each set above it is then written beside its median.
+        title: of the panel.
+        names: of the two sets.
+        xlabel: of the panel.
+        ax: a panel to draw into, instead of a new figure.
     """
-    groups = [_numpy(values).ravel().astype(float) for values in (positive, negative)]
-    for name, values in zip(("positive", "negative"), groups):
-        if not len(values) or not np.isfinite(values).all():
-            raise ValueError(f"{name} must hold finite values; give at least one.")
     if ax is None:
         _, ax = new_figure(7.0, 3.6)
+    groups = [_numpy(values).ravel().astype(float) for values in (positive, negative)]
     both = np.concatenate(groups)
-    low, high = both.min(), both.max()
-    reach = low + 1.3 * (np.quantile(both, 0.995) - low)
-    if high - low > 1.2 * (reach - low) > 0:  # a long thin tail would squash the rest
-        high = reach
-    bins = np.linspace(low, high, 41) if high > low else np.linspace(low - 0.5, low + 0.5, 41)
+    bins = _bins(both)
     counts = [np.histogram(values, bins)[0] / len(values) * 100 for values in groups]
-    top = max(count.max() for count in counts)
+    looks = ((OKABE_ITO["blue"], None), (OKABE_ITO["orange"], "////"))
     marks = []  # (where, text, colour, dash)
-    for i, (name, values, count) in enumerate(zip(names, groups, counts)):
-        colour, hatch = ((OKABE_ITO["blue"], None), (OKABE_ITO["orange"], "////"))[i]
+    for i, (name, values, count, (colour, hatch)) in enumerate(zip(names, groups, counts, looks)):
         ax.stairs(count, bins, fill=True, color=tint(colour, 0.35), alpha=0.75, zorder=2 + i)
         outline = {"facecolor": "none", "edgecolor": ink(colour), "hatch": hatch, "linewidth": 1.6}
         ax.stairs(count, bins, fill=hatch is not None, zorder=4 + i, **outline)
@@ -335,7 +253,7 @@ def draw_goodness(
         marks.append((np.median(values), text, ink(colour), "-"))
     if theta is not None:
         marks.append((theta, f"threshold θ = {_number(theta)}", INK, (0, (4, 2))))
-    _mark(ax, marks, top)
+    _mark(ax, marks, max(count.max() for count in counts))
     ax.spines["bottom"].set_zorder(9)
     ax.set(xlabel=xlabel, ylabel="share, %")
     if title:
@@ -343,10 +261,21 @@ def draw_goodness(
     beyond = int((both > bins[-1]).sum())
     if beyond:
         ax.annotate(f"{beyond} more →", (1, 0.03), xycoords="axes fraction", ha="right", fontsize=9)
-    return ax.figure
+    words = f"Distributions of goodness. {'; '.join(text for _, text, *_ in marks)}."
+    before = getattr(ax.figure, "alt", "")
+    return with_alt(ax.figure, f"{before} {title + ': ' if title else ''}{words}".strip())
 
 
-def _mark(ax, marks, top):
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Edges of forty bins; a long thin tail, which would squash the rest, lies beyond them."""
+    low, high = values.min(), values.max()
+    reach = low + 1.3 * (np.quantile(values, 0.995) - low)
+    if high - low > 1.2 * (reach - low) > 0:
+        high = reach
+    return np.linspace(low, high, 41) if high > low else np.linspace(low - 0.5, low + 0.5, 41)
+
+
+def _mark(ax: Axes, marks: list[tuple], top: float) -> None:
     """Vertical lines with a text each, as stairs above `top`, so that no line crosses a text."""
     inches = ax.get_position().width * ax.figure.get_figwidth()
     step = 0.14
@@ -365,7 +294,7 @@ def _mark(ax, marks, top):
         ax.plot([where] * 2, [0, height + 0.06 * top], **line)
         side = {"ha": "right" if leftward else "left", "xytext": (-5 if leftward else 5, 0)}
         at = {"xy": (where, height), "textcoords": "offset points", "va": "center"}
-        ax.annotate(text, **at, **side, fontsize=9, color=colour, zorder=8)
+        ax.annotate(text, **at, **side, fontsize=LABEL_SIZE, color=colour, zorder=8)
         # Room for the text, at about 0.075 inch a letter.
         room = (high - low) * (0.1 + 0.075 * max(map(len, text.split("\n")))) / inches
         ends += [where - room if leftward else where + room]
@@ -373,71 +302,43 @@ def _mark(ax, marks, top):
     ax.set_ylim(0, top * (1.2 + step * (len(marks) - 1)))
 
 
-def _number(value):
+def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 # ---------------------------------------------------------------- comparing rules
 
 
-def _by_rule_and_size(rows):
-    """rows → (rules in the house order, sizes, {(rule, size): accuracies in %})."""
-    rows = list(rows)
-    if not rows:
-        raise ValueError(
-            "rows is empty: pass one dict per run with rule, images, seed and accuracy."
-        )
-    for key in ("rule", "images", "accuracy"):
-        if any(key not in row for row in rows):
-            raise ValueError(
-                f"rows has an entry without {key!r}: each needs rule, images and accuracy."
-            )
-    names = list(dict.fromkeys(row["rule"] for row in rows))
-    rules = _known_first(names)
-    sizes = sorted({row["images"] for row in rows})
-    groups = {}
-    for row in rows:
-        groups.setdefault((row["rule"], row["images"]), []).append(100 * row["accuracy"])
-    return rules, sizes, groups
-
-
-@explained()
 @course_style()
 def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
 
-    `rows`: dicts with rule, images, seed, accuracy (a fraction), such as the records of `study`.
-    All panels span the same number of percentage points, so lengths can be compared across them,
-    while each has its own range. Four sizes fit; for more see `draw_learning_curves`.
+    All panels span the same number of percentage points, so that lengths can be compared across
+    them, while each has its own range. Four sizes fit.
+
+    Args:
+        rows: one dict per run with ``rule``, ``images`` and ``accuracy`` (in [0, 1]), such as the
+            records of ``study``.
+        measure: what the accuracy is, for the axis.
     """
-    rules, sizes, groups = _by_rule_and_size(rows)
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["rule"], row["images"]), []).append(100 * row["accuracy"])
+    rules = _known_first(rule for rule, _ in groups)
+    sizes = sorted({size for _, size in groups})
+    looks = [rule_style(rule, i) for i, rule in enumerate(rules)]
     fig, axes = new_figure(WIDTH, 1.35 + 0.5 * len(rules), ncols=len(sizes), sharey=True)
     axes = np.atleast_1d(axes)
-    looks = [rule_style(rule, i) for i, rule in enumerate(rules)]
-    reference = "bp" in rules and len(rules) > 1
-    ranges = []
+    ranges, words = [], []
     for ax, size in zip(axes, sizes):
-        ends = []
-        for i, (rule, look) in enumerate(zip(rules, looks)):
-            values = groups.get((rule, size), [])
-            if not values:
-                continue
-            mean, low, high = interval(values)
-            ends += [x for x in (*values, low, high) if np.isfinite(x)]
-            bar = {"marker": look.marker, "markersize": 7, "capsize": 3, "elinewidth": 1.8}
-            ax.errorbar(mean, i, xerr=high - mean, color=look.colour, **bar)
-            if len(values) > 1:
-                seed = {"marker": look.marker, "markersize": 3.5, "alpha": 0.4, "linestyle": "none"}
-                ax.plot(values, [i + 0.24] * len(values), color=look.colour, **seed)
-            if reference and rule == "bp":
-                ax.axvline(mean, color=GREY, linestyle=(0, (1, 2)), linewidth=1)
-            above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
-            text = ax.annotate(
-                f"{mean:.1f}", (mean, i), fontsize=9, color=ink(look.colour), **above
-            )
-            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
-        ranges.append((min(ends), max(ends)))
-        _title_with_seeds(ax, size, {len(groups[rule, size]) for rule, n in groups if n == size})
+        values = [groups.get((rule, size), []) for rule in rules]
+        ranges.append(_compare_panel(ax, looks, values))
+        if "bp" in rules and len(rules) > 1 and ("bp", size) in groups:
+            middle = interval(groups["bp", size])[0]
+            ax.axvline(middle, color=GREY, linestyle=(0, (1, 2)), linewidth=1)
+        _title_with_seeds(ax, size, {len(v) for v in values if v})
+        means = ", ".join(f"{look.label} {np.mean(v):.1f}" for look, v in zip(looks, values) if v)
+        words.append(f"{size:,} images: {means}")
     span = max(1.0, 1.25 * max(high - low for low, high in ranges))
     for ax, (low, high) in zip(axes, ranges):
         ax.set_xlim((low + high - span) / 2, (low + high + span) / 2)
@@ -449,104 +350,96 @@ def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> 
     axes[0].set_ylim(len(rules) - 0.5, -0.6)
     several = max(map(len, groups.values())) > 1
     key = "mean, 95 % interval; small: single seeds" if several else "one seed, so no interval"
-    key += "; dotted: backprop's mean" if reference else ""
+    key += "; dotted: backprop's mean" if "bp" in rules and len(rules) > 1 else ""
     fig.supxlabel(f"{measure}, %    ({key})", fontsize=10)
     fig.get_layout_engine().set(wspace=0.06)
-    return fig
+    return with_alt(fig, f"Mean {measure} in %. {'. '.join(words)}.")
 
 
-def _title_with_seeds(ax, size, seeds):
+def _known_first(names: Iterable[str]) -> list[str]:
+    """The known rules among the names in their usual order, then the others as they come."""
+    names = list(dict.fromkeys(names))
+    return [n for n in RULE_STYLE if n in names] + [n for n in names if n not in RULE_STYLE]
+
+
+def _compare_panel(ax: Axes, looks: list, values: list[list[float]]) -> tuple[float, float]:
+    """Mean, interval and seeds of every rule at one data size; return the lowest and highest."""
+    ends: list[float] = []
+    for i, (look, seeds) in enumerate(zip(looks, values)):
+        if not seeds:
+            continue
+        mean, low, high = interval(seeds)
+        ends += [x for x in (*seeds, low, high) if np.isfinite(x)]
+        ax.errorbar(mean, i, xerr=high - mean, color=look.colour, marker=look.marker, markersize=7,
+                    capsize=3, elinewidth=1.8)  # fmt: skip
+        if len(seeds) > 1:
+            ax.plot(seeds, [i + 0.24] * len(seeds), color=look.colour, marker=look.marker,
+                    markersize=3.5, alpha=0.4, linestyle="none")  # fmt: skip
+        text = ax.annotate(f"{mean:.1f}", (mean, i), xytext=(0, 7), textcoords="offset points",
+                           ha="center", fontsize=LABEL_SIZE, color=ink(look.colour))  # fmt: skip
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    return min(ends), max(ends)
+
+
+def _title_with_seeds(ax: Axes, size: int, seeds: set[int]) -> None:
     count = " to ".join(f"{n}" for n in sorted({min(seeds), max(seeds)}))
     ax.set_title(f"{size:,} images", pad=18)
     below = {"xycoords": "axes fraction", "xytext": (0, 5), "textcoords": "offset points"}
     text = f"{count} seed{'s' if max(seeds) > 1 else ''}"
-    ax.annotate(text, (0, 1), fontsize=9, color=GREY, **below)
+    ax.annotate(text, (0, 1), fontsize=LABEL_SIZE, color=GREY, **below)
 
 
-@explained()
-@course_style()
-def draw_learning_curves(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
-    """Draw accuracy against the number of training images (log scale), with intervals, per rule.
-
-    `rows` as in `draw_compare`. The rules stand a little beside each other: none hides another.
-    """
-    rules, sizes, groups = _by_rule_and_size(rows)
-    fig, ax = new_figure(8.0, 4.2, xlabel="training images", ylabel=f"{measure}, %")
-    aside, labels = (sizes[-1] / sizes[0]) ** 0.014, []
-    for i, rule in enumerate(rules):
-        look = rule_style(rule, i)
-        own = [size for size in sizes if (rule, size) in groups]
-        x = np.array(own) * aside ** (i - (len(rules) - 1) / 2)
-        means, _, highs = np.array([interval(groups[rule, size]) for size in own]).T
-        ax.errorbar(x, means, yerr=highs - means, capsize=3, elinewidth=1.4, **look.line)
-        for size, where in zip(own, x):
-            values = groups[rule, size]
-            ax.plot([where] * len(values), values, color=look.colour, alpha=0.3, linestyle="none",
-                    marker=look.marker, markersize=3)  # fmt: skip
-        labels.append((x[-1], means[-1], look.label, look.colour))
-    ax.set_xscale("log")
-    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    ax.minorticks_off()
-    end_labels(ax, labels)
-    return fig
-
-
-def _known_first(names):
-    """The known rules among the names in their usual order, then the others as they come."""
-    return [n for n in RULE_STYLE if n in names] + [n for n in names if n not in RULE_STYLE]
-
-
-@explained()
 @course_style()
 def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
 
-    `rows`: dicts with rule, accuracy (a fraction) and block_accuracy (its length is the number of
-    blocks), such as the records of `study` for one network. Rules with a single block, such as bp,
-    get a band across the figure: their mean and interval, to compare every other point with.
+    Rules with a single block, such as bp, get a band across the figure, to compare every other
+    point with: their mean and interval.
+
+    Args:
+        rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy`` (whose
+            length is the number of blocks), such as the records of ``study`` for one network.
+        measure: what the accuracy is, for the axis.
     """
-    groups = {}
+    groups: dict[tuple, list[float]] = {}
     for row in rows:
         key = row["rule"], len(row["block_accuracy"])
         groups.setdefault(key, []).append(100 * row["accuracy"])
-    if not groups:
-        raise ValueError("rows is empty: pass the records of at least one run.")
-    names = dict.fromkeys(name for name, _ in groups)
-    rules = _known_first(names)
-    most = max(blocks for _, blocks in groups)
+    counts = sorted({blocks for _, blocks in groups})
     fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel=f"{measure}, %")
-    labels = []
-    for i, rule in enumerate(rules):
+    labels, words = [], []
+    for i, rule in enumerate(_known_first(name for name, _ in groups)):
         look = rule_style(rule, i)
-        counts = sorted(blocks for name, blocks in groups if name == rule)
-        means, lows, highs = np.array([interval(groups[rule, n]) for n in counts]).T
-        if counts == [1]:
+        own = [blocks for blocks in counts if (rule, blocks) in groups]
+        means, lows, highs = np.array([interval(groups[rule, n]) for n in own]).T
+        if own == [1]:
             ax.axhspan(lows[0], highs[0], color=look.colour, alpha=0.1, linewidth=0)
-            ax.plot([1, most], means[[0, 0]], **look.line)
+            ax.plot([1, counts[-1]], means[[0, 0]], **look.line)
         else:
-            where = np.array(counts) * 1.012 ** (i - 1.5)
-            ax.errorbar(where, means, yerr=highs - means, capsize=3, elinewidth=1.4, **look.line)
-        labels.append((most, means[-1], look.label, look.colour))
+            aside = np.array(own) * 1.012 ** (i - 1.5)  # so that no rule hides another
+            ax.errorbar(aside, means, yerr=highs - means, capsize=3, elinewidth=1.4, **look.line)
+        labels.append((counts[-1], means[-1], look.label, look.colour))
+        words.append(f"{look.label}: " + ", ".join(f"{m:.1f} in {n}" for m, n in zip(means, own)))
     ax.set_xscale("log")
-    ticks = sorted({blocks for _, blocks in groups})
-    ax.set_xticks(ticks, [str(n) for n in ticks])
+    ax.set_xticks(counts, [str(n) for n in counts])
     ax.minorticks_off()
     end_labels(ax, labels)
-    return fig
+    return with_alt(fig, f"Mean {measure} in % by number of blocks. {'; '.join(words)}.")
 
 
-@explained()
 @course_style()
 def draw_frontier(points: Sequence[Mapping]) -> Figure:
     """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
 
-    `points`: dicts with `row` (its first word is the rule), `measured_as` (the row whose accuracy
-    it has), `minus_bp` (mean and both ends of the 95 % interval, as fractions; None for backprop
-    itself), `saved_ratio` and `flops_ratio` over backprop's. A number stands for a row; its open
-    mark computes parts again. The line joins what nothing beats on both axes: further left is
-    cheaper, further up more accurate.
+    A number stands for a row; its open mark computes parts again. The line joins what nothing beats
+    on both axes: further left is cheaper, further up more accurate.
+
+    Args:
+        points: dicts with ``row`` (whose first word is the rule), ``measured_as`` (the row whose
+            accuracy it has), ``minus_bp`` (mean and both ends of the 95 % interval, as fractions;
+            None for backprop itself), ``saved_ratio`` and ``flops_ratio`` over backprop's.
     """
-    points = [one for one in points if one["measured_as"]]
+    points = [point for point in points if point["measured_as"]]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(p["measured_as"] for p in points), 1)}
     fig, (memory, flops, names) = new_figure(
         WIDTH, 0.21 * max(len(numbers), 14) + 1.2, ncols=3, width_ratios=[1, 1, 0.8],
@@ -556,32 +449,37 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
     )  # fmt: skip
     names.set_axis_off()
     for name, number in numbers.items():
-        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=9,
+        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=LABEL_SIZE,
                    va="center", transform=names.transAxes,
                    color=ink(_frontier_style(name).colour))  # fmt: skip
     for ax, ratio in ((memory, "saved_ratio"), (flops, "flops_ratio")):
         places = []
-        for one in points:
-            mean, low, high = (100 * (v or 0.0) for v in one["minus_bp"])
-            look = _frontier_style(one["row"])
-            fill = look.colour if one["row"] == one["measured_as"] else "white"
-            ax.errorbar(one[ratio], mean, yerr=[[mean - low], [high - mean]], color=look.colour,
+        for point in points:
+            mean, low, high = (100 * (v or 0.0) for v in point["minus_bp"])
+            look = _frontier_style(point["row"])
+            fill = look.colour if point["row"] == point["measured_as"] else "white"
+            ax.errorbar(point[ratio], mean, yerr=[[mean - low], [high - mean]], color=look.colour,
                         marker=look.marker, markerfacecolor=fill, markersize=7,
                         elinewidth=0.7)  # fmt: skip
-            places.append((one[ratio], mean))
-        best = sorted(at for at in places if not any(_beats(other, at) for other in places))
+            places.append((point[ratio], mean, f"{numbers[point['measured_as']]}", INK))
+        ends = [place[:2] for place in places]
+        best = sorted(end for end in ends if not any(_beats(other, end) for other in ends))
         ax.plot(*zip(*best, strict=True), color=GREY, linestyle="-", linewidth=1, zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-        written = [f"{numbers[one['measured_as']]}" for one in points]
-        number_marks(ax, [(*at, text, INK) for at, text in zip(places, written)])
-    return fig
+        number_marks(ax, places)
+    words = (
+        f"{p['row']}: {100 * (p['minus_bp'][0] or 0):+.1f} points, {p['saved_ratio']:.2f} of the "
+        f"bytes, {p['flops_ratio']:.2f} of the FLOPs"
+        for p in points
+    )
+    return with_alt(fig, f"Accuracy minus backprop's, by memory and by FLOPs. {'; '.join(words)}.")
 
 
-def _frontier_style(row):
+def _frontier_style(row: str):
     return rule_style(row.split(",")[0].split(" ")[0])
 
 
-def _beats(a, b):
+def _beats(a: tuple, b: tuple) -> bool:
     """Whether (cost, accuracy) `a` is as good as `b` in both and better in one."""
     return a != b and a[0] <= b[0] and a[1] >= b[1]
 
@@ -589,7 +487,6 @@ def _beats(a, b):
 # ---------------------------------------------------------------- images
 
 
-@explained()
 @course_style()
 def draw_images(
     pixels: ArrayLike,
@@ -598,30 +495,32 @@ def draw_images(
     ncols: int = 8,
     width: float = WIDTH,
 ) -> Figure:
-    """Draw a grid of images: `pixels` (N, C, H, W) or (N, H, W) in [0, 1], `titles` one each."""
+    """Draw a grid of images.
+
+    Args:
+        pixels: (N, C, H, W) or (N, H, W) in [0, 1].
+        titles: a text for each image.
+        ncols: images in a row.
+        width: of the figure, in inches; images are at most 1.6 inches wide.
+    """
     pictures = [_picture(image) for image in pixels]
-    if not pictures:
-        raise ValueError("pixels holds no image: pass at least one.")
-    if titles is not None and len(titles) != len(pictures):
-        raise ValueError(
-            f"titles has {len(titles)} entries for {len(pictures)} images: give one each."
-        )
     ncols = min(ncols, len(pictures))
     nrows = -(-len(pictures) // ncols)
     lines = 0 if titles is None else 1 + max(str(title).count("\n") for title in titles)
     cell = min(width / ncols, 1.6)
     aspect = pictures[0].shape[0] / pictures[0].shape[1]
     fig, axes = new_figure(cell * ncols, nrows * (cell * aspect + 0.2 * lines), nrows, ncols)
-    for i, ax in enumerate(np.atleast_1d(axes).flat):
+    axes = np.atleast_1d(axes).ravel()
+    for ax in axes:
         _bare(ax)
-        if i < len(pictures):
-            _imshow(ax, pictures[i])
-            if titles is not None:
-                ax.set_title(str(titles[i]), fontsize=9, fontweight="normal", loc="center", pad=3)
-    return fig
+    for ax, picture in zip(axes, pictures):
+        _imshow(ax, picture)
+    for ax, title in zip(axes, titles or ()):
+        ax.set_title(str(title), fontsize=9, fontweight="normal", loc="center", pad=3)
+    words = ", ".join(" ".join(str(title).split()) for title in titles or ())
+    return with_alt(fig, f"{len(pictures)} images{': ' + words if words else ''}.")
 
 
-@explained()
 @course_style()
 def draw_class_goodness(
     g: ArrayLike,
@@ -633,66 +532,63 @@ def draw_class_goodness(
 ) -> Figure:
     """Draw the goodness of every class for one image, a panel per block and one for their mean.
 
-    `g`: (blocks, K), from `model.block_goodness(x)[0]`. `classes`: K names. `y`: the true class,
-    hatched and named; None if nobody knows it. `image`: its pixels, drawn first. Of more than `top`
-    classes the best of the mean (and the true one) are shown, of more than five blocks five.
+    Args:
+        g: (blocks, K), from ``model.block_goodness(x)[0]``; at most five blocks are drawn.
+        classes: K names.
+        y: the true class, which is hatched and named.
+        image: its pixels, drawn first.
+        top: how many classes to draw: those that are best in the mean, and the true one.
     """
     g = _numpy(g).astype(float)
-    if g.ndim != 2 or g.shape[1] != len(classes):
-        raise ValueError(
-            f"g must be (blocks, {len(classes)}) for {len(classes)} classes, not {tuple(g.shape)}; "
-            "give model.block_goodness(x)[0]."
-        )
     vote = g.mean(0)
     rows = np.arange(len(vote))
     if len(rows) > top:
         rows = np.argsort(-vote)[:top]
         if y is not None and y not in rows:
-            rows = np.append(rows[:-1], y)
+            rows[-1] = y
     picked = np.unique(np.linspace(0, len(g) - 1, min(len(g), 5)).round().astype(int))
-    panels = [(f"block {k + 1}", g[k]) for k in picked] + (
-        [("vote (mean)", vote)] if len(g) > 1 else []
-    )
+    panels = [(f"block {k + 1}", g[k]) for k in picked]
+    panels += [("vote (mean)", vote)] if len(g) > 1 else []
     first = 0 if image is None else 1
     ratios = [0.9] * first + [1] * len(panels)
-    height = 1.1 + 0.21 * len(rows)
-    width = min(WIDTH, 1.6 + 1.55 * (len(panels) + first))
+    width = min(WIDTH, 1.6 + 1.55 * len(ratios))
     letters = int((width - 1.5) / len(ratios) / 0.1) - 2  # what a title has room for
-    fig, axes = new_figure(width, max(height, 2.4), ncols=len(ratios), width_ratios=ratios)
+    height = max(1.1 + 0.21 * len(rows), 2.4)
+    fig, axes = new_figure(width, height, ncols=len(ratios), width_ratios=ratios)
     axes = np.atleast_1d(axes)
     if image is not None:
         _imshow(axes[0], _picture(image))
         axes[0].set_title("image", fontsize=10, loc="center")
     for ax, (name, values) in zip(axes[first:], panels):
+        _class_bars(ax, values, rows, y)
         best = int(values.argmax())
-        for i, k in enumerate(rows):
-            strong = k == best
-            ax.barh(
-                i,
-                values[k],
-                height=0.74,
-                facecolor=tint(OKABE_ITO["blue"], 0.85 if strong else 0.25),
-                edgecolor=INK if k == y else "none",
-                hatch="////" if k == y else None,
-                linewidth=1.2 if k == y else 0,
-            )
         mark = "" if y is None else (" ✓" if best == y else " ✗")
         ax.set_title(f"{name}\n{shortened(classes[best], letters)}{mark}", fontsize=10)
-        ax.set_yticks(range(len(rows)), [])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_xlim(0, max(1e-9, 1.05 * values.max()))
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", visible=False)
     names = [f"true: {shortened(classes[k])}" if k == y else shortened(classes[k]) for k in rows]
     axes[first].set_yticks(range(len(rows)), names)
     for label, k in zip(axes[first].get_yticklabels(), rows):
         label.set_fontweight("bold" if k == y else "normal")
     fig.supxlabel("goodness g (each panel has its own scale)", fontsize=10)
-    return fig
+    chosen = ", ".join(f"{name} {classes[int(values.argmax())]}" for name, values in panels)
+    true = "" if y is None else f" True class: {classes[y]}."
+    return with_alt(fig, f"Goodness of the classes for one image. Highest: {chosen}.{true}")
 
 
-@explained()
+def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int | None) -> None:
+    """A bar per class, the highest one dark, the true one hatched."""
+    best = int(values.argmax())
+    for i, k in enumerate(rows):
+        true = {"edgecolor": INK, "hatch": "////", "linewidth": 1.2} if k == y else {"linewidth": 0}
+        face = tint(OKABE_ITO["blue"], 0.85 if k == best else 0.25)
+        ax.barh(i, values[k], height=0.74, facecolor=face, **true)
+    ax.set_yticks(range(len(rows)), [])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(0, max(1e-9, 1.05 * values.max()))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+
+
 @course_style()
 def draw_goodness_maps(
     image: ArrayLike,
@@ -700,36 +596,76 @@ def draw_goodness_maps(
     *,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw an image and where each block finds evidence: the maps z², blown up to its size.
+    """Draw an image and where each block finds evidence: the maps z², enlarged to its size.
 
-    `image`: (C, H, W) pixels in [0, 1]. `maps`: a list of (h, w) arrays, one per block, or a dict
-    from a row's name (a class) to such a list. `titles`: one per block. The number under a map is
-    its mean, which *is* the goodness of that class (with one filter per class). Maps above each
-    other share one colour scale that begins at 0.
+    The number under a map is its mean, which *is* the goodness of that class (with one filter per
+    class). Maps above each other share one colour scale that begins at 0.
+
+    Args:
+        image: (C, H, W) pixels in [0, 1].
+        maps: (h, w) arrays, one per block, or a dict from a row's name (a class) to such a list.
+        titles: one per block.
     """
     picture = _picture(image)
-    maps = maps if isinstance(maps, dict) else {"": maps}
+    maps = maps if isinstance(maps, Mapping) else {"": maps}
     rows = {name: [_numpy(one).astype(float) for one in group] for name, group in maps.items()}
     blocks = len(next(iter(rows.values())))
-    if any(len(group) != blocks for group in rows.values()) or not blocks:
-        raise ValueError("maps must hold as many blocks in every row; give at least one.")
     titles = [f"block {k + 1}" for k in range(blocks)] if titles is None else titles
     cell = min(1.7, (WIDTH - 0.4) / (blocks + 1))
     size = (cell * (blocks + 1) + 0.4, (cell + 0.1) * len(rows) + 0.5)
     fig, axes = new_figure(*size, len(rows), blocks + 1)
     axes = np.array(axes).reshape(len(rows), blocks + 1)
-    height, width = picture.shape[:2]
     limits = [max(group[k].max() for group in rows.values()) or 1.0 for k in range(blocks)]
+    words = []
     for i, (name, group) in enumerate(rows.items()):
-        _imshow(axes[i, 0], picture)
+        draw_picture(axes[i, 0], image)
         axes[i, 0].set_ylabel(name, fontsize=10, fontweight="bold")
-        for k, one in enumerate(group):
-            ax = axes[i, k + 1]
-            ax.imshow(one, cmap="cividis", vmin=0, vmax=limits[k], interpolation="nearest",
+        for ax, one, limit in zip(axes[i, 1:], group, limits, strict=True):
+            height, width = picture.shape[:2]
+            ax.imshow(one, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest",
                       extent=(-0.5, width - 0.5, height - 0.5, -0.5))  # fmt: skip
             _bare(ax)
             ax.set_xlabel(f"mean {one.mean():.3g}", fontsize=9, labelpad=2)
-            if i == 0:
-                ax.set_title(titles[k], fontsize=10, loc="center")
-    axes[0, 0].set_title("image", fontsize=10, loc="center")
-    return fig
+        words.append(f"{name} mean by block {', '.join(f'{one.mean():.3g}' for one in group)}")
+    for ax, title in zip(axes[0], ["image", *titles]):
+        ax.set_title(title, fontsize=10, loc="center")
+    return with_alt(fig, f"An image and the goodness maps of every block. {'; '.join(words)}.")
+
+
+def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
+    """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
+    _imshow(ax, _picture(pixels))
+
+
+def _picture(pixels: ArrayLike) -> np.ndarray:
+    """(C, H, W) or (H, W) in [0, 1] → what imshow takes."""
+    pixels = _numpy(pixels)
+    if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:  # would be clipped without a word
+        raise SFFError(
+            f"pixels run from {pixels.min():.2f} to {pixels.max():.2f}, not from 0 to 1: "
+            "use data.pixels(), which undoes the standardisation."
+        )
+    if pixels.ndim == 3:
+        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    return np.clip(pixels, 0, 1)
+
+
+def _imshow(ax: Axes, picture: np.ndarray) -> None:
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
+    ax.imshow(picture, interpolation="nearest", **grey)
+    _bare(ax)
+
+
+def _bare(ax: Axes) -> None:
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def _numpy(values: ArrayLike) -> np.ndarray:
+    return torch.as_tensor(values).detach().cpu().numpy()
+
+
+def _percent(fraction: ArrayLike) -> np.ndarray:
+    return 100 * np.asarray(fraction, dtype=float)  # None becomes NaN

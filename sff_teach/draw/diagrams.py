@@ -1,4 +1,4 @@
-"""The algorithms and the network as pictures, drawn by code in one visual language.
+"""The algorithms and the network as pictures, drawn in one visual language.
 
 Black arrow: activations. Dashed vermillion arrow: gradient. Blue box: weights that learn inside a
 block. Orange box: a head. Double bar: detach, which no gradient passes. Hatched bar: the true
@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
 from ..cut.table import BlockTable
-from ..util.checks import check_count, explained, short_repr
-from .style import GREY, INK, OKABE_ITO, WIDTH, course_style, ink, tint
+from ..util.checks import SFFError
+from .style import GREY, INK, OKABE_ITO, WIDTH, course_style, ink, tint, with_alt
 
 BLOCK, HEAD, GRADIENT = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 POSITIVE, NEGATIVE = OKABE_ITO["blue"], OKABE_ITO["orange"]
@@ -169,7 +169,11 @@ def diagram_backprop() -> Figure:
     _text(ax, left + 1.5 * step - 0.25, 0.75,
           "every block keeps its activations until the gradient comes back to it")  # fmt: skip
     _key(ax, 0.15, 0.2, detach=False)
-    return fig
+    return with_alt(
+        fig,
+        "Backprop: an image passes through three blocks, a pooling and linear layer and one loss, "
+        "which gets the label. The gradient, dashed, runs from the loss back through every block.",
+    )
 
 
 @course_style()
@@ -207,7 +211,13 @@ def diagram_ff() -> Figure:
             _detach(ax, x, lane - 0.14, lane + 0.14)
         _text(ax, x, 2.6, "detach,\nnormalise")
     _key(ax, 0.15, 0.18)
-    return fig
+    return with_alt(
+        fig,
+        "Forward-forward: three layers in a row. A positive pass with the right label 7 and a "
+        "negative pass with the wrong label 2 go through the same layers. Above and below every "
+        "layer stands its own goodness with a threshold: to be raised for the positive, lowered "
+        "for the negative. Between layers a double bar marks detach and normalise.",
+    )
 
 
 def _gauge(ax, x, y, width, level, colour, sign):
@@ -260,7 +270,13 @@ def diagram_sff() -> Figure:
     _key(ax, 0.15, 0.25)
     _bars(ax, 6.45, 0.16, 0.18, 0.2, (1,), true=0)
     _text(ax, 6.75, 0.25, "the true class", ha="left")
-    return fig
+    return with_alt(
+        fig,
+        "SFF: the image passes through three blocks. Each block has a head that turns its output "
+        "into one goodness per class, and a loss that gets the label. The gradient, dashed, goes "
+        "from a block's loss into that block only. Between blocks stands a double bar: activations "
+        "are normalised and pass, gradients do not. The blocks' goodness is averaged for the vote.",
+    )
 
 
 @course_style()
@@ -307,13 +323,18 @@ def diagram_block() -> Figure:
     _arrow(ax, (8.47, 3.2), (8.47, 3.85), (3.9, 3.85), (3.9, 3.2), gradient=True)
     _arrow(ax, (3.25, 2.9), (2.07, 2.9), (2.07, 1.9), gradient=True)
     _key(ax, 0.15, 0.25)
-    return fig
+    return with_alt(
+        fig,
+        "A block: the image x passes the body and becomes h. From h a 1×1 convolution makes z with "
+        "K channels; squared and averaged over positions they are K goodness values, which "
+        "together with the label y give the loss. Its gradient returns through head and body and "
+        "stops there; the next block gets a detached, normalised copy of h.",
+    )
 
 
 # ---------------------------------------------------------------- a network and its cuts
 
 
-@explained()
 @course_style()
 def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
     """Draw who is busy when: backprop in a pipeline of micro-batches, and blocks of SFF.
@@ -324,41 +345,57 @@ def diagram_pipeline(devices: int = 3, batches: int = 4) -> Figure:
     learns from the batch by itself, and takes the next one: only the start is idle, once.
 
     Source: Huang et al. 2019, section 2.3, for GPipe and its share of idle time.
+
+    Args:
+        devices: p.
+        batches: m.
     """
-    check_count(devices, "devices", maximum=20)
-    check_count(batches, "batches", maximum=100)
-    span = 3 * (batches + devices - 1)
-    row, gap = 0.42, 0.6
-    fig, ax = _canvas(2 * (row * devices + gap) + 0.75)
-    _title(ax, "Who works when: backprop in a pipeline, and SFF")
-    left, unit = 1.75, (WIDTH - 1.95) / span
     idle = (devices - 1) / (batches + devices - 1)
-    for number, (name, of, timeline, read) in enumerate(
-        (
-            ("backprop\n(GPipe)", f"{batches} micro-\nbatches", _gpipe_times,
-             f"idle: $\\frac{{p-1}}{{m+p-1}}$ = {idle:.0%} of p = {devices} devices with "
-             f"m = {batches} micro-batches, at every batch; weights change at its end"),
-            ("SFF", "batch after\nbatch", _sff_times,
-             "idle: at most p - 1 forward passes, at the start; weights change after every batch"),
-        )
-    ):  # fmt: skip
-        low = ax.get_ylim()[1] - 0.5 - number * (row * devices + gap) - row * devices
-        middle = low + row * devices / 2
+    rows = (
+        ("backprop\n(GPipe)", f"{batches} micro-\nbatches", _gpipe_times,
+         f"idle: $\\frac{{p-1}}{{m+p-1}}$ = {idle:.0%} of p = {devices} devices with "
+         f"m = {batches} micro-batches, at every batch; weights change at its end"),
+        ("SFF", "batch after\nbatch", _sff_times,
+         "idle: at most p - 1 forward passes, at the start; weights change after every batch"),
+    )  # fmt: skip
+    height, gap, left = 0.42 * devices, 0.6, 1.75
+    fig, ax = _canvas(2 * (height + gap) + 0.75)
+    _title(ax, "Who works when: backprop in a pipeline, and SFF")
+    top = ax.get_ylim()[1] - 0.5
+    for number, (name, of, timeline, reading) in enumerate(rows):
+        low = top - number * (height + gap) - height
+        middle = low + height / 2
         _text(ax, 0.15, middle + 0.2, name, size=NORMAL, bold=True, ha="left")
         _text(ax, 0.15, middle - 0.25, of, ha="left", colour=GREY)
+        _text(ax, left, low - 0.18, reading, ha="left")
         for device in range(devices):
-            y = low + row * (devices - 1 - device)
-            _text(ax, left - 0.08, y + row / 2, f"device {device + 1}", ha="right")
-            _idle(ax, left, y + 0.03, span * unit, row - 0.06)
-            for batch, start, length, backward, update in timeline(device, devices, batches):
-                length, whole = min(length, span - start), length
-                _work(ax, left + start * unit, y + 0.03, length * unit, row - 0.06, backward,
-                      f"{batch + 1}" if length == whole else "")  # fmt: skip
-                if update and length == whole:
-                    _update(ax, left + (start + length) * unit, y + row / 2)
-        _text(ax, left, low - 0.18, read, ha="left")
+            y = low + 0.42 * (devices - 1 - device)
+            _text(ax, left - 0.08, y + 0.21, f"device {device + 1}", ha="right")
+            _device_times(ax, left, y, timeline(device, devices, batches), _span(devices, batches))
     _pipeline_key(ax, left, 0.2)
-    return fig
+    return with_alt(
+        fig,
+        f"Two timelines of {devices} devices. GPipe: forward passes of {batches} micro-batches, "
+        f"then all backward passes; {idle:.0%} of the time is idle. SFF: every device passes "
+        "forward, learns at once and takes the next batch; only the start is idle.",
+    )
+
+
+def _span(devices: int, batches: int) -> int:
+    """Units of time that GPipe takes for one batch."""
+    return 3 * (batches + devices - 1)
+
+
+def _device_times(ax, left, y, times, span):
+    """One device's row: its work, and as idle what is left."""
+    unit, high = (WIDTH - left - 0.2) / span, 0.36
+    _idle(ax, left, y + 0.03, span * unit, high)
+    for batch, start, length, backward, update in times:
+        drawn = min(length, span - start)
+        text = f"{batch + 1}" if drawn == length else ""
+        _work(ax, left + start * unit, y + 0.03, drawn * unit, high, backward, text)
+        if update and drawn == length:
+            _update(ax, left + (start + length) * unit, y + 0.21)
 
 
 def _idle(ax, x, y, w, h):
@@ -397,7 +434,7 @@ def _pipeline_key(ax, x, y):
 
 def _sff_times(device, devices, batches):
     """(batch, start, length, backward, update) of one device, for as long as GPipe takes."""
-    span = 3 * (batches + devices - 1)
+    span = _span(devices, batches)
     for batch, start in enumerate(range(device, span, 3)):
         yield batch, start, 1, False, False
         if start + 1 < span:
@@ -413,52 +450,64 @@ def _gpipe_times(device, devices, batches):
         yield batch, turn + 2 * (devices - 1 - device + i), 2, True, i == batches - 1
 
 
-@explained()
 @course_style()
 def draw_timeline(trace: Sequence[dict]) -> Figure:
     """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
 
-    `trace`: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
-    too narrow to read. A number is a batch, counted from 1; a process that has several blocks
-    passes forward and learns with one after the other. What a process did before its first record
-    and after its last one is not known here and stays blank.
+    A number is a batch, counted from 1; a process that has several blocks passes forward and learns
+    with one after the other. What a process did before its first record and after its last one is
+    not known and stays blank.
+
+    Args:
+        trace: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
+            too narrow to read.
     """
-    if not trace:
-        raise ValueError("trace is empty: give the records of at least one step.")
     processes = sorted({r["process"] for r in trace})
     first, last = min(r["start"] for r in trace), max(r["stop"] for r in trace)
-    row, bar, left = 0.66, 0.4, 1.0
+    row, left = 0.66, 1.0
     unit = (WIDTH - left - 0.25) / (last - first)
+
+    def x(seconds: float) -> float:
+        return left + (seconds - first) * unit
+
     fig, ax = _canvas(row * len(processes) + 1.1)
     _title(ax, "Who worked when: measured")
+    top, busy = ax.get_ylim()[1] - 0.4, []
     for place, process in enumerate(processes):
-        y = ax.get_ylim()[1] - 0.4 - row * (place + 1)
-        mine = [r for r in trace if r["process"] == process]
+        y = top - row * (place + 1)
+        records = [r for r in trace if r["process"] == process]
+        begin, end = min(r["start"] for r in records), max(r["stop"] for r in records)
+        _idle(ax, x(begin), y, x(end) - x(begin), 0.4)
+        _process_times(ax, y, records, x)
+        busy.append(f"{sum(r['stop'] - r['start'] for r in records) / (end - begin):.0%}")
         _text(ax, left - 0.08, y + 0.3, f"process {process + 1}", ha="right")
-        begin, end = min(r["start"] for r in mine), max(r["stop"] for r in mine)
-        _idle(ax, left + (begin - first) * unit, y, (end - begin) * unit, bar)
-        for r in mine:
-            start, sent, stop = (left + (r[name] - first) * unit
-                                 for name in ("start", "sent", "stop"))  # fmt: skip
-            strength = 0.22 + 0.25 * (r["step"] % 2)  # neighbours differ
-            _work(ax, start, y, sent - start, bar, False, strength=strength)
-            _work(ax, sent, y, stop - sent, bar, True, strength=strength)
-            _update(ax, stop, y + bar / 2, 0.05)
-        for step in sorted({r["step"] for r in mine}):
-            start = left + (min(r["start"] for r in mine if r["step"] == step) - first) * unit
-            stop = left + (max(r["stop"] for r in mine if r["step"] == step) - first) * unit
-            if stop - start > 0.12 * len(str(step + 1)):
-                _text(ax, (start + stop) / 2, y + bar + 0.1, f"{step + 1}")
-        busy = sum(r["stop"] - r["start"] for r in mine) / (end - begin)
-        _text(ax, left - 0.08, y + 0.1, f"{busy:.0%} busy", ha="right", colour=GREY, size=SMALL)
-    y = ax.get_ylim()[1] - 0.4 - row * len(processes)
-    _text(ax, left, y - 0.15, "0", ha="left")
-    _text(ax, WIDTH - 0.25, y - 0.15, f"{1000 * (last - first):.0f} ms", ha="right")
+        _text(ax, left - 0.08, y + 0.1, f"{busy[-1]} busy", ha="right", colour=GREY)
+    y = top - row * len(processes) - 0.15
+    _text(ax, left, y, "0", ha="left")
+    _text(ax, WIDTH - 0.25, y, f"{1000 * (last - first):.0f} ms", ha="right")
     _pipeline_key(ax, left, 0.2)
-    return fig
+    return with_alt(
+        fig,
+        f"Timeline of {len(processes)} processes over {1000 * (last - first):.0f} ms: forward "
+        f"passes, backward passes and waiting. Busy: {', '.join(busy)} of the time.",
+    )
 
 
-@explained()
+def _process_times(ax, y, records, x):
+    """The forward and backward passes of one process; `x` turns seconds into inches."""
+    for r in records:
+        strength = 0.22 + 0.25 * (r["step"] % 2)  # neighbours differ
+        start, sent, stop = (x(r[name]) for name in ("start", "sent", "stop"))
+        _work(ax, start, y, sent - start, 0.4, False, strength=strength)
+        _work(ax, sent, y, stop - sent, 0.4, True, strength=strength)
+        _update(ax, stop, y + 0.2, 0.05)
+    for step in sorted({r["step"] for r in records}):
+        start = x(min(r["start"] for r in records if r["step"] == step))
+        stop = x(max(r["stop"] for r in records if r["step"] == step))
+        if stop - start > 0.12 * len(str(step + 1)):
+            _text(ax, (start + stop) / 2, y + 0.5, f"{step + 1}")
+
+
 @course_style()
 def draw_network(
     shapes: Iterable[Sequence[int]] | BlockTable,
@@ -467,74 +516,81 @@ def draw_network(
     rule: str = "sff",
     input_shape: Sequence[int] | None = None,
     notes: Sequence[str] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draw a network layer by layer, its blocks enclosed, a head on each, a double bar at each cut.
 
-    `shapes`: the output shape (C, H, W) of every layer, or (C, N) for N tokens; or the table of
-    `describe`, whose blocks are then drawn as one layer each, cut from each other. A layer's height
-    grows with the square root of its resolution, its width with the logarithm of its channels.
-    `cuts`: how many layers stand in front of each cut, from 1 to `len(shapes) - 1`. `rule`: "sff";
-    "deepsup" shows the gradient crossing; "bp" and "bp-goodness" allow no cut. `input_shape`: the
-    image's (C, H, W). `notes`: a short text per block, written above its head ("83 %").
+    A layer's height grows with the square root of its resolution, its width with the logarithm of
+    its channels.
+
+    Args:
+        shapes: the output shape (C, H, W) of every layer, or (C, N) for N tokens; or the table of
+            ``describe``, whose blocks are then drawn as one layer each, cut from each other.
+        cuts: how many layers stand in front of each cut, from 1 to ``len(shapes) - 1``.
+        rule: ``"sff"``; ``"deepsup"`` shows the gradient crossing; ``"bp"`` and ``"bp-goodness"``
+            allow no cut.
+        input_shape: the image's (C, H, W).
+        notes: a short text per block, written above its head (``"83 %"``).
+        title: of the drawing.
     """
     if isinstance(shapes, BlockTable):
         shapes, cuts = [row.output_shape for row in shapes], range(1, len(shapes))
-    shapes = [tuple(shape) for shape in shapes]
-    cuts = sorted(cuts)
-    if not shapes:
-        raise ValueError("shapes is empty: give the output shape of at least one layer.")
-    if len(set(cuts)) < len(cuts) or any(not 0 < cut < len(shapes) for cut in cuts):
-        raise ValueError(
-            f"cuts must be different numbers from 1 to {len(shapes) - 1}, not {cuts}; a cut stands "
-            "behind so many layers."
-        )
-    if cuts and rule.startswith("bp"):
-        raise ValueError(f"rule {short_repr(rule)} trains one block: pass cuts=() with it.")
+    shapes, cuts = [tuple(shape) for shape in shapes], sorted(cuts)
+    if cuts and not 0 < cuts[0] <= cuts[-1] < len(shapes):
+        raise SFFError(f"cuts must lie between 1 and {len(shapes) - 1}, not {cuts}")
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]
-    if notes is not None and len(notes) != len(blocks):
-        raise ValueError(f"notes has {len(notes)} entries for {len(blocks)} blocks: give one each.")
 
-    fig, ax = _canvas(3.1 if notes is None else 3.35)
-    left, right, middle = 1.75, WIDTH - 0.2, 1.4
-    sides = [np.prod(shape[1:], dtype=float) ** 0.5 for shape in shapes]
-    heights = [max(0.18, 1.3 * (side / max(sides)) ** 0.5) for side in sides]
-    widths = np.array([0.3 + 0.1 * max(0, np.log2(shape[0]) - 3) for shape in shapes])
-    between = min(0.7, 3.2 / max(1, len(cuts)))
-    inside = min(0.09, 1.2 / len(shapes))
+    fig, ax = _canvas(3.1 + 0.25 * (notes is not None) + 0.3 * (title is not None))
+    left, middle = 1.75, 1.4
+    heights, widths, between, inside = _network_sizes(shapes, len(cuts), WIDTH - 0.2 - left)
     margin = min(0.09, between / 5)
-    gaps = between * len(cuts) + inside * (len(shapes) - len(blocks)) + 2 * margin
-    widths *= min(2.2, (right - left - gaps) / widths.sum())
+    low, head = middle - 0.75, middle + 0.95
     spans = [sum(widths[list(block)]) + inside * (len(block) - 1) for block in blocks]
     roomy = min(spans) > 0.5
     gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
-
-    low, head = middle - 0.75, middle + 0.95
+    if title is not None:
+        _title(ax, title)
     _network_input(ax, input_shape, middle, left)
     if not roomy:
         _text(ax, 0.15, head + 0.5, "block", ha="left", colour=GREY)
         _text(ax, 0.15, head + 0.13, "head", ha="left", colour=GREY)
-    x, numbered, columns = left + margin, 0, []
+    x, numbered, columns = left + margin, 0.0, []
     for k, (block, span) in enumerate(zip(blocks, spans)):
-        start, centre = x, x + span / 2
+        _fence(ax, x - margin, low, span + 2 * margin, head + 0.36 - low)
+        place = x
         for i in block:
-            _box(ax, x, middle - heights[i] / 2, widths[i], heights[i])
-            columns.append((x + widths[i] / 2, shapes[i], i == block[-1]))
-            x += widths[i] + inside
-        x = start + span
-        _fence(ax, start - margin, low, span + 2 * margin, head + 0.36 - low)
+            _box(ax, place, middle - heights[i] / 2, widths[i], heights[i])
+            columns.append((place + widths[i] / 2, shapes[i], i == block[-1]))
+            place += widths[i] + inside
         layer, tip = widths[block[-1]], middle + heights[block[-1]] / 2
         name = ("linear" if rule == "bp" else "head") if roomy else ""
-        _network_head(ax, x, layer, min(span, 0.9), tip, head, name, gradient)
+        _network_head(ax, x + span, layer, min(span, 0.9), tip, head, name, gradient)
+        centre = x + span / 2
         if centre > numbered + 0.2:
             _text(ax, centre, head + 0.5, f"block {k + 1}" if roomy else f"{k + 1}")
             numbered = centre
         if notes is not None:
             _text(ax, centre, head + 0.72, notes[k], bold=True)
+        x += span
         if k + 1 < len(blocks):
             _crossing(ax, x, x + between, middle, rule)
             x += between
     _shape_labels(ax, columns, low - 0.2)
-    return fig
+    said = "" if notes is None else f" Notes on the blocks: {', '.join(notes)}."
+    return with_alt(
+        fig, f"A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head.{said}"
+    )
+
+
+def _network_sizes(shapes, cuts, room):
+    """Heights and widths of the layers, the gap at a cut, and the gap between layers of a block."""
+    sides = np.array([np.prod(shape[1:], dtype=float) ** 0.5 for shape in shapes])
+    heights = np.maximum(0.18, 1.3 * (sides / sides.max()) ** 0.5)
+    widths = np.array([0.3 + 0.1 * max(0, np.log2(shape[0]) - 3) for shape in shapes])
+    between = min(0.7, 3.2 / max(1, cuts))
+    inside = min(0.09, 1.2 / len(shapes))
+    gaps = between * cuts + inside * (len(shapes) - cuts - 1) + 2 * min(0.09, between / 5)
+    return heights, widths * min(2.2, (room - gaps) / widths.sum()), between, inside
 
 
 def _network_head(ax, right, layer, width, bottom, top, name, gradient):

@@ -1,6 +1,6 @@
-"""The look of every figure: colours, settings, `show`; private, see `plots` for what to use.
+"""The look of every figure: colours, settings, labels, and ``show``.
 
-A figure is a `matplotlib.figure.Figure` that never met pyplot, so a thread may draw it.
+Figures are made without pyplot, so that a background thread may draw them.
 """
 
 import base64
@@ -9,7 +9,7 @@ import io
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -19,8 +19,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
-
-from ..util.checks import check_count, check_number, explained, short_repr
 
 OKABE_ITO = {
     "black": "#000000",
@@ -34,8 +32,10 @@ OKABE_ITO = {
 }
 INK, GREY, PALE = "#222222", "#6B6B6B", "#E4E4E4"  # text; axes and notes; grid
 WIDTH = 9.0  # inches: the full width of a notebook, shown at 100 CSS pixels per inch
-MARK, TOUCH, NUMBER = 13, 7, 9  # points: room for a mark; marks closer share a number; its font
 MAX_BYTES = 120_000  # of one PNG, so that a notebook with a dozen figures stays light
+LABEL_SIZE = 9  # points, of the texts that are placed by hand
+MARK_SIZE = 13  # points that are kept clear around a mark
+SAME_PLACE = 7  # points: marks closer than this share one number
 
 
 class RuleStyle(NamedTuple):
@@ -48,7 +48,7 @@ class RuleStyle(NamedTuple):
 
     @property
     def line(self) -> dict:
-        """Keyword arguments for `ax.plot`."""
+        """Keyword arguments for ``ax.plot``."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
 
 
@@ -72,9 +72,10 @@ OTHER_STYLES = (
     (OKABE_ITO["purple"], "h", (0, (4, 1, 2, 1))),
     (GREY, "*", (0, (1, 2))),
 )
+BLOCK_MARKERS = "os^DvP"
 
 _DEPTH = LinearSegmentedColormap.from_list("depth", ["#4BA3DB", OKABE_ITO["blue"], "#00263D"])
-_RC = {
+_SETTINGS = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.facecolor": "white",
@@ -117,81 +118,10 @@ _LOCK = threading.RLock()  # matplotlib's settings are global, and widgets draw 
 @contextmanager
 def course_style() -> Iterator[None]:
     """The course's matplotlib settings, as a context manager or a decorator."""
-    with _LOCK, matplotlib.rc_context(_RC):
+    with _LOCK, matplotlib.rc_context(_SETTINGS):
         yield
 
 
-# ---------------------------------------------------------------- showing
-
-
-@explained()
-@course_style()
-def png(fig: Figure, dpi: float = 160) -> bytes:
-    """Return `fig` as PNG bytes, at `dpi` or as much below it as keeps the picture under 120 kB.
-
-    Of its colours 256 are kept: nobody notices in a plot, and the file is a third as large.
-    """
-    if not isinstance(fig, Figure):
-        raise TypeError(f"fig must be a figure, not {short_repr(fig)}; draw one.")
-    check_number(dpi, "dpi", 10, 1000)
-    for resolution in (dpi, 0.8 * dpi, 0.6 * dpi):
-        drawn, buffer = io.BytesIO(), io.BytesIO()
-        fig.savefig(drawn, format="png", dpi=resolution, facecolor="white")
-        picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        picture.save(buffer, "PNG", optimize=True)
-        if buffer.tell() <= MAX_BYTES:
-            break
-    return buffer.getvalue()
-
-
-def figure_html(fig: Figure, *, alt: str, caption: str) -> str:
-    """Return `fig` as an HTML `<figure>` with the picture inside, its alt text and its caption."""
-    for name, text in (("alt", alt), ("caption", caption)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} is empty: say in words what the figure shows.")
-    return (
-        f'<figure style="margin: 0.5em 0 1em 0">{image_html(png(fig), fig.get_figwidth(), alt)}'
-        f"<figcaption>{html.escape(caption.strip())}</figcaption></figure>"
-    )
-
-
-@explained()
-def image_html(picture: bytes, inches: float, alt: str) -> str:
-    """An `<img>` with a PNG inside it, 100 CSS pixels to the inch."""
-    data = base64.b64encode(picture).decode("ascii")
-    return (
-        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt.strip())}" '
-        f'width="{round(100 * inches)}" style="max-width:100%; height:auto">'
-    )
-
-
-def figure_data(fig: Figure, *, alt: str, caption: str) -> dict[str, str]:
-    """``figure_html``, and the words alone for where there is no HTML; as ``display`` takes it."""
-    markup = figure_html(fig, alt=alt, caption=caption)
-    return {"text/html": markup, "text/plain": f"[{alt.strip()}] {caption.strip()}"}
-
-
-def display_data(data: dict[str, str], **options):
-    """IPython's ``display`` of raw data, with its return value; False outside a notebook."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        return False
-    return get_ipython() is not None and display(data, raw=True, **options)
-
-
-def show(fig: Figure, *, alt: str, caption: str) -> None:
-    """Show `fig` in the notebook with its alt text and, under it, a caption in words.
-
-    `alt` says what is to be seen for those who cannot see it, `caption` how to read it. Outside a
-    notebook only the caption is printed. Raises ValueError when either is empty.
-    """
-    if display_data(figure_data(fig, alt=alt, caption=caption)) is False:
-        print(caption.strip())
-
-
-@explained()
 @course_style()
 def new_figure(
     width: float = 6.5,
@@ -202,168 +132,205 @@ def new_figure(
     title: str | list[str] | None = None,
     xlabel: str | list[str] | None = None,
     ylabel: str | list[str] | None = None,
-    **subplots,
-) -> tuple[Figure, Axes | np.ndarray]:
-    """Return `(fig, ax)` in the course's style, `(fig, axes)` with more than one panel.
+    **subplots: Any,
+) -> tuple[Figure, Any]:
+    """A figure in the course's style, and its axes: one, or an array of them.
 
-    `width` and `height` in inches (9 fills a notebook). `title`, `xlabel` and `ylabel` are one text
-    for all panels or a list with one each. Other arguments go to `Figure.subplots` (`sharey=True`).
+    Args:
+        width: in inches; 9 fills a notebook.
+        height: in inches.
+        nrows: rows of panels.
+        ncols: columns of panels.
+        title: one text for all panels, or a list with one for each.
+        xlabel: likewise.
+        ylabel: likewise.
+        **subplots: other arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
-    for name, value in (("width", width), ("height", height)):
-        check_number(value, name, 0.1, 200)
-    for name, value in (("nrows", nrows), ("ncols", ncols)):
-        check_count(value, name, maximum=200)
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(nrows, ncols, squeeze=False, **subplots)
+    texts = {"title": title, "xlabel": xlabel, "ylabel": ylabel}
     for i, ax in enumerate(axes.flat):
-        texts = {"title": title, "xlabel": xlabel, "ylabel": ylabel}
-        ax.set(
-            **{
-                name: text if isinstance(text, str) else text[i]
-                for name, text in texts.items()
-                if text is not None
-            }
-        )
+        for name, text in texts.items():
+            if text is not None:
+                ax.set(**{name: text if isinstance(text, str) else text[i]})
     if axes.size == 1:
         return fig, axes[0, 0]
-    return fig, axes[0] if nrows == 1 else axes[:, 0] if ncols == 1 else axes
+    return fig, axes.squeeze()
 
 
-# ---------------------------------------------------------------- small helpers
+# ---------------------------------------------------------------- showing
 
 
-@explained()
+def with_alt(fig: Figure, text: str) -> Figure:
+    """Attach an alternative text to a figure, which ``show`` uses; return the figure."""
+    fig.alt = text
+    return fig
+
+
+def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
+    """Show a figure in the notebook, with a caption under it.
+
+    Outside a notebook only the caption is printed.
+
+    Args:
+        fig: the figure.
+        caption: how to read the figure.
+        alt: what the figure shows, for those who cannot see it. By default the text that came with
+            the figure: every ``draw_…`` and ``diagram_…`` function attaches one.
+
+    Raises:
+        ValueError: the caption is empty, or there is no alternative text.
+    """
+    if display_data(figure_data(fig, caption=caption, alt=alt)) is False:
+        print(caption.strip())
+
+
+def figure_data(fig: Figure, *, caption: str, alt: str | None = None) -> dict[str, Any]:
+    """A figure as HTML with alt text and caption, as PNG, and as text: whatever a viewer shows."""
+    alt = getattr(fig, "alt", None) if alt is None else alt
+    for name, text in (("alt", alt), ("caption", caption)):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} is empty: say in words what the figure shows.")
+    picture = png(fig)
+    markup = (
+        f'<figure style="margin: 0.5em 0 1em 0">{image_html(picture, fig.get_figwidth(), alt)}'
+        f"<figcaption>{html.escape(caption.strip())}</figcaption></figure>"
+    )
+    return {
+        "text/html": markup,
+        "image/png": base64.b64encode(picture).decode("ascii"),
+        "text/plain": f"[{alt.strip()}] {caption.strip()}",
+    }
+
+
+def display_data(data: dict[str, Any], **options: Any) -> Any:
+    """IPython's ``display`` of raw data, with its return value; False outside a notebook."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return False
+    return get_ipython() is not None and display(data, raw=True, **options)
+
+
+@course_style()
+def png(fig: Figure, dpi: float = 160) -> bytes:
+    """A figure as PNG bytes, in 256 colours, which a plot does not miss and which save two thirds.
+
+    Args:
+        fig: the figure.
+        dpi: dots per inch; fewer are taken where the picture would exceed 120 kB.
+    """
+    for resolution in (dpi, 0.8 * dpi, 0.6 * dpi):
+        drawn, buffer = io.BytesIO(), io.BytesIO()
+        fig.savefig(drawn, format="png", dpi=resolution, facecolor="white")
+        picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        picture.save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MAX_BYTES:
+            break
+    return buffer.getvalue()
+
+
+@course_style()
+def quick_png(fig: Figure, dpi: float = 100) -> bytes:
+    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+def image_html(picture: bytes, inches: float, alt: str) -> str:
+    """An ``<img>`` with a PNG inside it, 100 CSS pixels to the inch."""
+    data = base64.b64encode(picture).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt.strip())}" '
+        f'width="{round(100 * inches)}" style="max-width:100%; height:auto">'
+    )
+
+
+# ---------------------------------------------------------------- colours and names
+
+
+def rule_style(name: str, position: int = 0) -> RuleStyle:
+    """The style of a rule, or one of the spare styles for any other name.
+
+    Args:
+        name: of a rule, or of anything else that is compared.
+        position: which of the spare styles.
+    """
+    return RULE_STYLE.get(name) or RuleStyle(*OTHER_STYLES[position % len(OTHER_STYLES)], str(name))
+
+
+def block_colours(count: int) -> list[str]:
+    """Blues from light (first block) to dark (last block), which also differ in greyscale."""
+    return [to_hex(_DEPTH(t)) for t in (np.linspace(0, 1, count) if count > 1 else [0.6])]
+
+
 def tint(colour: str, amount: float) -> str:
-    """Mix `colour` with white: amount 1 keeps it, 0 is white."""
+    """A colour mixed with white: amount 1 keeps it, 0 is white."""
     return to_hex(1 - amount * (1 - np.array(to_rgb(colour))))
 
 
-@explained()
 def ink(colour: str) -> str:
-    """Darken `colour` until text in it has a contrast of at least 4.5 on white."""
+    """A colour, darkened until text in it has a contrast of at least 4.5 on white (WCAG 1.4.3)."""
     rgb = np.array(to_rgb(colour))
     while _contrast_on_white(rgb) < 4.5:
         rgb = 0.95 * rgb
     return to_hex(rgb)
 
 
-def _contrast_on_white(rgb):
+def _contrast_on_white(rgb: np.ndarray) -> float:
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
 
 
-@explained()
-def block_colours(count: int) -> list[str]:
-    """Return `count` blues from light (first block) to dark (last): depth, also in greyscale."""
-    check_count(count, "count", minimum=0, maximum=10_000)
-    return [to_hex(_DEPTH(t)) for t in (np.linspace(0, 1, count) if count > 1 else [0.6])]
-
-
 def shortened(name: object, letters: int = 14) -> str:
-    """The name, or as much of it as there is room for."""
+    """A name, cut to at most so many letters."""
     name = str(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
-@explained()
-def rule_style(name: str, position: int = 0) -> RuleStyle:
-    """Return the style of a rule, or one of the spare styles (by `position`) for any other name."""
-    return RULE_STYLE.get(name) or RuleStyle(*OTHER_STYLES[position % len(OTHER_STYLES)], str(name))
+# ---------------------------------------------------------------- labels
 
 
-@explained()
 @course_style()
 def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> None:
-    """Write labels at the right edge of `ax`, moved apart where they would touch.
+    """Write labels at the right edge of a panel, moved apart where they would touch.
 
-    `labels`: `(x, y, text, colour)` in data coordinates, usually the last point of each line.
     A thin line joins a label to its point. Call it last: it fixes the y limits.
+
+    Args:
+        ax: the panel.
+        labels: ``(x, y, text, colour)`` in data coordinates, usually the last point of each line.
     """
-    labels = sorted((one for one in labels if np.isfinite(one[1])), key=lambda one: one[1])
+    labels = sorted(
+        (label for label in labels if np.isfinite(label[1])), key=lambda label: label[1]
+    )
     ax.set_ylim(ax.get_ylim())
     to_axes = ax.transData + ax.transAxes.inverted()
     wanted = [to_axes.transform((x, y))[1] for x, y, *_ in labels]
-    gap = 9 * 1.45 / 72 / (ax.get_position().height * ax.figure.get_figheight())
+    gap = LABEL_SIZE * 1.45 / 72 / (ax.get_position().height * ax.figure.get_figheight())
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
-    for (x, y, text, colour), height in zip(labels, _spread(wanted, gap)):
+    for (x, y, text, colour), height in zip(labels, _spread(wanted, gap), strict=True):
         ax.annotate(
             text,
             xy=(x, y),
             xytext=(1.05, height),
             textcoords="axes fraction",
             va="center",
-            fontsize=9,
+            fontsize=LABEL_SIZE,
             color=ink(colour),
             annotation_clip=False,
             arrowprops=line | {"relpos": (0, 0.5)},
         )
 
 
-@explained()
-@course_style()
-def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> None:
-    """Write a number beside each mark: where there is room, and once for marks that lie together.
-
-    `marks`: `(x, y, text, colour)` in data coordinates; a mark without text is only kept clear.
-    Call it last: it fixes the limits.
-    """
-    marks = list(marks)
-    fig = ax.figure
-    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
-    if fig.get_layout_engine() is not None:
-        fig.get_layout_engine().execute(fig)  # where the axes will be
-    points = ax.transData.transform(np.reshape([mark[:2] for mark in marks], (-1, 2)))
-    points = points * 72 / fig.dpi  # (marks, 2)
-    groups: list[list[int]] = []  # marks that touch the first of their group
-    for i, place in enumerate(points):
-        near = [group for group in groups if np.abs(place - points[group[0]]).max() < TOUCH]
-        if near:
-            near[0].append(i)
-        else:
-            groups.append([i])
-    panel = ax.bbox.extents * 72 / fig.dpi
-    taken = [(*(place - MARK / 2), *(place + MARK / 2)) for place in points]
-    for group in groups:
-        named = [i for i in group if marks[i][2]]
-        text = ", ".join(dict.fromkeys(marks[i][2] for i in named))
-        if not text:
-            continue
-        (left, low), (right, top) = points[group].min(0), points[group].max(0)
-        middle = (left + right) / 2
-        wide, high = 0.62 * NUMBER * len(text) + 1, 1.1 * NUMBER
-        places = [
-            (x, y, x + wide, y + high)
-            for away in (MARK / 2, MARK / 2 + 5, MARK / 2 + 10)
-            for x, y in (
-                (right + away, top + 1 + away - MARK / 2),
-                (left - wide - away, top + 1 + away - MARK / 2),
-                (right + away, low - high - 1 - away + MARK / 2),
-                (left - wide - away, low - high - 1 - away + MARK / 2),
-                (middle - wide / 2, top + 1 + away),
-                (middle - wide / 2, low - high - 1 - away),
-            )
-        ]
-        best = min(places, key=lambda box: sum(_common(box, one) for one in taken)
-                   + wide * high - _common(box, panel))  # fmt: skip
-        taken.append(best)
-        colours = {marks[i][3] for i in named}
-        ax.annotate(text, marks[group[0]][:2], xytext=np.array(best[:2]) - points[group[0]],
-                    textcoords="offset points", fontsize=NUMBER, zorder=8,
-                    color=ink(colours.pop()) if len(colours) == 1 else INK)  # fmt: skip
-
-
-def _common(a, b):
-    """Area that two boxes (left, bottom, right, top) have in common."""
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, wide) * max(0.0, high)
-
-
-def _spread(wanted, gap):
+def _spread(wanted: list[float], gap: float) -> list[float]:
     """Move sorted heights in [0, 1] at least `gap` apart, each cluster around its middle."""
-    clusters = []  # [heights], each drawn `gap` apart around its centre
+    clusters: list[list[float]] = []
 
-    def centre(cluster):
+    def centre(cluster: list[float]) -> float:
         half = gap * (len(cluster) - 1) / 2
         return min(max(np.mean(cluster), half), max(1 - half, half))
 
@@ -375,3 +342,72 @@ def _spread(wanted, gap):
                 break
             clusters[-2:] = [low + high]
     return [centre(c) + gap * (i - (len(c) - 1) / 2) for c in clusters for i in range(len(c))]
+
+
+@course_style()
+def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> None:
+    """Write a text beside each mark, where there is room; marks in one place share theirs.
+
+    Call it last: it fixes the limits.
+
+    Args:
+        ax: the panel.
+        marks: ``(x, y, text, colour)`` in data coordinates; a mark without text is only kept clear.
+    """
+    marks, fig = list(marks), ax.figure
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+    if fig.get_layout_engine() is not None:
+        fig.get_layout_engine().execute(fig)  # where the axes will be
+    points = ax.transData.transform(np.reshape([mark[:2] for mark in marks], (-1, 2)))
+    points = points * 72 / fig.dpi
+    panel = ax.bbox.extents * 72 / fig.dpi
+    taken = [(*(point - MARK_SIZE / 2), *(point + MARK_SIZE / 2)) for point in points]
+
+    for group in _by_place(points):
+        texts = dict.fromkeys(marks[i][2] for i in group if marks[i][2])
+        if not texts:
+            continue
+        text = ", ".join(texts)
+        size = 0.62 * LABEL_SIZE * len(text) + 1, 1.1 * LABEL_SIZE
+        # The place that covers least of what is there and of what lies outside the panel.
+        box = min(
+            _places_around(points[group], *size),
+            key=lambda box: sum(_overlap(box, other) for other in taken) - _overlap(box, panel),
+        )
+        taken.append(box)
+        colours = {marks[i][3] for i in group if marks[i][2]}
+        ax.annotate(text, marks[group[0]][:2], xytext=np.array(box[:2]) - points[group[0]],
+                    textcoords="offset points", fontsize=LABEL_SIZE, zorder=8,
+                    color=ink(colours.pop()) if len(colours) == 1 else INK)  # fmt: skip
+
+
+def _by_place(points: np.ndarray) -> list[list[int]]:
+    """Indices of points, those together that lie within SAME_PLACE of the first of their group."""
+    groups: list[list[int]] = []
+    for i, point in enumerate(points):
+        for group in groups:
+            if np.abs(point - points[group[0]]).max() < SAME_PLACE:
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def _places_around(points: np.ndarray, width: float, height: float) -> list[tuple]:
+    """Boxes (left, bottom, right, top) for a text around some points, nearest first."""
+    (left, low), (right, top) = points.min(0), points.max(0)
+    corners = []
+    for far in (0, 5, 10):
+        away = MARK_SIZE / 2 + far
+        beside = (right + away, left - width - away)
+        corners += [(x, y) for y in (top + 1 + far, low - height - 1 - far) for x in beside]
+        middle = (left + right - width) / 2
+        corners += [(middle, top + 1 + away), (middle, low - height - 1 - away)]
+    return [(x, y, x + width, y + height) for x, y in corners]
+
+
+def _overlap(a: tuple, b: tuple) -> float:
+    """Area that two boxes (left, bottom, right, top) have in common."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torchvision
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import draw
 from ..analysis.cost import TrainingStep, count_step
+from ..core import SFF
 from ..cut.localize import localize
 from ..models import cnn
-from ..util.checks import check_count, check_known, explained
-from .panel import InstantPanel, display_box, dropdown
+from ..util.checks import SFFError, check_count, check_known
+from .panel import Explorer, dropdown
 
 NETWORKS = {
     "cnn": "CNN of four layers",
@@ -46,9 +49,19 @@ LOOK = {  # colour by rule, filled marker by plain step
 
 @dataclass(frozen=True)
 class CostResult:
-    """Counts of one training step: ``flops`` and ``saved`` bytes, by the names of ``STEPS``.
+    """Counts of one training step.
 
-    ``saved_by_block``: SFF's peak while each block is at work.
+    Attributes:
+        network: one of ``NETWORKS``.
+        width: of the plain CNN, times 16-32-64-64.
+        resolution: pixels per side.
+        classes: K.
+        cut: see ``localize``.
+        hidden: channels of the hidden layer of the heads, or 0.
+        batch: images in a step.
+        flops: by the names of ``STEPS``.
+        saved: bytes for the backward pass at their peak, by the names of ``STEPS``.
+        saved_by_block: SFF's peak while each block is at work.
     """
 
     network: str
@@ -69,7 +82,13 @@ class CostResult:
 
     def row(self) -> dict[str, object]:
         """The counts as plain values, for a table."""
-        row = {
+        row: dict[str, object] = {}
+        for step, rule in list(STEPS.items())[1:]:
+            row[f"{rule} FLOPs"] = round(self.ratio(step, "flops"), 2)
+            row[f"{rule} bytes"] = round(self.ratio(step, "saved"), 2)
+        return row | {
+            "bp GFLOPs": round(self.flops["backprop"] / 1e9, 2),
+            "bp MB": round(self.saved["backprop"] / 1e6, 1),
             "network": self.network,
             "width": f"{self.width}×" if self.network == "cnn" else "–",
             "pixels": f"{self.resolution}×{self.resolution}",
@@ -78,16 +97,20 @@ class CostResult:
             "blocks": len(self.saved_by_block),
             "head": HEADS[self.hidden],
             "batch": self.batch,
-            "bp GFLOPs": round(self.flops["backprop"] / 1e9, 2),
-            "bp MB": round(self.saved["backprop"] / 1e6, 1),
         }
-        for step, rule in list(STEPS.items())[1:]:
-            row[f"{rule} FLOPs"] = round(self.ratio(step, "flops"), 2)
-            row[f"{rule} bytes"] = round(self.ratio(step, "saved"), 2)
-        return row
+
+    def __str__(self) -> str:
+        parts = (
+            f"{step} {self.ratio(step, 'flops'):.2f} × the FLOPs and "
+            f"{self.ratio(step, 'saved'):.2f} × the bytes"
+            for step in list(STEPS)[1:]
+        )
+        return (
+            f"Backprop takes {_rounded(self.flops['backprop'] / 1e9)} GFLOPs and saves "
+            f"{_rounded(self.saved['backprop'] / 1e6)} MB a step; {'; '.join(parts)}."
+        )
 
 
-@explained()
 @lru_cache(maxsize=256)
 def run_cost(
     network: str = "cnn",
@@ -101,34 +124,27 @@ def run_cost(
     """Count a training step of SFF and of backprop, each also with recomputation.
 
     The step runs on torch's "meta" tensors, which have a shape and no values: nothing is computed
-    and nothing allocated, so a large network counts as fast as a small one. FLOPs and saved bytes
-    come out as ``measure.cost`` counts them on real tensors.
+    and nothing allocated. FLOPs and saved bytes are those of ``analysis.cost`` on real tensors.
 
     Args:
-        network: one of ``NETWORKS``. width: times 16-32-64-64 channels; the CNN's only.
-        resolution: pixels per side, of three channels. classes: K. cut, hidden: see ``localize``.
+        network: one of ``NETWORKS``.
+        width: times 16-32-64-64 channels; the CNN's only.
+        resolution: pixels per side, of three channels.
+        classes: K.
+        cut: see ``localize``.
+        hidden: see ``localize``.
         batch: images in a step.
 
     Raises:
-        ValueError, TypeError: bad arguments.
+        SFFError: a wrong value.
+        TypeError: a value of the wrong kind.
     """
     check_known(network, NETWORKS, "network")
-    for name, value in (("width", width), ("resolution", resolution), ("classes", classes)):
+    for name, value in (("width", width), ("classes", classes), ("batch", batch)):
         check_count(value, name)
-    check_count(batch, "batch")
-    if network == "cnn" and resolution < 8:
-        raise ValueError(
-            f"resolution={resolution} is too small for three poolings; give 8 or more."
-        )
-    with torch.device("meta"):
-        if network == "cnn":
-            net, stem = cnn(3, [width * c for c in (16, 32, 64, 64)]), None
-        else:
-            net = torchvision.models.get_model(network, num_classes=classes)
-            stem = "small" if network == "resnet18" else None
-        model = localize(
-            net, classes, cut=cut, hidden=hidden, stem=stem, input_shape=(3, resolution, resolution)
-        )
+    if resolution < 8:
+        raise SFFError(f"resolution={resolution} is too small for three poolings")
+    model = _network(network, width, resolution, classes, cut, hidden)
     x = torch.empty(batch, 3, resolution, resolution, device="meta")
     y = torch.empty(batch, dtype=torch.int64, device="meta")
     counts = {name: count_step(TrainingStep(model, rule, (x, y))) for name, rule in STEPS.items()}
@@ -140,12 +156,30 @@ def run_cost(
     )  # fmt: skip
 
 
-@explained()
+@lru_cache(maxsize=16)
+def _network(
+    network: str, width: int, resolution: int, classes: int, cut: str | int, hidden: int
+) -> SFF:
+    """The cut network on meta tensors."""
+    stem = "small" if network == "resnet18" else None
+    with torch.device("meta"):
+        if network == "cnn":
+            net = cnn(3, [width * channels for channels in (16, 32, 64, 64)])
+        else:
+            net = torchvision.models.get_model(network, num_classes=classes)
+        size = (3, resolution, resolution)
+        return localize(net, classes, cut=cut, hidden=hidden, stem=stem, input_shape=size)
+
+
 @draw.course_style()
 def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
     """Draw FLOPs against saved bytes, both over backprop's, and SFF's bytes block by block.
 
-    `kept`: earlier results, small and numbered. Left is less memory, down is less computation.
+    Left is less memory, down is less computation.
+
+    Args:
+        result: what is drawn large.
+        kept: earlier results, small and numbered.
     """
     fig, (plane, blocks) = draw.new_figure(
         draw.WIDTH, 3.6, ncols=2, width_ratios=[1.3, 1],
@@ -173,37 +207,27 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
                    max(1.7, 1.1 * top))  # fmt: skip
     plane.legend(loc="best", fontsize=9)
 
-    at_work = [saved / 1e6 for saved in result.saved_by_block]
-    places = range(1, len(at_work) + 1)
-    blocks.bar(places, at_work, color=draw.OKABE_ITO["blue"], width=0.7)
-    whole = result.saved["backprop"] / 1e6
-    blocks.axhline(whole, color=draw.OKABE_ITO["black"], linestyle=(0, (6, 2)))
-    blocks.set_ylim(0, 1.15 * max(whole, *at_work))
-    blocks.set_xticks(list(places) if len(at_work) <= 12 else list(places)[::2])
-    blocks.text(0.98, 1.01 * whole, "backprop, whole network", ha="right", va="bottom",
-                transform=blocks.get_yaxis_transform(), fontsize=9)  # fmt: skip
-    blocks.grid(axis="x", visible=False)
+    _draw_blocks(blocks, result)
     draw.number_marks(plane, numbers)
-    return fig
-
-
-@explained()
-def describe_cost(result: CostResult) -> str:
-    """The result in words."""
-    network = NETWORKS[result.network]
-    if result.network == "cnn" and result.width > 1:
-        network += f", {result.width} times as wide"
-    parts = [
-        f"{step} {result.ratio(step, 'flops'):.2f} × the FLOPs and "
-        f"{result.ratio(step, 'saved'):.2f} × the saved bytes"
-        for step in list(STEPS)[1:]
-    ]
-    blocks = len(result.saved_by_block)
-    return (
-        f"{network}, {result.resolution}×{result.resolution} pixels, {result.classes:,} classes, "
-        f"{blocks} block{'s' * (blocks > 1)}, {HEADS[result.hidden]} heads, batch {result.batch}. "
-        f"Of backprop's step: {'; '.join(parts)}."
+    return draw.with_alt(
+        fig,
+        "FLOPs against saved bytes over backprop's for SFF and checkpointed backprop, and SFF's "
+        f"saved megabytes by block with backprop's as a line. {result}",
     )
+
+
+def _draw_blocks(ax: Axes, result: CostResult) -> None:
+    """SFF's saved bytes while each block is at work, and backprop's as a line."""
+    at_work = [saved / 1e6 for saved in result.saved_by_block]
+    places = list(range(1, len(at_work) + 1))
+    ax.bar(places, at_work, color=draw.OKABE_ITO["blue"], width=0.7)
+    whole = result.saved["backprop"] / 1e6
+    ax.axhline(whole, color=draw.OKABE_ITO["black"], linestyle=(0, (6, 2)))
+    ax.set_ylim(0, 1.15 * max(whole, *at_work))
+    ax.set_xticks(places if len(at_work) <= 12 else places[::2])
+    ax.text(0.98, 1.01 * whole, "backprop, whole network", ha="right", va="bottom",
+            transform=ax.get_yaxis_transform(), fontsize=9)  # fmt: skip
+    ax.grid(axis="x", visible=False)
 
 
 def _rounded(value: float) -> str:
@@ -211,10 +235,16 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
-class CostExplorer(InstantPanel):
-    """The widget of ``cost_explorer``: ``box`` is displayed, ``results`` are the kept ones."""
+class CostExplorer(Explorer):
+    """The widget of ``cost_explorer``.
+
+    Args:
+        results: kept from the start.
+    """
 
     title = "Kept: one step; FLOPs and saved bytes over those of bp"
+    file = "sff-cost"
+    caption = "Counted, not timed. Large marks: what the controls say; small ones: what was kept."
 
     def __init__(self, results: Sequence[CostResult] = ()):
         controls = {
@@ -226,49 +256,31 @@ class CostExplorer(InstantPanel):
             "hidden": dropdown("head", {text: key for key, text in HEADS.items()}, 0),
             "batch": dropdown("batch", {str(b): b for b in BATCHES}, 64),
         }
-        super().__init__(controls, [], results, "sff-cost")
-        controls["network"].observe(self._guarded(self._on_network), "value")
+        super().__init__(controls, results)
+        controls["network"].observe(self._on_network, "value")
+        self.result = run_cost()
 
-    def _on_network(self, change) -> None:
+    def _on_network(self, change: Any) -> None:
         self.controls["width"].disabled = change["new"] != "cnn"
 
-    def run(self, **settings) -> CostResult:
+    def run(self, **settings: Any) -> CostResult:
         """``run_cost``."""
         return run_cost(**settings)
 
-    def draw(self, result: CostResult) -> Figure:
+    def draw(self) -> Figure:
         """``draw_cost``."""
-        return draw_cost(result, self.results)
-
-    def describe(self) -> str:
-        """``describe_cost`` of what is on show."""
-        return describe_cost(self.result)
-
-    def summary(self, result: CostResult) -> str:
-        """Backprop's own counts, and SFF's share of them."""
-        return (
-            f"Backprop: {_rounded(result.flops['backprop'] / 1e9)} GFLOPs and "
-            f"{_rounded(result.saved['backprop'] / 1e6)} MB a step. SFF: "
-            f"{result.ratio('SFF', 'flops'):.2f} × and {result.ratio('SFF', 'saved'):.2f} ×."
-        )
+        return draw_cost(self.result, self.results)
 
 
 def cost_explorer(results: Sequence[CostResult] | None = None) -> CostExplorer:
-    """Show two costs as a figure, then a widget that counts any other setting.
+    """Show what a training step costs, and a widget that counts any other setting.
 
-    `results`: what is kept at the start; None takes the CNN with 10 and with 1,000 classes. Returns
-    the explorer.
+    Args:
+        results: kept at the start; None takes the CNN with 10 and with 1,000 classes.
+
+    Returns:
+        The explorer.
     """
-    results = [run_cost(), run_cost(classes=1000)] if results is None else list(results)
-    explorer = CostExplorer(results)
-    if results:
-        text, fig = describe_cost(results[-1]), draw_cost(results[-1], results[:-1])
-        explorer.offer(fig)
-        draw.show(
-            fig,
-            alt="Left: FLOPs against saved bytes, over backprop's, for SFF and checkpointed "
-            f"backprop. Right: SFF's saved megabytes by block, and backprop's as a line. {text}",
-            caption=f"Counted, not timed. Large marks: {text}",
-        )
-    display_box(explorer.box)
+    explorer = CostExplorer([run_cost(), run_cost(classes=1000)] if results is None else results)
+    explorer.show()
     return explorer

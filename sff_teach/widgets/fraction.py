@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -12,27 +12,27 @@ from matplotlib.figure import Figure
 
 from .. import draw
 from ..study.recipes import Recipe
-from ..study.runs import load_for, read_runs, run
-from ..study.summary import FASHION, best_rate, runs_matching
+from ..study.runs import load_for, run
+from ..study.summary import FASHION, runs_matching
 from ..training.fit import History, evaluate
-from ..util.checks import check_count, check_fraction, check_known, check_seed, explained
+from ..util.checks import SFFError, check_count, check_fraction, check_known
 from ..util.stats import interval
-from .panel import (
-    KERNELS,
-    RULES,
-    SEEDS,
-    STYLE,
-    TrialsPanel,
-    display_box,
-    dropdown,
-    layout,
-    slider,
-)
+from .panel import KERNELS, RULES, SEEDS, STYLE, TrainingExplorer, dropdown, slider
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 POOL = 10_000  # images of the sample
 EPOCHS = {200: 40, 1000: 15, 10_000: 4}  # of the stored study; in between by interpolation
+# Peak learning rates that the stored study found at these sizes, for two and for four blocks.
+RATES = {
+    ("bp", 2): (0.005, 0.005, 0.03),
+    ("bp", 4): (0.005, 0.005, 0.03),
+    ("bp-goodness", 2): (0.0125, 0.005, 0.005),
+    ("bp-goodness", 4): (0.0125, 0.005, 0.005),
+    ("deepsup", 2): (0.002, 0.005, 0.005),
+    ("deepsup", 4): (0.005, 0.005, 0.03),
+    ("sff", 2): (0.03, 0.002, 0.0125),
+    ("sff", 4): (0.0125, 0.0125, 0.07),
+}
 CURVES = {  # what is drawn under the trials: rule → its row in the stored study
     "bp": {"rule": "bp"},
     "bp-goodness": {"rule": "bp-goodness", "cut": "layer", "kernel_size": 3},
@@ -43,7 +43,15 @@ CURVES = {  # what is drawn under the trials: rule → its row in the stored stu
 
 @dataclass(frozen=True)
 class FractionResult:
-    """One trial: the recipe, its test accuracy (mean of blocks), and the history of ``fit``."""
+    """One trial.
+
+    Attributes:
+        recipe: what was trained.
+        images: training images.
+        blocks: of the network.
+        accuracy: on the test images, by the mean of blocks, in [0, 1].
+        history: of ``fit``.
+    """
 
     recipe: Recipe
     images: int
@@ -51,56 +59,44 @@ class FractionResult:
     accuracy: float
     history: History
 
-    @property
-    def complete(self) -> bool:
-        """Whether all epochs ran; a run that was stopped is no trial."""
-        return self.history.stopped is None
-
     def row(self) -> dict[str, object]:
         """The trial as plain values, for a table."""
         recipe = self.recipe
         return {
-            "rule": recipe.rule,
+            "test accuracy %": round(100 * self.accuracy, 1),
+            "rule": draw.rule_style(recipe.rule).label,
             "images": self.images,
             "blocks": self.blocks,
-            "head": f"{recipe.kernel_size}×{recipe.kernel_size}" if recipe.rule != "bp" else "–",
+            "head": "linear"
+            if recipe.rule == "bp"
+            else f"{recipe.kernel_size}×{recipe.kernel_size}",
             "epochs": recipe.epochs,
             "peak rate": recipe.lr,
             "seed": recipe.seed,
-            "test accuracy %": round(100 * self.accuracy, 1),
             "seconds": round(self.history.seconds, 1),
         }
 
+    def __str__(self) -> str:
+        return (
+            f"{draw.rule_style(self.recipe.rule).label} on {self.images:,} images: "
+            f"{100 * self.accuracy:.1f} % of the test images."
+        )
 
-@explained()
+
 def epochs_for(images: int) -> int:
     """Passes over so many images: the stored study's, in between on a log-log line."""
     sizes, epochs = np.log(list(EPOCHS)), np.log(list(EPOCHS.values()))
     return round(float(np.exp(np.interp(np.log(images), sizes, epochs))))
 
 
-@explained()
-@lru_cache
-def rate_for(rule: str, blocks: int, images: int, folder: Path = RESULTS) -> float:
-    """The peak learning rate that was tuned for the nearest row of the stored study.
-
-    Nearest: the same rule; two blocks for two or fewer, else four; the data size nearest by ratio.
-    Without stored runs 0.005.
-    """
+def rate_for(rule: str, blocks: int, images: int) -> float:
+    """The peak learning rate that the stored study found for the nearest size."""
     size = min(FASHION, key=lambda n: abs(np.log(n / images)))
-    cut = 2 if blocks <= 2 else "layer"
-    found = []
-    for record in read_runs(folder / "fashion_rules_tuning.jsonl"):
-        recipe = Recipe(**record["recipe"])
-        fits = recipe.rule == rule and recipe.fraction == FASHION[size]
-        if fits and (rule.startswith("bp") or recipe.cut == cut):
-            found.append(record)
-    return best_rate(found) if found else 0.005
+    return RATES[rule, 2 if blocks <= 2 else 4][list(FASHION).index(size)]
 
 
-@explained()
-def stored_curves(folder: Path = RESULTS) -> dict[str, dict[int, list[float]]]:
-    """Rule → images → test accuracies of five seeds, as in results/fashion_rules.md; or nothing."""
+def stored_curves(folder: Path) -> dict[str, dict[int, list[float]]]:
+    """Rule → images → test accuracies of five seeds, from the runs in a results folder."""
     curves: dict[str, dict[int, list[float]]] = {}
     for rule, row in CURVES.items():
         for images, fraction in FASHION.items():
@@ -123,25 +119,27 @@ def run_fraction(
 ) -> FractionResult:
     """Train the four-layer CNN on a share of the Fashion-MNIST sample, and test it.
 
-    Epochs as in the stored study; the learning rate is the one that was tuned on validation images
-    for the nearest row of it. The test images are the study's too, so that the points fit its
-    curves: look, but choose nothing by them.
+    Epochs and learning rate are the stored study's, and so are the test images, so that the points
+    fit its curves: look, but choose nothing by them.
 
     Args:
-        fraction: of the 10,000 images, in (0, 1]. rule: one of ``RULES``.
+        fraction: of the 10,000 images, in (0, 1].
+        rule: one of ``RULES``.
         blocks: 1 to 4, about equal in cost. ``bp`` and ``bp-goodness`` join them into one.
-        kernel_size: of the heads. seed: subset, initial weights, order.
-        on_epoch, stop: see ``fit``.
+        kernel_size: of the heads.
+        seed: subset, initial weights, order.
+        on_epoch: see ``fit``.
+        stop: see ``fit``.
 
     Raises:
-        ValueError, TypeError: bad arguments, before anything is trained.
+        SFFError: a wrong value, before anything is trained.
+        TypeError: a value of the wrong kind.
     """
     check_fraction(fraction)
     check_known(rule, RULES, "rule")
     check_count(blocks, "blocks")
-    check_seed(seed)
     if blocks > 4:
-        raise ValueError(f"blocks={blocks} is more than the 4 layers; give 4 or fewer.")
+        raise SFFError(f"blocks={blocks} is more than the 4 layers")
     images = round(fraction * POOL)
     recipe = Recipe(
         fraction=fraction, validation=0, rule=rule, cut=blocks, kernel_size=kernel_size,
@@ -151,26 +149,28 @@ def run_fraction(
     model, history = run(
         recipe, splits, validate=False, progress=False, on_epoch=on_epoch, stop=stop
     )
-    accuracy = evaluate(model, splits.test).accuracy
+    accuracy = evaluate(model, splits.test).accuracy if history.stopped is None else float("nan")
     return FractionResult(recipe, len(splits.train), len(model.blocks), accuracy, history)
 
 
-@explained()
 @draw.course_style()
 def draw_fraction(
-    results: Sequence[FractionResult], curves: Mapping | None = None, history: History | None = None
+    results: Sequence[FractionResult],
+    curves: Mapping[str, Mapping[int, Sequence[float]]] | None = None,
+    history: History | None = None,
 ) -> Figure:
     """Draw test accuracy against training images: stored curves, and the trials on top of them.
 
-    `curves`: of ``stored_curves``, mean and 95 % interval of five seeds. A number beside a mark is
-    the trial's. `history`: of a run in progress, named in the title.
+    Args:
+        results: the trials; a number beside a mark is the trial's.
+        curves: of ``stored_curves``, drawn as mean and 95 % interval of the seeds.
+        history: of a run in progress, named in the title.
     """
-    curves = stored_curves() if curves is None else curves
     fig, ax = draw.new_figure(
         draw.WIDTH, 4.2, xlabel="training images", ylabel="test accuracy, % (mean of blocks)"
     )
     labels = []
-    for i, (rule, by_size) in enumerate(curves.items()):
+    for i, (rule, by_size) in enumerate((curves or {}).items()):
         look = draw.rule_style(rule)
         where = np.array(list(by_size)) * 1.03 ** (i - 1.5)
         means, lows, _ = np.array([interval([100 * a for a in v]) for v in by_size.values()]).T
@@ -194,83 +194,82 @@ def draw_fraction(
     ax.minorticks_off()
     draw.end_labels(ax, labels)
     draw.number_marks(ax, numbers)
-    return fig
-
-
-@explained()
-def describe_fraction(results: Sequence[FractionResult]) -> str:
-    """The trials in a sentence each."""
-    if not results:
-        return "No trial yet."
-    return " ".join(
-        f"Trial {i}: {draw.rule_style(one.recipe.rule).label} on {one.images:,} images, "
-        f"{100 * one.accuracy:.1f} %."
-        for i, one in enumerate(results, 1)
+    words = " ".join(f"Trial {i}: {one}" for i, one in list(enumerate(results, 1))[-6:])
+    stored = (
+        f" with the stored curves of {', '.join(label[2] for label in labels)}" if labels else ""
+    )
+    return draw.with_alt(
+        fig, f"Test accuracy against training images{stored}. {words or 'No trial yet.'}"
     )
 
 
-class FractionExplorer(TrialsPanel):
-    """The widget of ``fraction_explorer``: ``box`` is what is displayed, ``results`` the trials."""
+class FractionExplorer(TrainingExplorer):
+    """The widget of ``fraction_explorer``.
+
+    Args:
+        results: trials to start from.
+        curves: of ``stored_curves``.
+    """
 
     title = "Trials, on test images: compare, choose nothing by them"
+    file = "sff-fraction"
+    caption = "Large marks: single trials. Curves: mean and 95 % interval of five stored seeds."
 
-    def __init__(self, results: Sequence[FractionResult] = ()):
+    def __init__(self, results: Sequence[FractionResult] = (), curves: Mapping | None = None):
+        self.curves = curves
         controls = {
             "fraction": ipywidgets.SelectionSlider(
                 options=[(f"{100 * f:g} %  ({round(f * POOL):,})", f) for f in FRACTIONS],
-                value=0.02,
+                value=0.05,
                 description="data",
                 continuous_update=False,
                 style=STYLE,
-                layout=layout(width="360px"),
+                layout=ipywidgets.Layout(width="380px"),
             ),
             "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),
             "blocks": slider("blocks", 1, 4, 2),
             "kernel_size": dropdown("head kernel", {f"{k}×{k}": k for k in KERNELS}, 3),
             "seed": dropdown("seed", {str(n): n for n in SEEDS}),
         }
-        self.curves = stored_curves()
-        super().__init__(controls, [], results, "sff-fraction")
+        super().__init__(controls, results)
 
-    def run(self, **settings) -> FractionResult:
+    def run(self, **settings: Any) -> FractionResult:
         """``run_fraction``."""
         return run_fraction(**settings)
 
+    def trial_number(self, settings: dict) -> int | None:
+        """See ``TrainingExplorer``; backprop has one block and its own head, whatever is set."""
+        names = {"fraction": "fraction", "rule": "rule", "seed": "seed", "blocks": "cut",
+                 "kernel_size": "kernel_size"}  # fmt: skip
+        if settings["rule"].startswith("bp"):
+            del names["blocks"]
+        if settings["rule"] == "bp":
+            del names["kernel_size"]
+        for number, trial in enumerate(self.results, 1):
+            if all(getattr(trial.recipe, name) == settings[of] for of, name in names.items()):
+                return number
+        return None
+
     def draw(self, history: History | None = None) -> Figure:
-        """``draw_fraction``; a finished run is a trial and needs no title."""
-        running = history is not None and all(one.history is not history for one in self.results)
-        return draw_fraction(self.results, self.curves, history if running else None)
-
-    def describe(self) -> str:
-        """``describe_fraction``."""
-        return describe_fraction(self.results)
-
-    def summary(self, result: FractionResult) -> str:
-        """Accuracy, and what was chosen for the reader."""
-        recipe = result.recipe
-        return (
-            f"{result.accuracy:.1%} of the test images, with {recipe.epochs} epochs and the tuned "
-            f"peak rate {recipe.lr:g}."
-        )
+        """``draw_fraction``."""
+        return draw_fraction(self.results, self.curves, history)
 
 
-def fraction_explorer(results: Sequence[FractionResult] | None = None) -> FractionExplorer:
-    """Show stored curves and some trials, then a widget that adds trials with other data sizes.
+def fraction_explorer(
+    results: Sequence[FractionResult] | None = None, *, folder: str | Path | None = None
+) -> FractionExplorer:
+    """Show some trials, and a widget that adds trials with other data sizes.
 
-    `results`: trials to start from; None trains backprop and SFF on 2 % of the images. Returns the
-    explorer, whose `results` are all trials so far.
+    Args:
+        results: trials to start from; None trains backprop and SFF on 2 % of the images.
+        folder: where stored runs lie, whose curves are drawn under the trials.
+
+    Returns:
+        The explorer, whose ``results`` are all trials so far.
     """
     if results is None:
         results = [run_fraction(rule=rule) for rule in ("bp", "sff")]
-    explorer = FractionExplorer(results)
-    text, fig = describe_fraction(results), draw_fraction(results)
-    explorer.offer(fig)
-    draw.show(
-        fig,
-        alt="Learning curves: test accuracy against training images for backprop, backprop with a "
-        f"goodness head, deep supervision and SFF, with single trials as larger marks. {text}",
-        caption="Stored curves: mean and 95 % interval of five seeds. Larger marks: single trials. "
-        f"{text}",
-    )
-    display_box(explorer.box)
+    curves = None if folder is None else stored_curves(Path(folder))
+    explorer = FractionExplorer(results, curves)
+    explorer.show()
     return explorer

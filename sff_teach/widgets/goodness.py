@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from .. import draw
 from ..goodness import mean_squares, sum_squares
-from ..util.checks import check_known, check_positive, explained
-from .panel import STYLE, InstantPanel, button, display_box, dropdown, layout
+from ..util.checks import SFFError, check_known, check_positive
+from .panel import STYLE, Explorer, button, dropdown
 
 GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
 LOOK = {  # other colours than the positives' and negatives'
@@ -24,9 +25,13 @@ LOOK = {  # other colours than the positives' and negatives'
 
 @dataclass(frozen=True, eq=False)
 class GoodnessSplit:
-    """Goodness of positives and negatives (B,) each, and what a threshold makes of them.
+    """Goodness of positives and negatives, and what a threshold makes of them.
 
-    ``positive_above``, ``negative_below``: the shares on their right side of ``theta``, in [0, 1].
+    Attributes:
+        kind: ``"sum"`` or ``"mean"`` of squares.
+        theta: the threshold.
+        positive: (B,) goodness values.
+        negative: (B,) goodness values.
     """
 
     kind: str
@@ -36,10 +41,12 @@ class GoodnessSplit:
 
     @property
     def positive_above(self) -> float:
+        """Share of the positives above the threshold, in [0, 1]."""
         return (self.positive > self.theta).double().mean().item()
 
     @property
     def negative_below(self) -> float:
+        """Share of the negatives below the threshold, in [0, 1]."""
         return (self.negative < self.theta).double().mean().item()
 
     @property
@@ -50,11 +57,11 @@ class GoodnessSplit:
     def row(self) -> dict[str, object]:
         """The split as plain values, for a table."""
         return {
+            "right %": round(100 * self.right, 1),
             "goodness": GOODNESS[self.kind][0],
             "θ": float(f"{self.theta:.3g}"),
             "positives above %": round(100 * self.positive_above, 1),
             "negatives below %": round(100 * self.negative_below, 1),
-            "right %": round(100 * self.right, 1),
         }
 
     def __str__(self) -> str:
@@ -65,27 +72,21 @@ class GoodnessSplit:
         )
 
 
-@explained()
 def goodness_split(
     positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
 ) -> GoodnessSplit:
     """Turn activations into goodness and part it by a threshold.
 
     Args:
-        positive_h, negative_h: (B, D) activations.
+        positive_h: (B, D) activations.
+        negative_h: (B, D) activations.
         kind: ``"sum"`` or ``"mean"`` of squares.
         theta: the threshold; None takes the middle between the two medians.
 
     Raises:
-        ValueError: an unknown kind, no activations, or some that are not finite.
+        SFFError: an unknown kind, or a threshold that is not positive.
     """
     check_known(kind, GOODNESS, "kind")
-    for name, h in (("positive_h", positive_h), ("negative_h", negative_h)):
-        if h.dim() < 2 or h.numel() == 0 or not torch.isfinite(h).all():
-            raise ValueError(
-                f"{name} of shape {tuple(h.shape)} must be (B, D), not empty, and finite; "
-                "give a layer's activations, one row per image."
-            )
     function = GOODNESS[kind][1]
     positive, negative = function(positive_h.detach()).cpu(), function(negative_h.detach()).cpu()
     if theta is None:
@@ -94,7 +95,6 @@ def goodness_split(
     return GoodnessSplit(kind, float(theta), positive, negative)
 
 
-@explained()
 @draw.course_style()
 def draw_goodness_split(
     split: GoodnessSplit,
@@ -103,8 +103,10 @@ def draw_goodness_split(
 ) -> Figure:
     """Draw the two distributions with the threshold, and how many answers a threshold gets right.
 
-    `kept`: earlier splits, of either goodness, small and numbered. `span`: ends of the axis of
-    thresholds; None takes what is needed.
+    Args:
+        split: what is drawn large.
+        kept: earlier splits, of either goodness, small and numbered.
+        span: ends of the axis of thresholds; None takes what is needed.
     """
     fig, (left, right) = draw.new_figure(
         draw.WIDTH, 3.8, ncols=2, width_ratios=[1.9, 1], title=["", "Right answers, %"],
@@ -134,13 +136,16 @@ def draw_goodness_split(
         [(one.theta, 100 * one.right, f"{i}" if i else "", LOOK[one.kind]["color"])
          for i, one in enumerate((split, *kept))],
     )  # fmt: skip
-    return fig
+    return draw.with_alt(
+        fig,
+        "Histograms of goodness of positives and negatives with the threshold, and the share of "
+        f"right answers against the threshold. {split}",
+    )
 
 
-@explained()
 @draw.course_style()
 def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
-    """Draw splits side by side: what there is to see without moving anything."""
+    """Draw rows of splits side by side: what there is to see without moving anything."""
     rows, columns = len(splits), max(map(len, splits))
     fig, axes = draw.new_figure(draw.WIDTH, 3.5 * rows, rows, columns)
     for ax, split in zip(np.atleast_1d(axes).flat, [one for row in splits for one in row]):
@@ -152,72 +157,48 @@ def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
     return fig
 
 
-class GoodnessExplorer(InstantPanel):
-    """The widget of ``goodness_explorer``: ``box`` is displayed, ``split`` is what it shows."""
+class GoodnessExplorer(Explorer):
+    """The widget of ``goodness_explorer``; args as for ``goodness_split``."""
 
     title = "Kept thresholds"
+    file = "sff-goodness"
+    caption = "Move θ, or take the other goodness: the same number is then no threshold any more."
 
     def __init__(
         self, positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
     ):
         self._h = positive_h, negative_h
         first = goodness_split(positive_h, negative_h, kind, theta)
-        self.kind = dropdown("goodness", {name: key for key, (name, _) in GOODNESS.items()}, kind)
         low, high = _decades(positive_h, negative_h, first.theta)
         self.span = 10.0**low, 10.0**high
-        self.theta = ipywidgets.FloatLogSlider(
-            value=first.theta,
-            base=10,
-            min=low,
-            max=high,
-            step=0.02,
-            description="threshold θ",
-            readout_format=".3g",
-            continuous_update=False,
-            style=STYLE,
-            layout=layout(width="420px"),
-        )
         self.middle = button("θ to the middle", "arrows-h", "Set θ between the two medians")
-        super().__init__(
-            {"kind": self.kind, "theta": self.theta}, [self.middle], [], "sff-goodness"
-        )
-        self.middle.on_click(self._guarded(self._on_middle))
-        self.update()
+        controls = {
+            "kind": dropdown("goodness", {name: key for key, (name, _) in GOODNESS.items()}, kind),
+            "theta": ipywidgets.FloatLogSlider(
+                value=first.theta, base=10, min=low, max=high, step=0.02,
+                description="threshold θ", readout_format=".3g", continuous_update=True,
+                style=STYLE, layout=ipywidgets.Layout(width="420px"),
+            ),
+        }  # fmt: skip
+        super().__init__(controls, [], [self.middle])
+        self.middle.on_click(self.guarded(self._on_middle))
+        self.result = first
 
-    def __repr__(self) -> str:
-        return f"GoodnessExplorer({self.kind.label}, θ = {self.theta.value:.3g})"
-
-    @property
-    def split(self) -> GoodnessSplit:
-        """What the controls say."""
-        return self.result
-
-    def run(self, kind: str, theta: float) -> GoodnessSplit:
+    def run(self, **settings: Any) -> GoodnessSplit:
         """``goodness_split``; another goodness keeps θ, which then no longer fits: the point."""
-        return goodness_split(*self._h, kind, theta)
+        return goodness_split(*self._h, **settings)
 
-    def draw(self, result: GoodnessSplit) -> Figure:
+    def draw(self) -> Figure:
         """``draw_goodness_split``."""
-        return draw_goodness_split(result, self.results, self.span)
+        return draw_goodness_split(self.result, self.results, self.span)
 
-    def describe(self) -> str:
-        """What the figure shows."""
-        kept = "".join(f" Kept {i}: {one}" for i, one in enumerate(self.results, 1))
-        return (
-            "Histograms of goodness of positives and negatives, and the threshold; beside them the "
-            f"share of right answers against the threshold. {self.split}{kept}"
-        )
-
-    def summary(self, result: GoodnessSplit) -> str:
-        """Threshold and shares."""
-        return str(result)
-
-    def _on_middle(self, button) -> None:
-        self.theta.value = goodness_split(*self._h, self.kind.value).theta
+    def _on_middle(self, _: Any) -> None:
+        kind = self.controls["kind"].value
+        self.controls["theta"].value = goodness_split(*self._h, kind).theta
 
 
 def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[float, float]:
-    """Exponents of ten between which every goodness of either kind lies."""
+    """Exponents of ten between which the goodness of either kind lies."""
     values = [theta]
     for kind in GOODNESS:
         split = goodness_split(positive_h, negative_h, kind, theta)
@@ -230,32 +211,34 @@ def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[floa
 def goodness_explorer(
     positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
 ) -> GoodnessExplorer:
-    """Show the goodness of positives and negatives as a figure, then a widget that moves θ.
+    """Show the goodness of positives and negatives, and a widget that moves the threshold θ.
 
-    The figure has both kinds of goodness, `kind` first, each with `theta` and with a threshold in
-    the middle between the medians. Args as for ``goodness_split``: (B, D) activations. Returns the
-    explorer.
+    Above the widget stand both kinds of goodness, ``kind`` first, each with ``theta`` and with a
+    threshold in the middle between the medians.
+
+    Args:
+        positive_h: (B, D) activations.
+        negative_h: (B, D) activations.
+        kind: ``"sum"`` or ``"mean"`` of squares.
+        theta: the threshold to start from; None takes the middle.
+
+    Raises:
+        SFFError: as for ``goodness_split``, or activations that are not (B, D) and finite.
     """
+    for name, h in (("positive_h", positive_h), ("negative_h", negative_h)):
+        if h.dim() < 2 or h.numel() == 0 or not torch.isfinite(h).all():
+            raise SFFError(f"{name} must be (B, D) and finite, not of shape {tuple(h.shape)}")
     explorer = GoodnessExplorer(positive_h, negative_h, kind, theta)
+    theta = explorer.result.theta
     splits = [
-        [
-            goodness_split(positive_h, negative_h, one, where)
-            for where in (explorer.split.theta, None)
-        ]
+        [goodness_split(positive_h, negative_h, one, where) for where in (theta, None)]
         for one in sorted(GOODNESS, key=lambda one: one != kind)
     ]
-    text = " ".join(f"{GOODNESS[one.kind][0].capitalize()}, {one}" for row in splits for one in row)
-    fig = draw_goodness_grid(splits)
     draw.show(
-        fig,
-        alt="Four panels, each with histograms of goodness for positive and negative samples and a "
-        f"vertical line at the threshold. {text}",
+        draw_goodness_grid(splits),
         caption=f"Above the {GOODNESS[kind][0]}, below the other goodness of the same activations. "
         "Left the same number as threshold in both; right a threshold in the middle between the "
-        f"medians. {text}",
+        "medians.",
     )
-    explorer.picture.hide()  # until something is moved
-    explorer.caption.value = ""
-    explorer.offer(fig)
-    display_box(explorer.box)
+    explorer.show()
     return explorer

@@ -1,32 +1,66 @@
 """The inspector: one image through two or more networks, block by block."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .. import draw
 from ..analysis.probes import goodness_maps
 from ..core import SFF, GoodnessHead
-from ..data.folder import read_image
 from ..data.sets import ImageSet
-from ..util.checks import check_known, escape_unprintable, explained, short_repr
+from ..util.checks import SFFError, check_known, escape_unprintable
 from ..util.modes import evaluating
-from .panel import STYLE, InstantPanel, button, display_box, layout
+from .panel import STYLE, Explorer, button, slider
 
-MAX_BYTES = 4_000_000  # of an uploaded file
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 CHOICE, TRUTH = "its own prediction", "the true class"
+# The browser shrinks large pictures, which would exceed what a notebook's server lets through, and
+# hands name and content over as text. Of what it cannot show the first bytes say what it is.
+_UPLOAD = """<label>Upload a picture <input type="file" accept="image/*" onchange="(async () => {
+  const file = this.files[0];
+  if (!file) return;
+  let part = file;
+  if (file.size > 1e6) try {
+    if (/gif|hei|avif/.test(file.type)) throw file.type;
+    const picture = await createImageBitmap(file);
+    const scale = Math.min(1, 512 / Math.max(picture.width, picture.height));
+    const canvas = document.createElement('canvas');
+    canvas.width = Math.max(1, scale * picture.width);
+    canvas.height = Math.max(1, scale * picture.height);
+    canvas.getContext('2d').drawImage(picture, 0, 0, canvas.width, canvas.height);
+    part = await new Promise(done => canvas.toBlob(done));
+  } catch { part = file.slice(0, 64); }
+  const reader = new FileReader();
+  reader.onload = () => {
+    const text = this.closest('.sff-explorer').querySelector('.sff-upload textarea');
+    text.value = file.name + String.fromCharCode(10) + reader.result;
+    text.dispatchEvent(new Event('input', {bubbles: true}));
+    text.dispatchEvent(new Event('change', {bubbles: true}));
+    this.value = '';
+  };
+  reader.readAsDataURL(part);
+})()"></label>"""
 BEST = 3  # classes followed through the blocks
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One network's view of an image: ``goodness`` (blocks, K), ``maps`` (K, H, W) per block."""
+    """One network's view of an image.
+
+    Attributes:
+        goodness: (blocks, K).
+        maps: (K, H, W) per block.
+    """
 
     goodness: Tensor
     maps: tuple[Tensor, ...]
@@ -52,8 +86,13 @@ class View:
 class InspectorResult:
     """An image and how each network sees it.
 
-    ``image``: (C, H, W) pixels in [0, 1]. ``label``: its class number, None for an upload.
-    ``views``: name of a network → its ``View``.
+    Attributes:
+        name: of the image.
+        image: (C, H, W) pixels in [0, 1].
+        label: its class number; None for an upload.
+        classes: names of all classes.
+        views: name of a network → its ``View``.
+        evidence: whose maps are drawn: ``CHOICE``, ``TRUTH``, or a class.
     """
 
     name: str
@@ -70,15 +109,32 @@ class InspectorResult:
 
     def row(self) -> dict[str, object]:
         """The predictions as plain values, for a table."""
-        row: dict[str, object] = {"image": self.name, "true class": self.true}
+        row: dict[str, object] = {}
         for name, view in self.views.items():
             row[f"{name}: prediction"] = self.classes[view.prediction]
             row[f"{name}: softmax %"] = round(100 * view.running[-1].max().item(), 1)
             row[f"{name}: by block"] = ", ".join(self.classes[k] for k in view.votes)
-        return row
+        return row | {"image": self.name, "true class": self.true}
+
+    def __str__(self) -> str:
+        parts = [f"Image {self.name}, true class {self.true}."]
+        for name, view in self.views.items():
+            votes = ", ".join(self.classes[k] for k in view.votes)
+            sure = f"{view.running[-1].max().item():.0%}"
+            parts.append(
+                f"{name} says {self.classes[view.prediction]} ({sure}); by block: {votes}."
+            )
+        if self.label is None and self.evidence == TRUTH:
+            parts.append("The true class is unknown, so the maps are those of the predictions.")
+        return " ".join(parts)
+
+    def shown(self, view: View) -> int:
+        """The class whose maps are drawn."""
+        if self.evidence in self.classes:
+            return self.classes.index(self.evidence)
+        return view.prediction if self.evidence == CHOICE or self.label is None else self.label
 
 
-@explained()
 def run_inspector(
     models: Mapping[str, SFF],
     data: ImageSet,
@@ -92,29 +148,13 @@ def run_inspector(
 
     Args:
         models: name → a network with goodness heads, all for ``data``'s classes and images.
-        data: where the image comes from. number: which one.
+        data: where the image comes from.
+        number: which one.
         evidence: whose maps are drawn: each network's own prediction, the true class, or a class.
-        pixels: (C, H, W) in [0, 1], an image to look at instead. name: what to call it.
-
-    Raises:
-        ValueError, TypeError: no such image or class, or a network without goodness heads.
+        pixels: (C, H, W) in [0, 1], an image to look at instead.
+        name: what to call it.
     """
-    if not models:
-        raise ValueError("models is empty; give at least one network, as {'SFF': model}.")
-    for key, model in models.items():
-        if not isinstance(model, SFF) or not all(
-            isinstance(block.head, GoodnessHead) for block in model.blocks
-        ):
-            raise TypeError(
-                f"models[{key!r}] has no goodness heads to inspect; train one of localize's "
-                "networks with 'sff', 'deepsup' or 'bp-goodness'."
-            )
-    check_known(evidence, (CHOICE, TRUTH, *data.classes), "evidence")
     if pixels is None:
-        if not 0 <= number < len(data):
-            raise ValueError(
-                f"number={short_repr(number)} is no image of {len(data)}; give 0 to {len(data) - 1}."
-            )
         one = data.subset([number])
         x, label, pixels = one.x, int(one.y[0]), one.pixels()[0]
         name = f"number {number}"
@@ -128,40 +168,49 @@ def run_inspector(
     return InspectorResult(name, pixels, label, data.classes, views, evidence)
 
 
-@explained()
 def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False) -> Tensor:
     """(C, H, W) in [0, 1], like the images of ``data``, from an image file's bytes.
 
+    What is transparent becomes white.
+
     Args:
-        content, name: of the file. data: gives size and channels. invert: light and dark swapped.
+        content: of the file.
+        name: of the file.
+        data: gives size and channels.
+        invert: whether light and dark are swapped.
 
     Raises:
-        ValueError: too large, or not a PNG, JPEG, BMP or WebP image.
+        SFFError: not a PNG, JPEG, BMP or WebP image.
     """
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise TypeError(f"content must be the bytes of a file, not {short_repr(content)}; read it.")
-    if not isinstance(name, str) or not isinstance(data, ImageSet):
-        raise TypeError(
-            f"name and data must be a string and an ImageSet, not {short_repr(name)} and {short_repr(data)}; "
-            "see data.load."
-        )
-    name = escape_unprintable(name.replace("\\", "/").rpartition("/")[2])[:60] or "the upload"
-    if len(content) > MAX_BYTES:
-        raise ValueError(
-            f"{name} has {len(content) / 1e6:.1f} MB; give one below {MAX_BYTES / 1e6:.0f} MB."
-        )
-    image = read_image(Path(name), data.size, content=bytes(content))
-    if image.ndim == 3 and data.channels == 1:
-        image = image @ np.array([0.299, 0.587, 0.114])  # luma, ITU-R BT.601
-    if image.ndim == 2:
-        image = np.repeat(image[None], data.channels, 0)
-    else:
-        image = image.transpose(2, 0, 1)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.draft(None, (max(data.size), max(data.size)))  # decode no more than is needed
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if data.channels == 1 else "RGB")
+            image = ImageOps.fit(image, data.size[::-1], Image.Resampling.BILINEAR)
+    except Image.DecompressionBombError:
+        raise SFFError(f"{name} has too many pixels") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        raise SFFError(f"{name} {_what_else(content)}") from None
+    pixels = torch.from_numpy(np.array(image)).float() / 255
+    pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
     return 1 - pixels if invert else pixels
 
 
-@explained()
+def _what_else(content: bytes) -> str:
+    """What is wrong with a file that is no image of the right kind."""
+    if content[:6] in (b"GIF87a", b"GIF89a"):
+        return "is a GIF: save it as PNG or JPEG"
+    if content[4:8] == b"ftyp" and content[8:11] in (b"hei", b"hev", b"mif", b"msf", b"avi"):
+        return "is a HEIC or AVIF picture: save it as JPEG or PNG"
+    return "is damaged or not an image" if content else "is empty"
+
+
 @draw.course_style()
 def draw_inspector(result: InspectorResult) -> Figure:
     """Draw the image, each network's goodness maps, and its prediction block by block.
@@ -182,10 +231,7 @@ def draw_inspector(result: InspectorResult) -> Figure:
         draw.draw_picture(left, result.image)
         left.set_title(f"true: {_short(result.true)}" if i == 0 else "", fontsize=9)
         left.set_ylabel(name, fontweight="bold")
-        shown = {CHOICE: view.prediction, TRUTH: result.label}.get(result.evidence)
-        if shown is None:
-            known = result.evidence in result.classes
-            shown = result.classes.index(result.evidence) if known else view.prediction
+        shown = result.shown(view)
         for k, ax in enumerate(maps):
             if k >= len(view.maps):
                 ax.set_axis_off()
@@ -201,10 +247,14 @@ def draw_inspector(result: InspectorResult) -> Figure:
         _draw_running(curves, view, result, position)
         if i == rows - 1:
             curves.set_xlabel("blocks so far")
-    return fig
+    return draw.with_alt(
+        fig,
+        "A row per network: the image, the goodness map of every block for one class, and the vote "
+        f"of the blocks so far. {result}",
+    )
 
 
-def _draw_running(ax, view: View, result: InspectorResult, position: dict[int, int]) -> None:
+def _draw_running(ax: Axes, view: View, result: InspectorResult, position: dict[int, int]) -> None:
     best = view.running[-1].topk(min(BEST, len(result.classes)))[1].tolist()
     if result.label is not None and result.label not in best:
         best[-1] = result.label
@@ -224,60 +274,45 @@ def _short(name: str) -> str:
     return draw.shortened(name, 11)  # over a small picture
 
 
-@explained()
-def describe_inspector(result: InspectorResult) -> str:
-    """The predictions in words."""
-    lines = [f"Image {result.name}, true class {result.true}."]
-    for name, view in result.views.items():
-        votes = ", ".join(result.classes[k] for k in view.votes)
-        lines.append(
-            f"{name} says {result.classes[view.prediction]} "
-            f"({view.running[-1].max().item():.0%}); block by block: {votes}."
-        )
-    return " ".join(lines)
-
-
-class Inspector(InstantPanel):
-    """The widget of ``inspector``: ``box`` is displayed, ``results`` are the kept images.
+class Inspector(Explorer):
+    """The widget of ``inspector``.
 
     Args:
-        models: name → network. data: images to pick from. results: kept from the start.
+        models: name → network.
+        data: images to pick from.
+        number: the first one.
     """
 
     title = "Kept images"
+    file = "sff-inspect"
+    caption = "Over a map: what that block alone would choose. Under it: a class and its goodness."
 
-    def __init__(
-        self,
-        models: Mapping[str, SFF],
-        data: ImageSet,
-        results: Sequence[InspectorResult] = (),
-        number: int = 0,
-    ):
-        self.models, self.data = dict(models), data
+    def __init__(self, models: Mapping[str, SFF], data: ImageSet, number: int = 0):
+        self.models = dict(models)
+        self.data = data
         self._upload: tuple[str, bytes] | None = None
         controls = {
-            "number": ipywidgets.IntSlider(
-                min=0, max=len(data) - 1, value=number, description="image", style=STYLE,
-                continuous_update=False, layout=layout(width="360px"),
-            ),
+            "number": slider("image", 0, len(data) - 1, number, continuous_update=False),
             "evidence": ipywidgets.Dropdown(
                 options=[CHOICE, TRUTH, *data.classes], value=CHOICE, description="maps of",
-                style=STYLE, layout=layout(width="270px"),
+                style=STYLE, layout=ipywidgets.Layout(width="270px"),
             ),
         }  # fmt: skip
         self.mistake = button("Next mistake", "step-forward", "Next image with a wrong prediction")
-        self.upload = ipywidgets.FileUpload(
-            accept=".png,.jpg,.jpeg,.bmp,.webp", multiple=False, description="Upload"
-        )
+        self.upload = ipywidgets.Textarea(layout=ipywidgets.Layout(display="none"))
+        self.upload.add_class("sff-upload")
         self.invert = ipywidgets.Checkbox(
             value=False, description="swap light and dark", indent=False,
-            layout=layout(width="170px"),
+            layout=ipywidgets.Layout(width="170px"),
         )  # fmt: skip
-        super().__init__(controls, [self.mistake, self.upload, self.invert], results, "sff-inspect")
-        self.mistake.on_click(self._guarded(self._on_mistake))
-        self.upload.observe(self._guarded(self._on_upload), "value")
-        self.invert.observe(self._guarded(self._on_invert), "value")
-        controls["number"].observe(self._guarded(self._on_number), "value")
+        controls["number"].observe(self.guarded(self._on_number), "value")
+        super().__init__(
+            controls, [], [self.mistake, ipywidgets.HTML(_UPLOAD), self.upload, self.invert]
+        )
+        self.mistake.on_click(self.guarded(self._on_mistake))
+        self.upload.observe(self.guarded(self._on_upload), "value")
+        self.invert.observe(lambda _: self._upload is None or self.request(), "value")
+        self.result = run_inspector(self.models, data, number)
 
     def run(self, number: int, evidence: str) -> InspectorResult:
         """``run_inspector`` of the picked or the uploaded image."""
@@ -285,46 +320,25 @@ class Inspector(InstantPanel):
             return run_inspector(self.models, self.data, number, evidence)
         name, content = self._upload
         pixels = read_upload(content, name, self.data, self.invert.value)
-        return run_inspector(
-            self.models, self.data, evidence=evidence, pixels=pixels, name=Path(name).name[:60]
-        )
+        return run_inspector(self.models, self.data, evidence=evidence, pixels=pixels, name=name)
 
-    def draw(self, result: InspectorResult) -> Figure:
+    def draw(self) -> Figure:
         """``draw_inspector``."""
-        return draw_inspector(result)
+        return draw_inspector(self.result)
 
-    def describe(self) -> str:
-        """``describe_inspector`` of what is on show."""
-        return describe_inspector(self.result)
+    def _on_number(self, _: Any) -> None:
+        self._upload = None
 
-    def summary(self, result: InspectorResult) -> str:
-        """What each network says."""
-        said = (f"{name}: {result.classes[v.prediction]}" for name, v in result.views.items())
-        return f"True class: {result.true}. " + ", ".join(said) + "."
-
-    def _on_number(self, change) -> None:
-        if self._upload is not None:
-            self._upload = None
-            self.update()
-
-    def _on_invert(self, change) -> None:
-        if self._upload is not None:
-            self.update()
-
-    def _on_upload(self, change) -> None:
-        files = change["new"]
-        if not files:
+    def _on_upload(self, change: Any) -> None:
+        name, _, address = change["new"].partition("\n")
+        if not name:
             return
-        # ipywidgets 8: a tuple of dicts; 7: a dict from the name to one
-        if isinstance(files, Mapping):
-            name, one = next(iter(files.items()))
-        else:
-            one = files[0]
-            name = one["name"]
-        self._upload = name, bytes(one["content"])
-        self.update()
+        self.upload.value = ""  # so that the same file can be given again
+        content = base64.b64decode(address.partition("base64,")[2])
+        self._upload = escape_unprintable(name)[:60], content
+        self.request()
 
-    def _on_mistake(self, button) -> None:
+    def _on_mistake(self, _: Any) -> None:
         """Go to the next image that the first network gets wrong."""
         model = next(iter(self.models.values()))
         device = next(model.parameters()).device
@@ -339,23 +353,33 @@ class Inspector(InstantPanel):
             if len(wrong):
                 self.controls["number"].value = order[i + int(wrong[0])]
                 return
-        self._say("There is no mistake among these images.")
+        self.say("There is no mistake among these images.")
 
 
 def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Inspector:
-    """Show one image's way through the networks as a figure, then a widget that takes any other.
+    """Show one image's way through the networks, and a widget that takes any other.
 
-    Args as for ``run_inspector``. Returns the inspector.
+    Args:
+        models: name → a network with goodness heads, all for ``data``'s classes and images.
+        data: images to pick from.
+        number: the first one.
+
+    Returns:
+        The inspector.
+
+    Raises:
+        SFFError: no network, or no such image.
+        TypeError: a network without goodness heads.
     """
-    result = run_inspector(models, data, number)
-    text, fig = describe_inspector(result), draw_inspector(result)
-    draw.show(
-        fig,
-        alt="A row per network: the image, the goodness map of every block for one class, and the "
-        f"vote of the blocks so far. {text}",
-        caption=f"Over a map: what that block alone would choose. {text}",
-    )
-    made = Inspector(models, data, number=number)
-    made.offer(fig)
-    display_box(made.box)
+    if not models:
+        raise SFFError("models is empty")
+    for name, model in models.items():
+        heads = (block.head for block in model.blocks) if isinstance(model, SFF) else [None]
+        if not all(isinstance(head, GoodnessHead) for head in heads):
+            raise TypeError(
+                f"models[{name!r}] has no goodness heads; train it with sff, deepsup or bp-goodness"
+            )
+    check_known(number, range(len(data)), "number")
+    made = Inspector(models, data, number)
+    made.show()
     return made
