@@ -25,7 +25,12 @@ def tidy(notebook) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            outputs = [still(output, state) for output in cell.outputs]
+            has_still = any("sff-still" in str(o.get("data", {})) for o in cell.outputs)
+            outputs = [
+                still(output, state)
+                for output in cell.outputs
+                if not (has_still and WIDGET_VIEW in output.get("data", {}))
+            ]
             cell.outputs = merge_streams([o for o in outputs if not is_progress_bar(o)])
             for output in cell.outputs:
                 tidy_output(output)
