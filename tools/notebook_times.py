@@ -1,4 +1,4 @@
-"""A pytest plugin for `make notebooks-test`: how long each notebook took, and whether too long.
+"""A pytest plugin for `make test`: how long each notebook took, and whether too long.
 
 Every notebook of the course promises at most MAX_SECONDS on two cores. One that takes half as much
 again fails the run; between the two it is only marked, because machines differ. Where notebooks
@@ -22,7 +22,9 @@ def late() -> list[str]:
 
 
 def pytest_runtest_logreport(report):
-    seconds_of[report.nodeid.split("::")[0]] += report.duration
+    path = report.nodeid.split("::")[0]
+    if path.endswith(".ipynb"):
+        seconds_of[path] += report.duration
 
 
 def pytest_sessionfinish(session):
@@ -36,6 +38,8 @@ def pytest_sessionfinish(session):
 
 
 def pytest_terminal_summary(terminalreporter):
+    if not seconds_of:
+        return
     terminalreporter.section("seconds per notebook")
     for path, seconds in sorted(seconds_of.items()):
         mark = f"   more than {MAX_SECONDS}" if seconds > MAX_SECONDS else ""

@@ -11,14 +11,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-import torchvision
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 import sff_teach
 
@@ -235,11 +235,11 @@ def test_wheel_in_an_empty_environment_outside_the_repository(wheel, tmp_path):
         ["pip", "install", "--quiet", "--python", str(python), *lock, str(wheel)],
     ):
         subprocess.run([*uv, *command], check=True)
-    pixels = torch.randint(0, 255, (60, 3, 40, 40), dtype=torch.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 40, 40, 3), np.uint8)
     for number, image in enumerate(pixels):
         path = tmp_path / "my_images" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torchvision.io.write_png(image, str(path))
+        Image.fromarray(image).save(path)
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     runnable = [snippet for snippet in snippets if "import sff_teach" in snippet]
     assert runnable
@@ -248,7 +248,7 @@ def test_wheel_in_an_empty_environment_outside_the_repository(wheel, tmp_path):
             [python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    command = ["-m", "sff_teach", "train", "digits-sff", "--network", "cnn3", "--epochs", "1"]
+    command = ["-m", "sff_teach", "train", "digits", "--network", "cnn3", "--epochs", "1"]
     done = subprocess.run([python, *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
 
@@ -261,7 +261,12 @@ def test_a_users_script_type_checks(tmp_path):
         if "import sff_teach" in snippet:
             (tmp_path / f"snippet{number}.py").write_text(snippet, encoding="utf-8")
     command = [sys.executable, str(ROOT / "tools" / "install.py"), "uv", "tool", "run", "mypy"]
-    options = ["--python-executable", sys.executable, "--follow-imports=silent", "--strict"]
+    options = [
+        "--python-executable",
+        sys.executable,
+        "--strict",
+        "--disable-error-code=import-untyped",
+    ]
     done = subprocess.run([*command, *options, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
