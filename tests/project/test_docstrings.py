@@ -14,14 +14,45 @@ import pytest
 
 import sff_teach
 
-# Rooms whose docstrings are still to be written.
-NOT_YET = ("analysis", "classroom", "core", "cut", "data", "draw", "forward_forward", "goodness",
-           "heads", "losses", "rules", "sff_minimal", "study", "training", "util",
-           "widgets")  # fmt: skip
+# Modules whose docstrings are still to be written.
+NOT_YET = [
+    "analysis.memory",
+    "analysis.probes",
+    "classroom.exercises",
+    "classroom.student",
+    "core",
+    "cut.graph",
+    "cut.localize",
+    "cut.table",
+    "data.download",
+    "data.folder",
+    "data.sets",
+    "draw.charts",
+    "draw.diagrams",
+    "draw.style",
+    "forward_forward",
+    "goodness",
+    "heads",
+    "losses",
+    "rules",
+    "sff_minimal",
+    "training.fit",
+    "training.history",
+    "training.pipeline",
+    "training.precision",
+    "util.checks",
+    "util.files",
+    "widgets.cost",
+    "widgets.fraction",
+    "widgets.goodness",
+    "widgets.inspector",
+    "widgets.layers",
+    "widgets.panel",
+]
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
-    if "._" not in name and name.split(".")[1] not in NOT_YET
+    if "._" not in name and name.removeprefix("sff_teach.") not in NOT_YET
 ]
 
 
