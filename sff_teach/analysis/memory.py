@@ -10,15 +10,12 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import wraps
-from unittest.mock import patch
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
-from torch.utils.checkpoint import checkpoint
 
 from ..core import SFF, LocalBlock
 from ..cut.localize import trace
@@ -87,31 +84,30 @@ class _SavedTensor:
         self.tensor = tensor.detach()
 
 
+_WATCHING: list[StorageTracker] = []  # what a CheckpointedModule keeps is entered by itself
+
+
 @contextmanager
 def watch_saved(tracker: StorageTracker) -> Iterator[None]:
     """Enter into the tracker what autograd saves inside, for as long as it is kept.
 
-    What goes through somebody else's hooks (``torch.utils.checkpoint`` has its own) counts for as
-    long as the storage exists: those hooks may keep it anywhere.
+    What a ``CheckpointedModule`` keeps, its inputs and what it computes again, counts as well.
+
+    Args:
+        tracker: counts the bytes.
     """
-    own_init = saved_tensors_hooks.__init__
-
-    def watched_init(self, pack_hook: Callable, unpack_hook: Callable) -> None:
-        @wraps(pack_hook)
-        def pack(tensor: Tensor):
-            tracker.retain(tensor, tensor.untyped_storage())
-            return pack_hook(tensor)
-
-        own_init(self, pack, unpack_hook)
 
     def pack(tensor: Tensor) -> _SavedTensor:
         packed = _SavedTensor(tensor)
         tracker.retain(tensor, packed)
         return packed
 
-    hooks = saved_tensors_hooks(pack, lambda packed: packed.tensor)
-    with patch.object(saved_tensors_hooks, "__init__", watched_init), hooks:
-        yield
+    _WATCHING.append(tracker)
+    try:
+        with saved_tensors_hooks(pack, lambda packed: packed.tensor):
+            yield
+    finally:
+        _WATCHING.remove(tracker)
 
 
 def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> int:
@@ -137,8 +133,11 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
 class CheckpointedModule(nn.Module):
     """A module that saves only its inputs for backward and runs again there to get the rest.
 
-    ``torch.utils.checkpoint``, with one care: the second run leaves BatchNorm's running statistics
-    alone. Same values, same gradients.
+    As ``torch.utils.checkpoint``, with one care: the second run leaves BatchNorm's running
+    statistics alone. Same values, same gradients.
+
+    Args:
+        module: takes tensors and returns one.
     """
 
     def __init__(self, module: nn.Module):
@@ -146,22 +145,88 @@ class CheckpointedModule(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        contexts = nullcontext(), _RestoredBuffers(self.module)
-        return checkpoint(self.module, *inputs, use_reentrant=False, context_fn=lambda: contexts)
+        segment = _Segment(self.module, inputs)
+        with saved_tensors_hooks(segment.pack, segment.unpack):
+            return self.module(*inputs)
 
 
-class _RestoredBuffers:
-    """On leaving, the module's buffers hold what they held on entering."""
+class _Place:
+    """Stands in the graph for a tensor that will be computed again."""
 
-    def __init__(self, module: nn.Module):
+
+class _AllComputed(Exception):
+    """Ends the second run as soon as it has what backward asks for."""
+
+
+class _Segment:
+    """One forward pass of a module, and what is needed to run it again."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...]):
         self.module = module
+        self.inputs = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
+        self.places: list[weakref.ref[_Place]] = []
+        self.recomputed: weakref.WeakKeyDictionary[_Place, Tensor] = weakref.WeakKeyDictionary()
+        device = inputs[0].device
+        self.gpus = [device] if device.type == "cuda" else []
+        self.random_states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.gpus)]
+        self.autocast = {
+            "device_type": device.type,
+            "dtype": torch.get_autocast_dtype(device.type),
+            "enabled": torch.is_autocast_enabled(device.type),
+        }
+        for tracker in _WATCHING:
+            for x in inputs:
+                tracker.retain(x, self)
 
-    def __enter__(self) -> None:
-        self.before = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+    def pack(self, tensor: Tensor) -> _Place:
+        place = _Place()
+        self.places.append(weakref.ref(place))
+        return place
 
-    def __exit__(self, *exception) -> None:
+    def unpack(self, place: _Place) -> Tensor:
+        if place not in self.recomputed:
+            self.run_again()
+        return self.recomputed[place]
+
+    def run_again(self) -> None:
+        places = iter(self.places)
+        left = len(self.places)
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal left
+            place = next(places)()
+            left -= 1
+            if place is not None:  # else the graph needs it no more
+                self.recomputed[place] = tensor.detach()
+                for tracker in _WATCHING:
+                    tracker.retain(tensor, place)
+            if not left:
+                raise _AllComputed
+            return tensor.detach()
+
+        with (
+            torch.random.fork_rng(self.gpus),
+            torch.enable_grad(),
+            torch.autocast(**self.autocast),
+            _buffers_restored(self.module),
+            saved_tensors_hooks(pack, lambda tensor: tensor),
+            suppress(_AllComputed),
+        ):
+            torch.set_rng_state(self.random_states[0])
+            for state, gpu in zip(self.random_states[1:], self.gpus):
+                torch.cuda.set_rng_state(state, gpu)
+            self.module(*self.inputs)
+
+
+@contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[None]:
+    """On leaving, the module's buffers hold what they held on entering."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for buffer, value in self.before:
+            for buffer, value in before:
                 buffer.copy_(value)
 
 
@@ -169,7 +234,7 @@ def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
     """The same body, on the same parameters, forgetting all that comes before the node ``name``.
 
     That node's own output is kept: the second half needs it. What computes it is not run again,
-    because ``checkpoint`` stops as soon as it has what backward asks for.
+    because the second run ends as soon as it has what backward asks for.
     """
     order = [node.name for node in body.graph.nodes]
     halves = split_module(

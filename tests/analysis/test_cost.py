@@ -23,7 +23,7 @@ from sff_teach.analysis.cost import (
     time_paired,
     training_cost,
 )
-from sff_teach.analysis.memory import VARIANTS
+from sff_teach.analysis.memory import VARIANTS, CheckpointedModule, StorageTracker, watch_saved
 from sff_teach.core import SFF
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import mlp
@@ -96,18 +96,35 @@ def test_only_what_waits_at_the_same_time_counts():
     assert saved_bytes(three_together, [w]) == 3 * size
 
 
-def test_what_checkpointing_recomputes_is_seen():
-    w = torch.ones(1000, requires_grad=True)
+class Chain(nn.Module):
+    """Three functions in a row."""
 
-    def chain(x):
+    def forward(self, x):
         return x.exp().sin().cos().sum()
 
-    plain = saved_bytes(lambda: chain(w).backward(), [w])
-    hidden = saved_bytes(
-        lambda: torch.utils.checkpoint.checkpoint(chain, w, use_reentrant=False).backward(), [w]
-    )
+
+def test_what_checkpointing_recomputes_is_seen():
+    w = torch.ones(1000, requires_grad=True)
+    plain = saved_bytes(lambda: Chain()(w).backward(), [w])
+    recomputed = saved_bytes(lambda: CheckpointedModule(Chain())(w).backward(), [w])
     assert plain == 2 * 1000 * FLOAT  # exp's result, for exp and for sin; sin's result, for cos
-    assert hidden == plain  # nothing waits, but the second run needs it all
+    assert recomputed == plain  # nothing waits, but the second run needs it all
+
+
+def test_a_checkpointed_module_keeps_its_inputs_until_backward():
+    w = torch.ones(1000, requires_grad=True)
+
+    def forward_only(layer):
+        tracker = StorageTracker([w])
+        with watch_saved(tracker):
+            x = w * 1
+            loss = layer(x)
+            del x
+            assert loss.requires_grad
+            return tracker.now
+
+    assert forward_only(CheckpointedModule(Chain())) == 1000 * FLOAT
+    assert forward_only(Chain()) == 2 * 1000 * FLOAT
 
 
 def test_live_bytes_by_hand():
