@@ -1,13 +1,9 @@
 """Losses: what to ask of goodness. Every one is a function of goodness alone."""
 
 from torch import Tensor
-from torch.autograd.function import Function
 from torch.nn import functional as F
 
-from .util.checks import explained
 
-
-@explained()
 def logistic_loss(positive: Tensor, negative: Tensor, theta: float) -> Tensor:
     """Hinton's loss: positives above the threshold θ, negatives below it.
 
@@ -26,7 +22,6 @@ def logistic_loss(positive: Tensor, negative: Tensor, theta: float) -> Tensor:
     return (F.softplus(theta - positive).mean() + F.softplus(negative - theta).mean()) / 2
 
 
-@explained()
 def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor:
     """SymBa's loss: only the difference of a positive and its own negative counts, no threshold.
 
@@ -53,7 +48,6 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     return F.softplus(-alpha * (positive - negative)).mean()
 
 
-@explained()
 def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """SFF's loss: the true class is the positive, every other class a negative.
 
@@ -71,27 +65,3 @@ def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     have no lower bound. Label smoothing is ours, off by default.
     """
     return F.cross_entropy(g, y, label_smoothing=label_smoothing)
-
-
-@explained()
-def scale_gradient(g: Tensor, by: float) -> Tensor:
-    """g itself, whose gradient will be multiplied: what multiplying the loss would do.
-
-    Args:
-        g: any tensor. by: the factor.
-
-    Returns:
-        A tensor equal to ``g``.
-    """
-    return _ScaleGradient.apply(g, by)
-
-
-class _ScaleGradient(Function):
-    @staticmethod
-    def forward(ctx, g: Tensor, by: float) -> Tensor:
-        ctx.by = by
-        return g.view_as(g)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.by, None

@@ -1,16 +1,10 @@
 """Training: configuration, loop, history, checkpoints, precision, processes."""
 
 from .config import TrainConfig
-from .fit import Evaluation, evaluate, evaluate_votes
-from .history import (
-    History,
-    learning_rate,
-    pick_device,
-)
-from .pipeline import (
-    balance,
-    fit_pipeline,
-)
+from .evaluation import Evaluation, evaluate, evaluate_votes
+from .history import History, learning_rate
+from .pipeline import balance, fit_pipeline
+from .precision import pick_device
 
 __all__ = [
     "Evaluation",

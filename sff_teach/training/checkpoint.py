@@ -1,90 +1,74 @@
-"""Checkpoints of a training: after each epoch all that it needs to go on as if never stopped."""
+"""Checkpoints: after each epoch, all that a training needs to go on as if never stopped."""
 
-import os
+import random
 import warnings
 import zipfile
-import zlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from ..data.sets import LabelledTensors
 from ..rules import Rule
-from ..util.checks import check_path, explained
+from ..util.checks import SFFError
 from ..util.files import atomic_write, check_writable, exclusive_lock, remove_partial_files
+from .history import History
 
-FORMAT = "sff-teach checkpoint 1"
-CONTENT = {
-    "rule": str,
-    "settings": dict,
-    "data": list,
-    "rows": list,
-    "modules": dict,
-    "optimizers": list,
-    "generator": torch.Tensor,
-    "random": torch.Tensor,
-    "cuda": list,
-}
+FORMAT = "sff-teach checkpoint 2"
 
 
-@explained()
 class Checkpoint:
     """A file that follows one training.
 
     Args:
-        path: of the file; its folder must exist.
+        path: of the file, in a folder that exists; None: nothing is saved.
         learner: the rule at work; its modules and optimisers are kept.
         history: its rows are kept.
-        generator: of ``fit``: order, augmentation, negatives. torch's own state is kept as well.
-        train: the images, known again by number, shape and labels.
+        generator: of ``fit``: order, augmentation, negatives. The random states of torch, numpy
+            and Python are kept as well.
+        data: what identifies the training data.
+        writes: False for the processes of a training that only read the file.
 
     Raises:
-        FileNotFoundError: no such folder. IsADirectoryError: the path is a folder. OSError: the
-            folder is read-only.
+        OSError: the folder does not exist, or the file cannot be written.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | None,
         learner: Rule,
-        history: "History",  # noqa: F821
+        history: History,
         generator: torch.Generator,
-        train: LabelledTensors,
+        data: list[int],
+        writes: bool = True,
     ):
-        check_path(path, "checkpoint")
-        self.path = Path(path)
-        self.learner, self.history, self.generator = learner, history, generator
-        self.data = [*train.x.shape, zlib.crc32(train.y.cpu().numpy().tobytes())]
+        self.path = None if path is None else Path(path)
+        self.learner = learner
+        self.history = history
+        self.generator = generator
+        self.data = data
+        self.writes = writes
         self.warned = False
-        if os.path.isdir(self.path):
-            raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it.")
-        if not os.path.isdir(self.path.absolute().parent):
-            raise FileNotFoundError(
-                f"checkpoint={self.path} lies in a folder that does not exist; make it first."
-            )
-        check_writable(self.path, f"checkpoint={self.path}")
+        if self.path is not None:
+            if self.path.is_dir():
+                raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it")
+            if not self.path.absolute().parent.is_dir():
+                raise FileNotFoundError(f"checkpoint={self.path}: its folder does not exist")
+            check_writable(self.path, f"checkpoint={self.path}")
 
     def save(self) -> None:
         """Write the state after an epoch, whole or not at all; a full disk is a warning."""
-        state = {
-            "format": FORMAT,
-            "rule": self.history.rule,
-            "settings": self.history.settings,
-            "data": self.data,
-            "rows": self.history.rows,
-            "modules": {name: m.state_dict() for name, m in self.learner.modules().items()},
-            "optimizers": [optimizer.state_dict() for optimizer in self.learner.optimizers],
-            "generator": self.generator.get_state(),
-            "random": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
+        if self.path is None or not self.writes:
+            return
+        state = self._state()
         try:
             atomic_write(self.path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            if isinstance(error.__context__, OSError):  # torch's writer had made its own of it
-                error = error.__context__
-            reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or str(cause).strip()
             if not self.warned:
                 warnings.warn(
                     f"the checkpoint {self.path} could not be written ({reason}); training goes "
@@ -93,74 +77,88 @@ class Checkpoint:
                 )
             self.warned = True
 
-    def exclusive_lock(self, writes: bool = True) -> AbstractContextManager:
-        """Keep other trainings away from the file, from before ``resume`` to the last ``save``.
+    def _state(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "rule": self.history.rule,
+            "settings": self.history.settings,
+            "data": self.data,
+            "rows": self.history.rows,
+            "modules": {name: m.state_dict() for name, m in self.learner.modules().items()},
+            "optimizers": optimizer_states(self.learner.optimizers),
+            "scalers": [scaler.state_dict() for scaler in self._scalers()],
+            "generator": self.generator.get_state(),
+            "random": _random_states(),
+        }
 
-        ``OSError`` if another process trains with it already. Of the processes of one training
-        only the one that writes asks.
+    def _scalers(self) -> list[torch.amp.GradScaler]:
+        return [o.scaler for o in self.learner.optimizers if hasattr(o, "scaler")]
+
+    def exclusive_lock(self) -> AbstractContextManager:
+        """Keep other trainings away from the file; ``OSError`` if one uses it already.
+
+        Of the processes of one training only the one that writes takes the lock.
         """
-        return exclusive_lock(self.path, f"checkpoint={self.path}") if writes else nullcontext()
+        if self.path is None or not self.writes:
+            return nullcontext()
+        return exclusive_lock(self.path, f"checkpoint={self.path}")
 
     def resume(self) -> int:
-        """Take over the state of the file, if there is one: the number of epochs it has behind it.
+        """Take over the state of the file, if there is one.
 
-        What a killed process has left unfinished beside it is removed.
+        Returns:
+            The number of epochs that are behind it.
 
         Raises:
-            ValueError: the file is damaged, no checkpoint, or of another training.
+            SFFError: the file is damaged, no checkpoint, or of another training.
         """
+        if self.path is None:
+            return 0
         remove_partial_files(self.path)
         if not self.path.exists():
             return 0
         state = read(self.path)
+        self._check_same_training(state)
+        for name, module in self.learner.modules().items():
+            module.load_state_dict(state["modules"][name])
+        load_optimizer_states(self.learner.optimizers, state["optimizers"])
+        for scaler, saved in zip(self._scalers(), state["scalers"], strict=True):
+            scaler.load_state_dict(saved)
+        self.generator.set_state(state["generator"])
+        _set_random_states(state["random"])
+        self.history.rows[:] = state["rows"]
+        return len(state["rows"])
+
+    def _check_same_training(self, state: dict) -> None:
         expected = {"rule": self.history.rule, **self.history.settings}
         found = {"rule": state["rule"], **state["settings"]}
         for name, value in expected.items():
             if found.get(name) != value:
-                raise ValueError(
+                raise SFFError(
                     f"checkpoint={self.path} was made with {name}={found.get(name)!r}, not "
-                    f"{value!r}; give the same settings, or another file."
+                    f"{value!r}; give the same settings, or another file"
                 )
         if state["data"] != self.data:
-            raise ValueError(
-                f"checkpoint={self.path} was made with other training images; give the same ones, "
-                "or another file."
-            )
-        modules, optimizers = self.learner.modules(), self.learner.optimizers
-        if _shapes({n: m.state_dict() for n, m in modules.items()}) != _shapes(state["modules"]):
-            raise ValueError(
-                f"checkpoint={self.path} is of another network; build the network as it was, or "
-                "give another file."
-            )
-        try:
-            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["random"])
-            if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda"])
-        except Exception:  # whatever a file that no Checkpoint wrote makes of them
-            raise _damaged(self.path) from None
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        self.history.rows[:] = state["rows"]
-        return len(state["rows"])
+            raise SFFError(f"checkpoint={self.path} was made with other training images or labels")
+        for name, module in self.learner.modules().items():
+            if _shapes(module.state_dict()) != _shapes(state["modules"].get(name, {})):
+                raise SFFError(f"checkpoint={self.path} is of another network")
 
 
-def _shapes(modules: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, tuple]]:
-    return {
-        name: {key: tuple(getattr(value, "shape", ())) for key, value in dict(state).items()}
-        for name, state in modules.items()
-    }
+def _shapes(state: dict[str, Any]) -> dict[str, tuple]:
+    return {key: tuple(getattr(value, "shape", ())) for key, value in state.items()}
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; only tensors and plain values are ever read from it.
 
+    Args:
+        path: of the file.
+
     Raises:
-        ValueError: the file is damaged or no checkpoint.
+        SFFError: the file is damaged or no checkpoint.
+        OSError: it cannot be read.
     """
-    check_path(path, "checkpoint")
     try:
         with zipfile.ZipFile(path) as file:  # torch does not look at the checksums
             if file.testzip() is not None:
@@ -168,20 +166,51 @@ def read(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise ValueError
-        for name, kind in CONTENT.items():
-            if not isinstance(state[name], kind):
-                raise TypeError
-    except PermissionError:
-        raise ValueError(
-            f"checkpoint={path} is not yours to read; change its permissions, or give another file."
-        ) from None
+    except OSError:
+        raise
     except Exception:  # whatever a damaged file makes of the reader
-        raise _damaged(path) from None
+        raise SFFError(
+            f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
+            "anew, or give another file"
+        ) from None
     return state
 
 
-def _damaged(path: Path) -> ValueError:
-    return ValueError(
-        f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
-        "anew, or give another file."
-    )
+def optimizer_states(optimizers: Sequence) -> list[dict]:
+    """The state of every parameter, in order: the same for one optimiser and for one per block."""
+    return [
+        optimizer.state.get(parameter, {})
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+
+
+def load_optimizer_states(optimizers: Sequence, states: Sequence[dict]) -> None:
+    """Take over what ``optimizer_states`` gave."""
+    remaining = iter(states)
+    for optimizer in optimizers:
+        own = optimizer.state_dict()
+        count = sum(len(group["params"]) for group in own["param_groups"])
+        own["state"] = {i: state for i, state in enumerate(islice(remaining, count)) if state}
+        optimizer.load_state_dict(own)
+
+
+def _random_states() -> dict[str, Any]:
+    """Of torch, CUDA, numpy and Python, in types that ``weights_only`` reads."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    random.setstate(states["python"])

@@ -9,6 +9,7 @@ from ..util.checks import check_count, check_known, check_number, check_positive
 
 SCHEDULES = ("one-cycle", "constant")
 PRECISIONS = ("float32", "auto", "bf16", "fp16")
+_NOT_IN_HISTORY = ("rule", "device", "channels_last", "compile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,10 @@ class TrainConfig:
         precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` for the blocks, by ``torch.autocast``,
             while goodness and losses stay in float32; ``"auto"``: the better of the two on a CUDA
             device, float32 elsewhere.
-        channels_last: whether images are laid out as (H, W, C) in memory.
-        compile: whether ``torch.compile`` makes each block's body faster.
+        channels_last: whether images are laid out as (H, W, C) in memory; None: where it is faster,
+            that is for convolutions on a CPU or a CUDA device.
+        compile: whether ``torch.compile`` makes each block's body faster. The first steps take
+            longer, and the bodies stay compiled.
 
     Raises:
         SFFError: a value is out of range, or a name is unknown.
@@ -50,7 +53,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +67,13 @@ class TrainConfig:
         check_known(self.augment, (None, *AUGMENTATIONS), "augment")
         check_seed(self.seed)
         check_known(self.precision, PRECISIONS, "precision")
+        check_known(self.channels_last, (None, True, False), "channels_last")
+        check_known(self.compile, (True, False), "compile")
+
+    def settings(self) -> dict[str, Any]:
+        """What a History and a checkpoint keep: all that decides what is computed, but the rule."""
+        names = [field.name for field in fields(TrainConfig)]
+        return {name: getattr(self, name) for name in names if name not in _NOT_IN_HISTORY}
 
     def replace(self, **changes: Any) -> "TrainConfig":
         """The same configuration with some settings changed; an unknown name is a SFFError."""

@@ -1,69 +1,46 @@
-"""Training and evaluation: one loop for every rule."""
+"""Training: one loop for every rule."""
 
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from ..core import SFF
-from ..data.sets import LabelledTensors, batches
-from ..forward_forward import FFNetwork
-from ..rules import Rule, StepResult, get_rule, wrap_classifier
-from ..util.checks import (
-    check_callable,
-    check_count,
-    check_fits,
-    check_flag,
-    check_labels,
-    check_module,
-    explained,
-    short_repr,
-)
-from ..util.modes import evaluating
+from ..rules import Rule
+from ..util.checks import SFFError, check_count, short_repr
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .distributed import Alone, Team, running
-from .history import (
-    BAR_AFTER_SECONDS,
-    History,
-    as_labelled_tensors,
-    check_batches,
-    check_image_options,
-    checked_settings,
-    learning_rate,
-    pick_device,
-    training_batches,
-)
+from .distributed import DataParallel, SingleProcess, is_distributed
+from .evaluation import Evaluation, evaluate, evaluate_votes, measure
+from .history import EpochMetrics, History, divergence, learning_rate
+from .loader import Data, MemoryLoader, as_labelled_tensors, lay_out
 from .pipeline import fit_pipeline
-from .precision import accelerated, check_acceleration, pick_precision, to_device_if_it_fits
+from .precision import accelerated, to_device_if_it_fits
+from .prepare import Run, prepare, resolve_config
+from .progress import progress_bar, summary_of
 
+__all__ = [
+    "Evaluation",
+    "History",
+    "as_labelled_tensors",
+    "evaluate",
+    "evaluate_votes",
+    "fit",
+]
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network does on a data set.
-
-    ``accuracy`` of the vote, ``block_accuracy`` of each block alone, both shares in [0, 1];
-    ``loss`` the mean cross-entropy of the vote; ``n`` images.
-    """
-
-    accuracy: float
-    block_accuracy: list[float]
-    loss: float
-    n: int
+CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 
 
 def fit(
     model: nn.Module,
-    train: LabelledTensors | tuple[Tensor, Tensor],
-    valid: LabelledTensors | tuple[Tensor, Tensor] | None = None,
+    train: Data,
+    valid: Data | None = None,
     config: TrainConfig | None = None,
     *,
     progress: bool = True,
@@ -80,25 +57,24 @@ def fit(
             ``FFNetwork`` for ``ff`` and ``ff-greedy``; any classifier for ``bp``. It is trained in
             place, moved to the device, and left in evaluation mode. ``bp`` and ``bp-goodness``
             join its blocks into one.
-        train: a LabelledTensors, or tensors x (N, C, ...) and y (N,): images, sequences, a table.
-        valid: measured after every epoch; nothing is chosen by it.
+        train: a LabelledTensors; a pair (x, y) of tensors or arrays, x (N, C, ...) and y (N,); a
+            torch Dataset; or any iterable of batches (x, y) that can be read once per epoch, such
+            as a DataLoader, in its own order and batch size. Its y may be soft labels (B, K).
+        valid: data of the same kinds, measured after every epoch; nothing is chosen by it.
         config: how to train; None for the defaults of TrainConfig.
         progress: show a bar when training takes longer than two seconds, with the last epoch's
             loss and validation accuracy block by block.
-        on_epoch: called with the history after every epoch. ``plots.LiveHistory()`` draws it.
+        on_epoch: called with the history after every epoch, for example ``LiveHistory()``.
         stop: an event; once set, training ends after the current step.
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
-            stopped; model, data and settings must be the same.
+            stopped; model, data and settings must be the same. (The order and augmentation of a
+            DataLoader are kept if it draws them in this process from torch's, numpy's or Python's
+            global generator.)
         pipeline: for ``sff``, how many processes on the CPU share the blocks, and torch's threads;
             the weights stay those of one process with as many threads as each of them has. See
             ``pipeline.fit_pipeline``, also for several GPUs.
         overrides: settings of TrainConfig that replace those of ``config``.
-
-    On a CUDA device the training images are kept there if they take half of its free memory or
-    less, and augmented there. In a process group (torchrun) every process learns from its part of
-    each batch, see ``distributed``. On Linux the calling process keeps the memory of freed tensors
-    from then on, see ``_faster.keep_memory``.
 
     Returns:
         The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
@@ -106,146 +82,167 @@ def fit(
         loss is a RuntimeError, and the model is as it was before.
 
     Raises:
-        ValueError, TypeError: bad arguments, before anything is trained.
+        SFFError: values that do not fit together, before anything is trained.
+        TypeError: an argument of the wrong kind.
         OSError: the checkpoint cannot be written, or another process trains with it.
+
+    On a CUDA device the training images are kept there if they take half of its free memory or
+    less, and augmented there. In a process group (torchrun) every process learns from its part of
+    each batch, see ``distributed``.
     """
-    check_module(model)
-    check_flag(progress=progress)
-    if on_epoch is not None:
-        check_callable(on_epoch, "on_epoch", "a function of the history")
-    if stop is not None and not hasattr(stop, "is_set"):
-        raise TypeError(f"stop must be a threading.Event, not {short_repr(stop)}; make one.")
-    config = (TrainConfig() if config is None else config).replace(**overrides)
-    rule, device, precision = config.rule, config.device, config.precision
-    epochs, batch_size, lr, schedule = config.epochs, config.batch_size, config.lr, config.schedule
-    seed, augment = config.seed, config.augment
-    channels_last, compile = config.channels_last, config.compile
-    settings = checked_settings(
-        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=config.weight_decay,
-        schedule=schedule, label_smoothing=config.label_smoothing, augment=augment, seed=seed,
-    )  # fmt: skip
-    rule_class = get_rule(rule)
+    config = resolve_config(config, overrides)
     if pipeline is not None:
-        _check_pipeline(rule, device, {
-            "stop": stop is not None, "precision": precision not in ("float32", "auto"),
-            "channels_last": channels_last, "compile": compile,
-        })  # fmt: skip
-        check_count(pipeline, "pipeline")
+        config = _pipeline_config(config, pipeline, stop)
         threads = max(1, torch.get_num_threads() // pipeline)
         return fit_pipeline(
-            model, train, valid, processes=pipeline, threads=threads, progress=progress,
-            on_epoch=on_epoch, checkpoint=checkpoint, **settings,
+            model, train, valid, config, processes=pipeline, threads=threads, progress=progress,
+            on_epoch=on_epoch, checkpoint=checkpoint,
         )  # fmt: skip
-    train = as_labelled_tensors(train, "train")
-    check_image_options(train.x, augment, channels_last)
-    if isinstance(valid, LabelledTensors) and not len(valid):
-        valid = None  # load(..., validation=0)
-    valid = None if valid is None else as_labelled_tensors(valid, "valid")
-    device = pick_device(device)
-    settings["precision"] = precision = pick_precision(precision, device)
-    model = _as_network(model, train, device)
-    check_acceleration(model, rule_class, precision, compile, device)
-    if valid is not None:
-        _as_network(model, valid, device)
-    check_batches(model, len(train), batch_size)
-
-    generator = torch.Generator().manual_seed(seed)
-    learner = rule_class(
-        model,
-        lambda parameters: torch.optim.AdamW(parameters, lr=lr, weight_decay=config.weight_decay),
-        label_smoothing=config.label_smoothing,
-        generator=generator,
+    run = prepare(model, train, valid, config)
+    history = run.history
+    team = _team(run)
+    saved = Checkpoint(
+        checkpoint, run.learner, history, run.generator, run.train.fingerprint(), team.rank == 0
     )
-    parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
-    history = History(rule=rule, settings=settings, parameters=parameters)
-    team = Team(learner, device) if running() else Alone()
-    if team.processes > 1 and batch_size < team.smallest_batch:
-        raise ValueError(
-            f"batch_size={batch_size} is less than an image for each of the {team.processes} "
-            f"processes; give {team.smallest_batch} or more."
-        )
-    saved = None
-    if checkpoint is not None:
-        saved = Checkpoint(checkpoint, learner, history, generator, train)
-    train = to_device_if_it_fits(train, device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    rest = len(train) % batch_size  # images in the last batch, if it is not full
-    steps = len(train) // batch_size + (rest >= team.smallest_batch)
-    devices = [device] if device.type == "cuda" else []
-    bar = tqdm(
-        total=epochs * steps,
-        unit="step",
-        delay=BAR_AFTER_SECONDS,
-        leave=False,
-        disable=not progress or team.rank > 0,
-    )
-    quick = accelerated(learner, device, precision, channels_last, compile)
-    lock = saved.exclusive_lock(not team.rank) if saved is not None else nullcontext()
-    with lock, bar, quick, team.together(), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        first = saved.resume() if saved is not None else 0
+    _keep_on_device(run)
+    with _training(run, team, saved), progress_bar(run, progress and not team.rank) as bar:
+        first = saved.resume()
         if team.rank:
-            torch.manual_seed(seed + (team.rank << 32) + first)  # its own dropout
-        bar.update(first * steps)
-        for epoch in range(first, epochs):
-            bar.set_description(f"{rule} epoch {epoch + 1}/{epochs}")
-            meter, row = _Meter(), {"epoch": epoch + 1, "complete": False}
-            with _ended_by_ctrl_c(history, team):
-                model.train()
-                for x, y in training_batches(
-                    train, batch_size, generator, augment, team.smallest_batch
-                ):
-                    if team.any(stop is not None and stop.is_set()):
-                        history.stopped = "stopped"
-                        break
-                    done = (epoch * steps + meter.steps) / (epochs * steps)
-                    _set_learning_rates(learner, done, lr, schedule)
-                    images = len(y)
-                    x, y = team.share(x, y)
-                    x = x.to(device, memory_format=layout)
-                    result = team.step(learner, x, y.to(device), done, images)
-                    if not torch.isfinite(result.losses).all():
-                        history.stopped = "diverged"
-                        warnings.warn(_divergence(result.losses, epoch, lr), stacklevel=2)
-                        break
-                    meter.add(result, images)
-                    bar.update()
-            row |= meter.row()
-            with _ended_by_ctrl_c(history, team):
-                if valid is not None and history.stopped is None:
-                    row |= _validation(*_measure(model, valid))
-            row["complete"] = history.stopped is None
-            if meter.steps:
+            torch.manual_seed(config.seed + (team.rank << 32) + first)  # its own dropout
+        bar.update(first * (run.steps(team.smallest_batch) or 0))
+        for epoch in range(first, config.epochs):
+            bar.set_description(f"{config.rule} epoch {epoch + 1}/{config.epochs}")
+            row = _train_and_measure(run, team, epoch, stop, bar)
+            if row["steps"]:
                 history.rows.append(row)
-                bar.set_postfix_str(_so_far(row), refresh=False)
+                bar.set_postfix_str(summary_of(row), refresh=False)
             with _ended_by_ctrl_c(history, team):
-                if saved is not None and history.stopped is None and not team.rank:
+                if history.stopped is None:
                     saved.save()
                 if on_epoch is not None:
                     on_epoch(history)
             if history.stopped:
                 break
-    model.eval()
+    run.model.eval()
     return history
 
 
-def _check_pipeline(rule: str, device: str, without: dict[str, bool]) -> None:
-    if rule != "sff":
-        raise ValueError(
-            f'pipeline is for rule="sff", whose blocks need nothing from later ones, not for '
-            f'"{rule}"; leave it out.'
+def _pipeline_config(
+    config: TrainConfig, processes: int, stop: threading.Event | None
+) -> TrainConfig:
+    """The settings for a pipeline on the CPU; SFFError for what it cannot do."""
+    check_count(processes, "pipeline")
+    if config.device not in ("auto", "cpu"):
+        raise SFFError(
+            f"pipeline works on the CPU, not on device={short_repr(config.device)}; call "
+            "fit_pipeline with devices="
         )
-    if device not in ("auto", "cpu"):
-        raise ValueError(
-            f'pipeline works on the CPU, not on device="{device}"; call fit_pipeline with devices=.'
+    if stop is not None:
+        raise SFFError("pipeline does not work with stop")
+    return config.replace(device="cpu")
+
+
+def _team(run: Run) -> SingleProcess:
+    """The processes that train together: those of torchrun, or this one."""
+    if not is_distributed():
+        return SingleProcess()
+    team = DataParallel(run.device)
+    if run.config.batch_size < team.smallest_batch:
+        raise SFFError(
+            f"batch_size={run.config.batch_size} is less than a sample for each of the "
+            f"{team.processes} processes"
         )
-    for name, given in without.items():
-        if given:
-            raise ValueError(f"pipeline does not work with {name}; leave one of them out.")
+    return team
+
+
+def _keep_on_device(run: Run) -> None:
+    """Move the training samples to a GPU that has room for them."""
+    if isinstance(run.train, MemoryLoader):
+        data = run.train.data
+        x, y = to_device_if_it_fits(data.x, data.y, run.device)
+        run.train = MemoryLoader(replace(data, x=x, y=y))
 
 
 @contextmanager
-def _ended_by_ctrl_c(history: History, team: Alone) -> Iterator[None]:
+def _training(run: Run, team: SingleProcess, saved: Checkpoint) -> Iterator[None]:
+    """All that holds while a network trains, and is undone afterwards."""
+    config, learner = run.config, run.learner
+    precision = run.history.settings["precision"]
+    with ExitStack() as stack:
+        stack.enter_context(saved.exclusive_lock())
+        cuda = [run.device] if run.device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        stack.enter_context(torch.enable_grad())  # perhaps a cell that evaluates switched it off
+        stack.enter_context(accelerated(learner, config, precision, run.channels_last, run.device))
+        stack.enter_context(team.synchronized(learner))
+        torch.manual_seed(config.seed)
+        yield
+
+
+def _train_and_measure(
+    run: Run, team: SingleProcess, epoch: int, stop: threading.Event | None, bar: tqdm
+) -> dict:
+    """One epoch of training, then the validation: a row for the history."""
+    history, metrics = run.history, EpochMetrics()
+    with _ended_by_ctrl_c(history, team):
+        run.model.train()
+        _train_epoch(run, team, epoch, metrics, stop, bar)
+    row = {"epoch": epoch + 1, "complete": False} | metrics.row()
+    with _ended_by_ctrl_c(history, team):
+        if run.valid is not None and history.stopped is None:
+            row |= measure(run.model, run.valid, run.channels_last)[0].row()
+    row["complete"] = history.stopped is None
+    return row
+
+
+def _train_epoch(
+    run: Run,
+    team: SingleProcess,
+    epoch: int,
+    metrics: EpochMetrics,
+    stop: threading.Event | None,
+    bar: tqdm,
+) -> None:
+    """Learn from every batch once, unless ``stop`` is set or a loss is no longer finite."""
+    config = run.config
+    steps = run.steps(team.smallest_batch) or 1  # if unknown, the schedule is constant
+    for x, y in run.train.shuffled(
+        config.batch_size, run.generator, config.augment, team.smallest_batch
+    ):
+        if stop is not None and team.any(stop.is_set()):
+            run.history.stopped = "stopped"
+            return
+        done = min((epoch + metrics.steps / steps) / config.epochs, 1.0)
+        _set_learning_rates(run.learner, done, config)
+        samples = len(y)
+        x, y = team.shard(x, y)
+        x = lay_out(x, run.device, run.channels_last)
+        metrics.add(team.step(run.learner, x, y.to(run.device), done, samples), samples)
+        bar.update()
+        if metrics.steps % CHECK_EVERY == 0 and _diverged(run, metrics, epoch):
+            return
+    _diverged(run, metrics, epoch)
+
+
+def _diverged(run: Run, metrics: EpochMetrics, epoch: int) -> bool:
+    """Whether a loss is no longer finite; then training is stopped with a warning."""
+    block = metrics.diverged_block()
+    if block is None:
+        return False
+    run.history.stopped = "diverged"
+    warnings.warn(f"training stopped: {divergence(block, epoch, run.config.lr)}.", stacklevel=5)
+    return True
+
+
+def _set_learning_rates(learner: Rule, done: float, config: TrainConfig) -> None:
+    for group, optimizer in enumerate(learner.optimizers):
+        rate = learning_rate(learner.progress(group, done), config.lr, config.schedule)
+        for parameter_group in optimizer.param_groups:
+            parameter_group["lr"] = rate
+
+
+@contextmanager
+def _ended_by_ctrl_c(history: History, team: SingleProcess) -> Iterator[None]:
     """Ctrl-C leaves the ``with`` and ends the training, which keeps what it has."""
     try:
         yield
@@ -253,139 +250,3 @@ def _ended_by_ctrl_c(history: History, team: Alone) -> Iterator[None]:
         if team.processes > 1:
             raise  # the others would wait for this one
         history.stopped = "interrupted"
-
-
-class _Meter:
-    """Adds up what the steps of one epoch measured."""
-
-    def __init__(self):
-        self.steps, self.images, self.losses, self.correct = 0, 0, 0.0, 0
-        self.start = time.perf_counter()
-
-    def add(self, result: StepResult, images: int) -> None:
-        self.steps += 1
-        self.images += images
-        self.losses = self.losses + result.losses * images
-        self.correct = self.correct + result.correct
-
-    def row(self) -> dict:
-        row = {"seconds": time.perf_counter() - self.start, "steps": self.steps}
-        if self.steps:
-            row["train_loss"] = [loss / self.images for loss in self.losses.tolist()]
-            row["train_accuracy"] = [right / self.images for right in self.correct.tolist()]
-        return row
-
-
-def _so_far(row: dict) -> str:
-    """An epoch's figures, block by block, for the progress bar."""
-
-    def each(values: list[float], form: str) -> str:
-        shown = [form.format(value) for value in values]
-        return " ".join(shown if len(shown) <= 6 else [*shown[:2], "…", *shown[-2:]])
-
-    text = f"loss {each(row['train_loss'], '{:.3g}')}"
-    if "valid_accuracy" in row:
-        text += f", validation {each(row['valid_block_accuracy'], '{:.0%}')}"
-        if len(row["valid_block_accuracy"]) > 1:
-            text += f", vote {row['valid_accuracy']:.1%}"
-    return text
-
-
-def _validation(result: Evaluation) -> dict:
-    return {
-        "valid_accuracy": result.accuracy,
-        "valid_loss": result.loss,
-        "valid_block_accuracy": result.block_accuracy,
-    }
-
-
-def _set_learning_rates(learner: Rule, done: float, lr: float, schedule: str) -> None:
-    for group, optimizer in enumerate(learner.optimizers):
-        now = learning_rate(learner.progress(group, done), lr, schedule)
-        for parameter_group in optimizer.param_groups:
-            parameter_group["lr"] = now
-
-
-def _divergence(losses: Tensor, epoch: int, lr: float) -> str:
-    block = int((~torch.isfinite(losses)).nonzero()[0]) + 1
-    return (
-        f"the loss of block {block} is no longer finite in epoch {epoch + 1}; training stopped and "
-        f"the history up to here is kept. Try a learning rate below lr={lr:g}."
-    )
-
-
-def _as_network(model: nn.Module, data: LabelledTensors, device: torch.device) -> SFF | FFNetwork:
-    """The model on its device, known to take these samples; a classifier becomes one block."""
-    network = (
-        model if isinstance(model, SFF | FFNetwork) else wrap_classifier(model, data.num_classes)
-    )
-    check_labels(data.y, network.num_classes, f"{data.name} y")
-    network.to(device)
-    if isinstance(network, SFF) and network.original is not None:
-        network.original.to(device)  # its pooling and classifier, which no block owns
-    check_fits(network, data.x[:2].to(device), f"{data.name} x", network.num_classes)
-    return network
-
-
-@explained()
-def evaluate(
-    model: nn.Module,
-    data: LabelledTensors | tuple[Tensor, Tensor],
-    *,
-    vote: str | None = None,
-    batch_size: int = 500,
-) -> Evaluation:
-    """Measure a network on a data set, block by block; nothing in the network changes.
-
-    Args:
-        model: as for ``fit``; evaluated in evaluation mode, then put back into the mode it was in.
-        data: a LabelledTensors, or tensors x (N, C, ...) and y (N,).
-        vote: ``"mean"``, ``"last"`` or another that the network knows; None for the model's own.
-        batch_size: images at a time.
-
-    Returns:
-        An Evaluation.
-
-    Raises:
-        ValueError, TypeError: data or labels that do not fit the network, an unknown vote.
-    """
-    return evaluate_votes(model, data, (vote,), batch_size=batch_size)[0]
-
-
-@explained()
-def evaluate_votes(
-    model: nn.Module,
-    data: LabelledTensors | tuple[Tensor, Tensor],
-    votes: Sequence[str | None],
-    *,
-    batch_size: int = 500,
-) -> list[Evaluation]:
-    """``evaluate`` with several votes from a single pass over the data, one Evaluation each."""
-    check_module(model)
-    data = as_labelled_tensors(data, "data")
-    network = _as_network(model, data, next(model.parameters()).device)
-    return _measure(network, data, votes, batch_size)
-
-
-def _measure(
-    network: SFF | FFNetwork,
-    data: LabelledTensors,
-    votes: Sequence[str | None] = (None,),
-    batch_size: int = 500,
-) -> list[Evaluation]:
-    """``evaluate_votes`` on what has been checked already."""
-    device = next(network.parameters()).device
-    right, loss = [0] * len(votes), [0.0] * len(votes)
-    correct = 0  # by block
-    with evaluating(network):
-        for x, y in batches(data, batch_size):
-            y = y.to(device)
-            goodness = network.block_goodness(x.to(device))  # (B, blocks, K)
-            correct = correct + (goodness.argmax(2) == y[:, None]).sum(0)
-            for i, vote in enumerate(votes):
-                voted = network.combine(goodness, vote)  # (B, K)
-                right[i] += (voted.argmax(1) == y).sum().item()
-                loss[i] += nn.functional.cross_entropy(voted, y, reduction="sum").item()
-    n = len(data)
-    by_block = [count / n for count in correct.tolist()]
-    return [Evaluation(r / n, by_block, total / n, n) for r, total in zip(right, loss)]

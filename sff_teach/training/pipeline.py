@@ -13,62 +13,58 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
-from tqdm.auto import tqdm
 
 from ..core import SFF, LocalBlock, hand_over
 from ..data.sets import LabelledTensors
 from ..losses import class_loss
-from ..rules import ScalableForwardForward
-from ..util.checks import check_count, check_fits, check_labels, explained
+from ..rules import StepResult
+from ..util.checks import SFFError, check_count
 from ..util.modes import evaluating
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
+from .config import TrainConfig
 from .distributed import LostProcess
-from .history import (
-    BAR_AFTER_SECONDS,
-    History,
-    as_labelled_tensors,
-    check_batches,
-    check_image_options,
-    checked_settings,
-    learning_rate,
-    pick_device,
-    training_batches,
-)
+from .evaluation import BATCH, VoteCount
+from .history import EpochMetrics, History, divergence, learning_rate, mean_row
+from .loader import MemoryLoader, lay_out
+from .precision import pick_device
+from .prepare import Run, optimizer_maker, prepare, resolve_config
+from .progress import progress_bar
 
 AHEAD = 2  # outputs that may wait for the next process
-LOOK = 0.1  # seconds between two looks at what the processes have done
-VALID_BATCH = 500  # as in train.evaluate
+POLL = 0.1  # seconds between two looks at what the processes have done
+CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 
 
-@explained()
 def balance(seconds: Sequence[float], processes: int) -> list[int]:
     """Share blocks out in order so that the slowest process has the least to do.
 
     Args:
-        seconds: per block, or any other cost. processes: how many; each gets at least one block.
+        seconds: per block, or any other cost.
+        processes: how many; each gets at least one block.
 
     Returns:
         processes + 1 positions: process r has the blocks from ``[r]`` up to ``[r + 1]``.
 
     Raises:
-        ValueError: more processes than blocks, or none.
+        SFFError: more processes than blocks, or none.
     """
     check_count(processes, "processes")
     if processes > len(seconds):
-        raise ValueError(
-            f"processes={processes} is more than the {len(seconds)} blocks; give "
-            f"{len(seconds)} or fewer, or cut the network into more blocks."
+        raise SFFError(
+            f"processes={processes} is more than the {len(seconds)} blocks; cut the network into "
+            "more blocks"
         )
 
     @cache
@@ -85,64 +81,86 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
     return [0, *best(0, processes)[1]]
 
 
-@explained()
 def best_ratio(seconds: Sequence[float], plan: Sequence[int]) -> float:
-    """How much faster than one process the plan can be at best: all seconds ÷ the slowest's."""
+    """How much faster than one process the plan can be at best: all seconds ÷ the slowest's.
+
+    Args:
+        seconds: per block.
+        plan: from ``balance``.
+    """
     return sum(seconds) / max(sum(seconds[a:b]) for a, b in pairwise(plan))
 
 
-@explained()
-def block_seconds(
-    model: SFF, x: Tensor, y: Tensor, *, rounds: int = 8, limit: float = 2.0, threads: int = 1
-) -> list[float]:
-    """Seconds of a training step of every block on one batch, the fastest of some rounds.
+@dataclass(frozen=True)
+class BlockCosts:
+    """What a training step measured on a model's copy.
 
-    Nothing in the model changes.
+    Attributes:
+        seconds: per block, the fastest of some rounds.
+        shapes: of one sample: of the input, then of every block's output.
+        strides: of the same.
+    """
+
+    seconds: list[float]
+    shapes: list[tuple[int, ...]]
+    strides: list[tuple[int, ...]]
+
+
+def measure_blocks(
+    model: SFF,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rounds: int = 8,
+    limit: float = 2.0,
+    threads: int = 1,
+) -> BlockCosts:
+    """Time a training step of every block on one batch; nothing in the model changes.
 
     Args:
-        x: (B, C, H, W). y: (B,). rounds: at most; after ``limit`` seconds three are enough.
+        model: the network.
+        x: (B, C, ...), laid out as in training.
+        y: (B,).
+        rounds: at most; after ``limit`` seconds three are enough.
+        limit: in seconds.
         threads: of torch, while measuring.
     """
     model = copy.deepcopy(model).train()
-    optimizers = [_adamw(block.parameters(), 0.0) for block in model.blocks]
+    make = optimizer_maker(TrainConfig(), torch.device("cpu"))
+    optimizers = [make(block.parameters()) for block in model.blocks]
     fastest = [float("inf")] * len(model.blocks)
     before, began = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=[]):
             for count in range(rounds):
-                h = x
+                outputs = [x]
                 for k, (block, optimizer) in enumerate(zip(model.blocks, optimizers, strict=True)):
                     start = time.perf_counter()
-                    h, g = _forward(block, h, model.normalise)
+                    h, g = _forward(block, outputs[-1], model.normalise)
                     _learn(g, y, optimizer)
                     fastest[k] = min(fastest[k], time.perf_counter() - start)
+                    outputs.append(h)
                 if count >= 2 and time.perf_counter() - began > limit:
                     break
     finally:
         torch.set_num_threads(before)
-    return fastest
+    shapes = [tuple(h.shape[1:]) for h in outputs]
+    return BlockCosts(fastest, shapes, [h.stride()[1:] for h in outputs])
 
 
 @dataclass(frozen=True)
 class _Job:
     """What every process has to know."""
 
+    config: TrainConfig
     plan: list[int]
-    shapes: list[tuple[int, ...]]  # of the images, then of every block's output
-    formats: list[torch.memory_format]  # and how they lie in memory
+    costs: BlockCosts
     normalise: str
-    images: int
-    valid_images: int
+    channels_last: bool
+    samples: int
+    valid_samples: int
     first: int  # epochs that are behind us already
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    schedule: str
-    label_smoothing: float
-    augment: str | None
-    seed: int
     threads: int
     devices: list[str]
     keep_optimizers: bool
@@ -150,38 +168,44 @@ class _Job:
     folder: str
 
     @property
+    def processes(self) -> int:
+        return len(self.plan) - 1
+
+    @property
     def sizes(self) -> list[int]:
-        """Images per batch of an epoch; a last one of a single image is left out."""
-        full, rest = divmod(self.images, self.batch_size)
-        return [self.batch_size] * full + ([rest] if rest > 1 else [])
+        """Samples per batch of an epoch; a last one of a single sample is left out."""
+        full, rest = divmod(self.samples, self.config.batch_size)
+        return [self.config.batch_size] * full + ([rest] if rest > 1 else [])
 
     @property
     def valid_sizes(self) -> list[int]:
-        """Images per batch of the validation after each epoch; all are in."""
-        full, rest = divmod(self.valid_images, VALID_BATCH)
-        return [VALID_BATCH] * full + ([rest] if rest else [])
+        """Samples per batch of the validation after each epoch; all are in."""
+        full, rest = divmod(self.valid_samples, BATCH)
+        return [BATCH] * full + ([rest] if rest else [])
+
+    def report(self, epoch: int, rank: int) -> Path:
+        """The file in which a process tells what an epoch brought."""
+        return Path(self.folder) / f"report-{epoch}-{rank}"
+
+    def started(self, rank: int) -> Path:
+        """The file that says that a process has begun."""
+        return Path(self.folder) / f"started-{rank}"
 
 
 def fit_pipeline(
     model: SFF,
-    train: LabelledTensors | tuple[Tensor, Tensor],
-    valid: LabelledTensors | tuple[Tensor, Tensor] | None = None,
+    train: LabelledTensors | tuple,
+    valid: LabelledTensors | tuple | None = None,
+    config: TrainConfig | None = None,
     *,
     processes: int = 2,
-    epochs: int = 5,
-    batch_size: int = 64,
-    lr: float = 5e-3,
-    weight_decay: float = 0.01,
-    schedule: str = "one-cycle",
-    label_smoothing: float = 0.0,
-    augment: str | None = None,
-    seed: int = 0,
     threads: int = 1,
     devices: Sequence[str] | None = None,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     checkpoint: str | Path | None = None,
     trace: list[dict] | None = None,
+    **overrides: Any,
 ) -> History:
     """Train like ``fit(model, train, valid, rule="sff", ...)``, with the blocks on processes.
 
@@ -193,14 +217,20 @@ def fit_pipeline(
 
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
-        processes: how many, each with at least one block. threads: of torch, in each.
+        train: a LabelledTensors or a pair (x, y) of tensors or arrays.
+        valid: the same, measured after every epoch.
+        config: how to train; ``rule`` must be ``"sff"``, ``precision`` float32.
+        processes: how many, each with at least one block.
+        threads: of torch, in each process.
         devices: one per process, such as ``["cuda:0", "cuda:1"]``; None for the CPU. Outputs
             travel through the CPU's memory.
+        progress: as for ``fit``.
+        on_epoch: as for ``fit``.
         checkpoint: as for ``fit``, and in the same form: either goes on from the other's file.
         trace: a list, to which one record is added per process, block and step: ``process``,
             ``block`` and ``step``, from 0; ``start``, ``sent`` and ``stop`` of forward and of the
             learning after it, in seconds.
-        The others: see ``fit``.
+        overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
         The History. ``seconds`` of a row: from the first process's first batch, or the last one's
@@ -209,84 +239,91 @@ def fit_pipeline(
         of the last complete epoch and returns what was measured until then.
 
     Raises:
-        ValueError, TypeError: bad arguments, before anything is trained.
+        SFFError: values that do not fit together, before anything is trained.
+        TypeError: an argument of the wrong kind.
         OSError: the checkpoint cannot be written, or another process trains with it.
         LostProcess: a RuntimeError: a process died or failed; the model is as it was before.
 
     Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
     either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
     """
-    settings = checked_settings(
-        epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
-        label_smoothing=label_smoothing, augment=augment, seed=seed,
-    )  # fmt: skip
-    check_count(threads, "threads")
-    check_count(processes, "processes")
-    if devices is not None and len(devices) != processes:
-        raise ValueError(f"devices names {len(devices)} for processes={processes}; give one each.")
-    devices = [str(pick_device(name)) for name in devices or ["cpu"] * processes]
-    if not isinstance(model, SFF):
-        raise TypeError("model must be an SFF network; give what localize returns.")
-    train = as_labelled_tensors(train, "train")
-    check_image_options(train.x, augment)
-    if isinstance(valid, LabelledTensors) and not len(valid):
-        valid = None
-    valid = None if valid is None else as_labelled_tensors(valid, "valid")
-    check_batches(model, len(train), batch_size)
+    config = resolve_config(config, overrides).replace(device="cpu")
+    devices = _check_pipeline(model, config, processes, threads, devices)
     own = copy.deepcopy(model).cpu()  # what the processes learn; the caller's only gets the result
-    for data in (train, valid):
-        if data is not None:
-            check_labels(data.y, own.num_classes, f"{data.name} y")
-            check_fits(own, data.x[:2], f"{data.name} x")
-    generator = torch.Generator().manual_seed(seed)
-    learner = ScalableForwardForward(own, lambda p: _adamw(p, lr, weight_decay),
-                                     label_smoothing=label_smoothing)  # fmt: skip
-    settings["precision"] = "float32"
-    parameters = sum(p.numel() for p in own.blocks.parameters() if p.requires_grad)
-    history = History("sff", settings, parameters)
-    first = min(batch_size, len(train))
-    costs = block_seconds(own, train.x[:first], train.y[:first], threads=threads)
-    plan = balance(costs, processes)
-    saved = None
-    if checkpoint is not None:
-        saved = Checkpoint(checkpoint, learner, history, generator, train)
-    lock = saved.exclusive_lock() if saved is not None else nullcontext()
-    with lock, tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # as in fit: it belongs to a checkpoint
-        shapes, formats = _layouts(own, train.x[:2])
+    run = prepare(own, train, valid, config)
+    if not all(isinstance(data, MemoryLoader | None) for data in (run.train, run.valid)):
+        raise TypeError("a pipeline reads tensors in memory: give a LabelledTensors or (x, y)")
+    saved = Checkpoint(checkpoint, run.learner, run.history, run.generator, run.train.fingerprint())
+    with ExitStack() as stack:
+        stack.enter_context(saved.exclusive_lock())
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        torch.manual_seed(config.seed)  # as in fit: it belongs to a checkpoint
+        if run.channels_last:
+            own.to(memory_format=torch.channels_last)
+        first = saved.resume()
+        costs = _measure_run(run, threads)
         job = _Job(
-            plan, shapes, formats, own.normalise, len(train), 0 if valid is None else len(valid),
-            saved.resume() if saved else 0, epochs, batch_size, lr, weight_decay, schedule,
-            label_smoothing, augment, seed, threads, devices, saved is not None, trace is not None,
-            folder,
-        )  # fmt: skip
-        if job.first < epochs:
-            _hand_out(job, learner, train, valid)
-        clock = None
+            config=config,
+            plan=balance(costs.seconds, processes),
+            costs=costs,
+            normalise=own.normalise,
+            channels_last=run.channels_last,
+            samples=len(run.train.data),
+            valid_samples=0 if run.valid is None else len(run.valid.data),
+            first=first,
+            threads=threads,
+            devices=devices,
+            keep_optimizers=checkpoint is not None,
+            trace=trace is not None,
+            folder=folder,
+        )
+        ended = 0.0  # the epoch before
         try:
-            for reports in _reports(job, generator.get_state(), train, progress):
-                _take_over(learner, generator, job, reports)
-                row, clock = _row(job, reports, clock)
-                if valid is not None:
-                    goodness = torch.cat([report["goodness"] for report in reports], dim=1)
-                    row |= _validation(own, goodness, valid.y)
-                history.rows.append(row)
+            for reports in _reports(job, run, progress):
+                _take_over(run, job, reports)
+                run.history.rows.append(_row(run, job, reports, ended))
+                ended = max(report["ended"] for report in reports)
                 if trace is not None:
                     trace += [record for report in reports for record in report["trace"]]
-                if saved is not None:
-                    saved.save()
+                saved.save()
                 if on_epoch is not None:
-                    on_epoch(history)
+                    on_epoch(run.history)
         except KeyboardInterrupt:
-            history.stopped = "interrupted"
+            run.history.stopped = "interrupted"
     model.load_state_dict(own.state_dict())
     model.eval()
-    history.settings |= {"plan": plan, "block_seconds": costs}
-    return history
+    run.history.settings |= {"plan": job.plan, "block_seconds": costs.seconds}
+    return run.history
 
 
-def _adamw(parameters, lr: float, weight_decay: float = 0.01) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+def _check_pipeline(
+    model: SFF, config: TrainConfig, processes: int, threads: int, devices: Sequence[str] | None
+) -> list[str]:
+    """The devices of the processes; SFFError for what a pipeline cannot do."""
+    check_count(threads, "threads")
+    check_count(processes, "processes")
+    if config.rule != "sff":
+        raise SFFError(
+            f'a pipeline is for rule="sff", whose blocks need nothing from later ones, not for '
+            f'"{config.rule}"'
+        )
+    if config.precision not in ("float32", "auto") or config.compile:
+        raise SFFError("a pipeline works without precision and compile")
+    if not isinstance(model, SFF):
+        raise TypeError("model must be an SFF network; give what localize returns")
+    if devices is not None and len(devices) != processes:
+        raise SFFError(f"devices names {len(devices)} for processes={processes}")
+    return [str(pick_device(name)) for name in devices or ["cpu"] * processes]
+
+
+def _measure_run(run: Run, threads: int) -> BlockCosts:
+    """``measure_blocks`` on the first batch as the first process will see it."""
+    data = run.train.data
+    size = min(run.config.batch_size, len(data))
+    x = lay_out(data.x[:size], "cpu", run.channels_last)
+    return measure_blocks(run.model, x, data.y[:size], threads=threads)
 
 
 def _forward(block: LocalBlock, x: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
@@ -306,251 +343,262 @@ def _learn(
     return loss.detach()
 
 
-def _layouts(model: SFF, x: Tensor) -> tuple[list[tuple[int, ...]], list[torch.memory_format]]:
-    """Shape (without B) and memory format of the images and of every block's output."""
-    outputs = [x]
-    with evaluating(model):
-        for block in model.blocks:
-            outputs.append(_forward(block, outputs[-1], model.normalise)[0])
-    last = [h.is_contiguous(memory_format=torch.channels_last) and not h.is_contiguous()
-            if h.dim() == 4 else False for h in outputs]  # fmt: skip
-    formats = [torch.channels_last if yes else torch.contiguous_format for yes in last]
-    return [tuple(h.shape[1:]) for h in outputs], formats
-
-
 # ---------------------------------------------------------------- in the process that was called
 
 
-def _hand_out(job: _Job, learner: ScalableForwardForward, train: LabelledTensors, valid) -> None:
-    """Put what the processes need into the folder: images for the first, its blocks for each."""
+def _write_stages(job: _Job, run: Run) -> None:
+    """Put what the processes need into the folder: samples for the first, its blocks for each."""
     folder = Path(job.folder)
     try:
-        images = {"x": train.x, "y": train.y}
-        if valid is not None:
-            images |= {"valid_x": valid.x, "valid_y": valid.y}
-        torch.save(images, folder / "images.pt")  # a file, because shared memory is often small
+        data = {"x": run.train.data.x, "y": run.train.data.y}
+        if run.valid is not None:
+            data |= {"valid_x": run.valid.data.x, "valid_y": run.valid.data.y}
+        torch.save(data, folder / "data.pt")  # a file, because shared memory is often small
         for rank, (start, stop) in enumerate(pairwise(job.plan)):
-            optimizers = [optimizer.state_dict() for optimizer in learner.optimizers[start:stop]]
-            stage = pickle.dumps((learner.model.blocks[start:stop], optimizers))
-            (folder / f"stage{rank}").write_bytes(stage)
+            blocks = run.model.blocks[start:stop]
+            states = optimizer_states(run.learner.optimizers)
+            owned = {id(p) for p in blocks.parameters()}
+            parameters = [
+                p
+                for o in run.learner.optimizers
+                for group in o.param_groups
+                for p in group["params"]
+            ]
+            own = [s for p, s in zip(parameters, states, strict=True) if id(p) in owned]
+            (folder / f"stage-{rank}").write_bytes(pickle.dumps((blocks, own)))
     except (OSError, RuntimeError) as error:
         raise LostProcess(
             f"what the processes need could not be written to {folder} "
             f"({str(error).strip().splitlines()[0]}); free some space, or set TMPDIR to another "
-            "folder."
+            "folder"
         ) from None
 
 
-def _reports(
-    job: _Job, order: Tensor, train: LabelledTensors, progress: bool
-) -> Iterator[list[dict]]:
+def _reports(job: _Job, run: Run, progress: bool) -> Iterator[list[dict]]:
     """Run the processes; per epoch, once all are through with it, their reports."""
-    if job.first == job.epochs:
+    epochs = range(job.first, job.config.epochs)
+    if not epochs:
         return
-    world, steps = len(job.plan) - 1, len(job.sizes)
-    done = torch.full((1,), job.first * steps).share_memory_()  # steps of the first process
-    about = replace(train, x=train.x[:0], y=train.y[:0])
-    bar = tqdm(total=job.epochs * steps, unit="step", delay=BAR_AFTER_SECONDS, leave=False,
-               disable=not progress)  # fmt: skip
-    context = spawn(_work, (job, order, about, done), nprocs=world, join=False)
+    _write_stages(job, run)
+    done = torch.full(
+        (1,), job.first * len(job.sizes)
+    ).share_memory_()  # steps of the first process
+    about = replace(run.train.data, x=run.train.data.x[:0], y=run.train.data.y[:0])
+    order = run.generator.get_state()
+    context = spawn(_work, (job, order, about, done), nprocs=job.processes, join=False)
     try:
-        with bar:
-            for epoch in range(job.first, job.epochs):
-                bar.set_description(f"sff epoch {epoch + 1}/{job.epochs} ({world} processes)")
-                files = [_report(job, epoch, rank) for rank in range(world)]
+        with progress_bar(run, progress) as bar:
+            for epoch in epochs:
+                bar.set_description(f"sff epoch {epoch + 1} ({job.processes} processes)")
+                files = [job.report(epoch, rank) for rank in range(job.processes)]
                 while not all(file.exists() for file in files):
-                    context.join(timeout=LOOK)
-                    if done.item() > bar.n:
-                        bar.update(done.item() - bar.n)
+                    context.join(timeout=POLL)
+                    bar.update(max(0, done.item() - bar.n))
                 yield [torch.load(file, weights_only=True) for file in files]
                 for file in files:
                     file.unlink()
-            while not context.join(timeout=LOOK):
+            while not context.join(timeout=POLL):
                 pass
-    except ProcessRaisedException as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise LostProcess(
-            f"process {error.error_index + 1} of the pipeline failed ({reason}){_hint(reason)}; "
-            "the model is as it was before."
-        ) from None
-    except ProcessExitedException as error:
-        raise LostProcess(
-            f"process {error.error_index + 1} of the pipeline died (exit code {error.exit_code}; "
-            "killed, perhaps for lack of memory); the model is as it was before."
-        ) from None
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise LostProcess(_failure(job, error)) from None
     finally:
         for process in context.processes:
             if process.is_alive():
                 process.kill()
             process.join()
-        for file in context.error_files:  # torch's way to send a traceback; it leaves them lying
+        for file in context.error_files:  # torch does not remove the tracebacks it sent
             Path(file).unlink(missing_ok=True)
 
 
-def _hint(reason: str) -> str:
-    if "__main__" in reason:
-        return "; move the class or function it names into a file that can be imported"
-    return ""
+def _failure(job: _Job, error: ProcessRaisedException | ProcessExitedException) -> str:
+    """What ended a process, in a sentence."""
+    who, end = f"process {error.error_index + 1} of the pipeline", "the model is as it was before."
+    if isinstance(error, ProcessRaisedException):
+        reason = str(error).strip().splitlines()[-1]
+        hint = ""
+        if "__main__" in reason:
+            hint = "; move the class or function it names into a file that can be imported"
+        return f"{who} failed ({reason}){hint}; {end}"
+    if not job.started(error.error_index).exists() and error.exit_code > 0:
+        return (
+            f"{who} could not start. A script that trains with a pipeline needs "
+            f'`if __name__ == "__main__":` around what it does, because every process imports it '
+            f"anew; {end}"
+        )
+    return f"{who} died (exit code {error.exit_code}; killed, perhaps for lack of memory); {end}"
 
 
-def _take_over(learner, generator: torch.Generator, job: _Job, reports: list[dict]) -> None:
+def _take_over(run: Run, job: _Job, reports: list[dict]) -> None:
     """The processes' state after an epoch becomes this one's."""
     for (start, stop), report in zip(pairwise(job.plan), reports, strict=True):
-        for block, state in zip(learner.model.blocks[start:stop], report["blocks"], strict=True):
+        for block, state in zip(run.model.blocks[start:stop], report["blocks"], strict=True):
             block.load_state_dict(state)
-        if job.keep_optimizers:
-            for optimizer, state in zip(
-                learner.optimizers[start:stop], report["optimizers"], strict=True
-            ):
-                optimizer.load_state_dict(state)
-    generator.set_state(reports[0]["generator"])
+    if job.keep_optimizers:
+        states = [state for report in reports for state in report["optimizers"]]
+        load_optimizer_states(run.learner.optimizers, states)
+    run.generator.set_state(reports[0]["generator"])
 
 
-def _row(job: _Job, reports: list[dict], clock: float | None) -> tuple[dict, float]:
-    """An epoch's row in the history, and when it ended."""
-    images, began = sum(job.sizes), reports[0]["began"]
-    began = began if clock is None else max(began, clock)
-    clock = max(report["ended"] for report in reports)
+def _row(run: Run, job: _Job, reports: list[dict], previous: float) -> dict:
+    """An epoch's row in the history; ``previous`` is when the epoch before ended."""
+    began = max(reports[0]["began"], previous)
     losses, correct = (
         torch.cat([report[name] for report in reports]).tolist() for name in ("losses", "correct")
     )
     row = {
         "epoch": reports[0]["epoch"] + 1,
         "complete": True,
-        "seconds": clock - began,
+        "seconds": max(report["ended"] for report in reports) - began,
         "steps": len(job.sizes),
-        "train_loss": [loss / images for loss in losses],
-        "train_accuracy": [count / images for count in correct],
-    }
-    return row, clock
-
-
-def _validation(model: SFF, goodness: Tensor, y: Tensor) -> dict:
-    """What ``fit`` measures after an epoch, from every block's goodness (N, blocks, K)."""
-    right, loss = 0, 0.0
-    for g, labels in zip(goodness.split(VALID_BATCH), y.split(VALID_BATCH), strict=True):
-        voted = model.combine(g)
-        right += (voted.argmax(1) == labels).sum().item()
-        loss += nn.functional.cross_entropy(voted, labels, reduction="sum").item()
-    by_block = (goodness.argmax(2) == y[:, None]).sum(0).tolist()
-    return {
-        "valid_accuracy": right / len(y),
-        "valid_loss": loss / len(y),
-        "valid_block_accuracy": [count / len(y) for count in by_block],
-    }
-
-
-def _report(job: _Job, epoch: int, rank: int) -> Path:
-    return Path(job.folder) / f"report-{epoch}-{rank}"
+    } | mean_row(losses, correct, sum(job.sizes))
+    if run.valid is not None:
+        goodness = torch.cat([report["goodness"] for report in reports], dim=1)
+        count = VoteCount(run.model)
+        for g, y in zip(goodness.split(BATCH), run.valid.data.y.split(BATCH), strict=True):
+            count.add(g, y)
+        row |= count.evaluations()[0].row()
+    return row
 
 
 # ---------------------------------------------------------------- in each process
 
 
 def _work(rank: int, job: _Job, order: Tensor, about: LabelledTensors, done: Tensor) -> None:
+    """Train the blocks of one process, epoch by epoch, and report after each."""
+    job.started(rank).touch()
     torch.set_num_threads(job.threads)
-    world = len(job.plan) - 1
-    for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)  # nobody else is to reach the processes
-    store = dist.FileStore(str(Path(job.folder) / "meet"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    device = torch.device(job.devices[rank])
-    blocks, states = pickle.loads((Path(job.folder) / f"stage{rank}").read_bytes())
-    blocks.to(device).train()
-    optimizers = [_adamw(block.parameters(), job.lr, job.weight_decay) for block in blocks]
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+    _join_group(rank, job)
+    stage = _Stage(rank, job)
     generator = torch.Generator()
     generator.set_state(order)
     stream = _own_batches(job, about, generator) if rank == 0 else _received(job, rank)
-    start, stop = job.plan[rank : rank + 2]
-    send = _Sender(rank + 1, job.formats[stop]) if rank + 1 < world else None
-    steps = len(job.sizes)
-    for epoch in range(job.first, job.epochs):
-        sums, hits = torch.zeros(len(blocks)), torch.zeros(len(blocks), dtype=torch.int64)
-        began, trace = None, []
-        for number in range(epoch * steps, (epoch + 1) * steps):
-            x, y = next(stream)
-            began = time.monotonic() if began is None else began
-            x, y = x.to(device), y.to(device)
-            rate = learning_rate(number / (job.epochs * steps), job.lr, job.schedule)
-            for k, (block, optimizer) in enumerate(zip(blocks, optimizers, strict=True)):
-                times = [time.monotonic()]
-                torch.manual_seed((job.seed * 1_000_003 + number) * 1009 + start + k)  # of dropout
-                x, g = _forward(block, x, job.normalise)
-                if block is blocks[-1] and send is not None:
-                    send(x, y)  # before learning: the next process can begin
-                times.append(time.monotonic())
-                optimizer.param_groups[0]["lr"] = rate
-                loss = _learn(g, y, optimizer, job.label_smoothing)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss of block {start + k + 1} is no longer finite in epoch "
-                        f"{epoch + 1}; try a learning rate below lr={job.lr:g}"
-                    )
-                sums[k] += loss.cpu() * len(y)
-                hits[k] += (g.argmax(1) == y).sum().cpu()
-                if job.trace:
-                    times.append(time.monotonic())
-                    times = dict(zip(("start", "sent", "stop"), times, strict=True))
-                    trace.append({"process": rank, "block": start + k, "step": number} | times)
-            if rank == 0:
-                done.fill_(number + 1)
-        report = {"epoch": epoch, "losses": sums, "correct": hits, "began": began,
-                  "ended": time.monotonic(), "trace": trace,
-                  "generator": generator.get_state()}  # fmt: skip
-        report["goodness"] = _validate(job, blocks, stream, send, device)
-        report["blocks"] = [dict(block.state_dict()) for block in blocks]
-        if job.keep_optimizers:
-            report["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-        path = _report(job, epoch, rank)
-        torch.save(report, path.with_name("unfinished-" + path.name))
-        os.replace(path.with_name("unfinished-" + path.name), path)
-    if send is not None:
-        send.finish()
-    dist.barrier()  # nobody closes the door while another still reads
+    for epoch in range(job.first, job.config.epochs):
+        report = stage.train_epoch(epoch, stream, done)
+        report |= {"goodness": stage.validate(stream), "generator": generator.get_state()}
+        path = job.report(epoch, rank)
+        unfinished = path.with_name("unfinished-" + path.name)
+        torch.save(report, unfinished)
+        os.replace(unfinished, path)
+    if stage.send is not None:
+        stage.send.finish()
+    dist.barrier()  # a process that leaves early breaks the connections of the others
     dist.destroy_process_group()
 
 
-def _validate(job: _Job, blocks: nn.ModuleList, stream, send, device: torch.device) -> Tensor:
-    """Send the validation images through as well: (N, blocks, K) goodness of these blocks."""
-    found = []
-    with evaluating(blocks):
-        for _ in job.valid_sizes:
+def _join_group(rank: int, job: _Job) -> None:
+    """Connect the processes, by the machine's own network interface only."""
+    for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    store = dist.FileStore(str(Path(job.folder) / "meet"), job.processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.processes)
+
+
+class _Stage:
+    """The blocks of one process."""
+
+    def __init__(self, rank: int, job: _Job):
+        self.rank = rank
+        self.job = job
+        self.start, stop = job.plan[rank : rank + 2]
+        self.device = torch.device(job.devices[rank])
+        blocks, states = pickle.loads((Path(job.folder) / f"stage-{rank}").read_bytes())
+        self.blocks: nn.ModuleList = blocks.to(self.device).train()
+        make = optimizer_maker(job.config, self.device)
+        self.optimizers = [make(block.parameters()) for block in self.blocks]
+        load_optimizer_states(self.optimizers, states)
+        last = rank + 1 == job.processes
+        self.send = None if last else _Sender(rank + 1, job.costs.strides[stop])
+        self.trace: list[dict] = []
+
+    def train_epoch(self, epoch: int, stream: Iterator, done: Tensor) -> dict:
+        """One epoch; what it brought, and the state after it."""
+        steps, metrics, began = len(self.job.sizes), EpochMetrics(), None
+        self.trace = []
+        for number in range(epoch * steps, (epoch + 1) * steps):
             x, y = next(stream)
-            x, goodness = x.to(device), []
-            for block in blocks:
-                x, g = _forward(block, x, job.normalise)
-                goodness.append(g)
-            if send is not None:
-                send(x, y)
-            found.append(torch.stack(goodness, dim=1).cpu())
-    return torch.cat(found) if found else torch.empty(0)
+            began = time.monotonic() if began is None else began
+            metrics.add(self.step(number, x.to(self.device), y.to(self.device)), len(y))
+            if metrics.steps % CHECK_EVERY == 0 or metrics.steps == steps:
+                block = metrics.diverged_block()
+                if block is not None:
+                    lr = self.job.config.lr
+                    raise FloatingPointError(divergence(self.start + block, epoch, lr))
+            if self.rank == 0:
+                done.fill_(number + 1)
+        return {
+            "epoch": epoch,
+            "began": began,
+            "ended": time.monotonic(),
+            "losses": metrics.losses.cpu(),
+            "correct": metrics.correct.cpu(),
+            "trace": self.trace,
+            "blocks": [dict(block.state_dict()) for block in self.blocks],
+            "optimizers": optimizer_states(self.optimizers) if self.job.keep_optimizers else [],
+        }
+
+    def step(self, number: int, x: Tensor, y: Tensor) -> StepResult:
+        """Every block learns from the batch; the last one's output is sent on before it learns."""
+        config, losses, correct = self.job.config, [], []
+        done = number / (config.epochs * len(self.job.sizes))
+        rate = learning_rate(done, config.lr, config.schedule)
+        for k, (block, optimizer) in enumerate(zip(self.blocks, self.optimizers, strict=True)):
+            start = time.monotonic()
+            index = self.start + k
+            torch.manual_seed((config.seed * 1_000_003 + number) * 1009 + index)  # of dropout
+            x, g = _forward(block, x, self.job.normalise)
+            if block is self.blocks[-1] and self.send is not None:
+                self.send(x, y)
+            sent = time.monotonic()
+            optimizer.param_groups[0]["lr"] = rate
+            losses.append(_learn(g, y, optimizer, config.label_smoothing))
+            correct.append((g.argmax(1) == y).sum())
+            if self.job.trace:
+                times = {"start": start, "sent": sent, "stop": time.monotonic()}
+                self.trace.append({"process": self.rank, "block": index, "step": number} | times)
+        return StepResult(torch.stack(losses), torch.stack(correct))
+
+    def validate(self, stream: Iterator) -> Tensor:
+        """Send the validation samples through as well: (N, blocks, K) goodness of these blocks."""
+        found = []
+        with evaluating(self.blocks):
+            for _ in self.job.valid_sizes:
+                x, y = next(stream)
+                x, goodness = x.to(self.device), []
+                for block in self.blocks:
+                    x, g = _forward(block, x, self.job.normalise)
+                    goodness.append(g)
+                if self.send is not None:
+                    self.send(x, y)
+                found.append(torch.stack(goodness, dim=1).cpu())
+        return torch.cat(found) if found else torch.empty(0)
 
 
-def _own_batches(job: _Job, about: LabelledTensors, generator: torch.Generator):
-    """What ``fit`` would train on: the same order, the same augmentation."""
-    images = torch.load(Path(job.folder) / "images.pt", weights_only=True, mmap=True)
-    train = replace(about, x=images["x"], y=images["y"])
-    for _ in range(job.first, job.epochs):
-        yield from training_batches(train, job.batch_size, generator, job.augment)
-        if job.valid_images:
-            yield from zip(
-                images["valid_x"].split(VALID_BATCH), images["valid_y"].split(VALID_BATCH),
-                strict=True,
-            )  # fmt: skip
+def _own_batches(
+    job: _Job, about: LabelledTensors, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What ``fit`` would train on: the same order, augmentation and memory layout."""
+    data = torch.load(Path(job.folder) / "data.pt", weights_only=True, mmap=True)
+    train = MemoryLoader(replace(about, x=data["x"], y=data["y"]))
+    for _ in range(job.first, job.config.epochs):
+        batches = train.shuffled(job.config.batch_size, generator, job.config.augment)
+        for x, y in batches:
+            yield lay_out(x, "cpu", job.channels_last), y
+        if job.valid_samples:
+            parts = (data["valid_x"].split(BATCH), data["valid_y"].split(BATCH))
+            for x, y in zip(*parts, strict=True):
+                yield lay_out(x, "cpu", job.channels_last), y
 
 
-def _received(job: _Job, rank: int):
+def _received(job: _Job, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches as the process before sends them, one asked for ahead."""
-    shape, layout = job.shapes[job.plan[rank]], job.formats[job.plan[rank]]
+    cut = job.plan[rank]
 
     def ask(size: int):
-        x = torch.empty(size, *shape).to(memory_format=layout)
+        x = _empty((size, *job.costs.shapes[cut]), job.costs.strides[cut])
         y = torch.empty(size, dtype=torch.int64)
-        return x, y, (dist.irecv(_flat(x), rank - 1), dist.irecv(y, rank - 1))
+        return x, y, (dist.irecv(_memory(x), rank - 1), dist.irecv(y, rank - 1))
 
-    sizes = iter((job.sizes + job.valid_sizes) * (job.epochs - job.first))
+    sizes = iter((job.sizes + job.valid_sizes) * (job.config.epochs - job.first))
     waiting = ask(next(sizes))
     while waiting is not None:
         x, y, works = waiting
@@ -561,21 +609,34 @@ def _received(job: _Job, rank: int):
         yield x, y
 
 
-def _flat(x: Tensor) -> Tensor:
-    """The same memory as a row, also if it is channels-last."""
-    return (x if x.is_contiguous() else x.movedim(1, 3)).view(-1)
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """A batch whose samples have these strides, one behind the other."""
+    return torch.empty_strided(shape, (torch.Size(shape[1:]).numel(), *strides))
+
+
+def _memory(x: Tensor) -> Tensor:
+    """The same memory as a row, whatever its layout."""
+    return x.as_strided((x.numel(),), (1,))
 
 
 class _Sender:
-    """Sends outputs on without waiting, but never more than ``AHEAD`` at a time."""
+    """Sends outputs on without waiting, but never more than ``AHEAD`` at a time.
 
-    def __init__(self, to: int, layout: torch.memory_format):
-        self.to, self.layout, self.works = to, layout, deque()
+    Args:
+        to: rank of the next process.
+        strides: of a sample; in this layout the next process takes it.
+    """
+
+    def __init__(self, to: int, strides: tuple[int, ...]):
+        self.to = to
+        self.strides = strides
+        self.works: deque = deque()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         while len(self.works) >= AHEAD:
             self._wait()
-        x, y = _flat(x.cpu().contiguous(memory_format=self.layout)), y.cpu().contiguous()
+        x = _memory(_empty(x.shape, self.strides).copy_(x))
+        y = y.cpu().contiguous()
         # both are kept here until they have left
         self.works.append((x, y, dist.isend(x, self.to), dist.isend(y, self.to)))
 
