@@ -23,7 +23,7 @@ from ..data.sets import ImageSet, LabelledTensors, Splits, load
 from ..forward_forward import FFNetwork
 from ..heads import learn_vote
 from ..models import NETWORKS
-from ..training.distributed import running
+from ..training.distributed import is_distributed
 from ..training.fit import evaluate_votes, fit
 from ..training.history import History
 from ..util import __version__
@@ -217,7 +217,7 @@ def machine() -> dict:
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "processes": torch.distributed.get_world_size() if running() else 1,
+        "processes": torch.distributed.get_world_size() if is_distributed() else 1,
         "revision": revision,
     }
 
