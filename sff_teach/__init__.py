@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
     from .forward_forward import FFNetwork
     from .models import cnn, cnn1d, mlp
+    from .rules import StepResult, block_optimizers, sff_backward, sff_step
     from .training.config import TrainConfig
     from .training.fit import Evaluation, evaluate, fit
     from .training.history import History
@@ -27,8 +28,10 @@ __all__ = [
     "LinearHead",
     "LocalBlock",
     "Splits",
+    "StepResult",
     "TrainConfig",
     "__version__",
+    "block_optimizers",
     "cnn",
     "cnn1d",
     "evaluate",
@@ -38,6 +41,8 @@ __all__ = [
     "load",
     "localize",
     "mlp",
+    "sff_backward",
+    "sff_step",
 ]
 
 _HOMES = (
@@ -46,6 +51,7 @@ _HOMES = (
     "data.sets",
     "forward_forward",
     "models",
+    "rules",
     "training.config",
     "training.fit",
     "training.history",
@@ -66,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({{*globals(), *__all__}})
+    return sorted({*globals(), *__all__})

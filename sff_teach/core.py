@@ -12,35 +12,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .goodness import class_goodness, head_activation
-from .util.checks import check_head, check_known, check_samples, explained
+from .util.checks import SFFError, check_head, check_known
 
 NORMALISATIONS = ("all", "channels", "length", "none")
 VOTES = ("mean", "last", "learned")
 
 
-@explained(h=check_samples)
 def hand_over(
     h: Tensor, normalise: str = "all", local: bool = True, channel_dim: int = 1
 ) -> Tensor:
     """Make a block's output the next block's input, of the same shape: cut, then normalise.
 
+    Source: Krutsylo 2025 says "layer-normalised" but not over which axes; ``"all"`` and
+    ``"channels"`` are the two readings, and ``"all"`` did better (results/normalisation.md).
+
     Args:
         h: (B, C, ...) block output.
         normalise: ``"all"``: ``(h - mean) / std`` over channels and positions of each sample;
             ``"channels"``: the same over the channels of each position; ``"length"``:
-            ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself; ValueError for another.
+            ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself.
         local: False keeps the gradient, for deep supervision.
-        channel_dim: which dimension holds the channels.
+        channel_dim: the dimension that holds the channels.
 
-    Source: Krutsylo 2025 says "layer-normalised" but not over which axes; ``"all"`` and
-    ``"channels"`` are the two readings, and ``"all"`` did better (results/normalisation.md).
+    Returns:
+        (B, C, ...) in the memory format of h.
+
+    Raises:
+        SFFError: another ``normalise``.
     """
     if local:
-        h = h.detach()  # the only place in this package where the gradient is cut
+        h = h.detach()  # the only place where the gradient is cut between blocks
     if normalise == "all":
         if h.is_contiguous() or h.dim() != 4:
             return F.layer_norm(h, h.shape[1:])
-        h = h.movedim(1, -1)  # channels last in memory, and there they stay
+        h = h.movedim(1, -1)  # channels-last memory: layer_norm would return NCHW
         return F.layer_norm(h, h.shape[1:]).movedim(-1, 1)
     if normalise == "channels":
         h = h.movedim(channel_dim, -1)
@@ -51,7 +56,6 @@ def hand_over(
     return h
 
 
-@explained(h=check_samples)
 class GoodnessHead(nn.Module):
     """An auxiliary convolution whose mean squared output is one goodness per class.
 
@@ -59,12 +63,13 @@ class GoodnessHead(nn.Module):
     the block's own loss and vote; z is never passed on.
 
     Args:
-        channels: C of the block output. num_classes: K.
+        channels: C of the block output.
+        num_classes: K.
         kernel_size: odd; 1 in the paper, "or slightly larger".
         filters: head channels per class.
         form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
-        channel_dim: which dimension of h holds the channels (-1 for tokens).
-        dims: over which a wide kernel reaches: 2 for maps, 1 for sequences.
+        channel_dim: the dimension of h that holds the channels (-1 for tokens).
+        dims: dimensions of a wide kernel: 2 for maps, 1 for sequences.
     """
 
     def __init__(
@@ -79,11 +84,15 @@ class GoodnessHead(nn.Module):
     ):
         super().__init__()
         check_head(channels, num_classes, kernel_size, filters, dims)
-        self.channels, self.num_classes, self.filters = channels, num_classes, filters
-        self.form, self.channel_dim = form, channel_dim
-        conv = nn.Conv2d if dims == 2 else nn.Conv1d
-        conv = conv(channels, num_classes * filters, kernel_size)  # for its initial values
-        self.weight, self.bias = conv.weight, conv.bias
+        self.channels = channels
+        self.num_classes = num_classes
+        self.filters = filters
+        self.form = form
+        self.channel_dim = channel_dim
+        convolution = nn.Conv2d if dims == 2 else nn.Conv1d
+        initial = convolution(channels, num_classes * filters, kernel_size)
+        self.weight = initial.weight
+        self.bias = initial.bias
 
     def activation(self, h: Tensor) -> Tensor:
         """z, (B, K·filters, ...): where in the image or text each class finds evidence."""
@@ -91,18 +100,31 @@ class GoodnessHead(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, ...) → (B, K) class goodness."""
-        options = {"filters": self.filters, "form": self.form, "channel_dim": self.channel_dim}
-        return class_goodness(h, self.weight, self.bias, **options)
+        return class_goodness(
+            h,
+            self.weight,
+            self.bias,
+            filters=self.filters,
+            form=self.form,
+            channel_dim=self.channel_dim,
+        )
 
 
-@explained(h=check_samples)
 class LinearHead(nn.Module):
-    """An ordinary CNN's end, for the backprop baseline: ``logits = W · mean_hw h + b``."""
+    """An ordinary CNN's end, for the backprop baseline: ``logits = W · mean_hw h + b``.
+
+    Args:
+        channels: C of the block output.
+        num_classes: K.
+        channel_dim: the dimension of h that holds the channels.
+    """
 
     def __init__(self, channels: int, num_classes: int, channel_dim: int = 1):
         super().__init__()
         check_head(channels, num_classes)
-        self.channels, self.num_classes, self.channel_dim = channels, num_classes, channel_dim
+        self.channels = channels
+        self.num_classes = num_classes
+        self.channel_dim = channel_dim
         self.linear = nn.Linear(channels, num_classes)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -111,13 +133,18 @@ class LinearHead(nn.Module):
         return self.linear(h.reshape(*h.shape[:2], -1).mean(2))
 
 
-@explained(x=check_samples)
 class LocalBlock(nn.Module):
-    """A body that makes features and a head that judges them: the unit that learns by itself."""
+    """A body that makes features and a head that judges them: the unit that learns by itself.
+
+    Args:
+        body: (B, C, ...) → (B, C', ...), any module.
+        head: (B, C', ...) → (B, K), such as ``GoodnessHead``.
+    """
 
     def __init__(self, body: nn.Module, head: nn.Module):
         super().__init__()
-        self.body, self.head = body, head
+        self.body = body
+        self.head = head
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, ...) → h (B, C', ...) and g (B, K)."""
@@ -125,7 +152,6 @@ class LocalBlock(nn.Module):
         return h, self.head(h)
 
 
-@explained(x=check_samples)
 class SFF(nn.Module):
     """A chain of local blocks that vote.
 
@@ -137,7 +163,7 @@ class SFF(nn.Module):
         original: the model the blocks were cut from, if any; its weights are the blocks' weights.
 
     Raises:
-        ValueError: no blocks, or an unknown ``normalise`` or ``vote``.
+        SFFError: no blocks, or an unknown ``normalise`` or ``vote``.
     """
 
     def __init__(
@@ -151,12 +177,13 @@ class SFF(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         if not self.blocks:
-            raise ValueError("blocks is empty; give at least one LocalBlock.")
+            raise SFFError("blocks is empty; a network needs at least one LocalBlock")
         check_known(normalise, NORMALISATIONS, "normalise")
         check_known(vote, VOTES, "vote")
-        self.normalise, self.vote = normalise, vote
+        self.normalise = normalise
+        self.vote = vote
         self.register_buffer("vote_weights", torch.ones(len(self.blocks)) / len(self.blocks))
-        self._original = [original]  # in a list: its parameters are the blocks', not more
+        self._original = [original]  # in a list, so that its parameters are not registered twice
 
     @property
     def original(self) -> nn.Module | None:
@@ -169,7 +196,13 @@ class SFF(nn.Module):
         return self.blocks[-1].head.num_classes
 
     def hand_over(self, block: LocalBlock, h: Tensor, local: bool = True) -> Tensor:
-        """``hand_over`` with this model's normalisation."""
+        """Make a block's output the next block's input, with this model's normalisation.
+
+        Args:
+            block: the one whose output it is.
+            h: (B, C, ...) its output.
+            local: False keeps the gradient, for deep supervision.
+        """
         return hand_over(h, self.normalise, local, block.head.channel_dim)
 
     def block_goodness(self, x: Tensor) -> Tensor:
@@ -178,11 +211,20 @@ class SFF(nn.Module):
         for block in self.blocks:
             h, g = block(x)
             goodness.append(g)
-            x = self.hand_over(block, h)
+            if block is not self.blocks[-1]:
+                x = self.hand_over(block, h)
         return torch.stack(goodness, dim=1)
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
-        """(B, blocks, K) → (B, K): the vote, this model's own or the one named."""
+        """Let the blocks vote.
+
+        Args:
+            goodness: (B, blocks, K).
+            vote: ``"mean"``, ``"last"`` or ``"learned"``; None for this model's own.
+
+        Returns:
+            (B, K).
+        """
         vote = self.vote if vote is None else vote
         check_known(vote, VOTES, "vote")
         if vote == "learned":

@@ -15,65 +15,77 @@ from torch.optim import Optimizer
 from .core import hand_over
 from .goodness import mean_squares, sum_squares
 from .losses import logistic_loss, symba_loss
-from .util.checks import (
-    check_count,
-    check_images,
-    check_known,
-    check_labels,
-    check_layer,
-    check_positive,
-    explained,
-)
+from .util.checks import SFFError, check_count, check_known, check_labels, check_positive
 from .util.modes import evaluating
 
 GOODNESS = {"mean": mean_squares, "sum": sum_squares}
-SLOPE = {"mean": 10.0, "sum": 1.0}
-HIGH = 3.0
-MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+DEFAULT_SLOPE = {"mean": 10.0, "sum": 1.0}
+LABEL_VALUE = 3.0
+LEARNING_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _check_room(x: Tensor, num_classes: int) -> None:
-    """Raise unless x (B, C, H, W) has a pixel for every class."""
+def _check_pixels(x: Tensor, num_classes: int) -> None:
+    """Raise unless x is (B, C, H, W) with a pixel for every class."""
     check_count(num_classes, "num_classes")
     if x.dim() != 4 or x.shape[2] * x.shape[3] < num_classes:
-        raise ValueError(
-            f"x of shape {tuple(x.shape)} can't hold a label of {num_classes:,} classes; give "
-            f"images (B, C, H, W) of at least {num_classes:,} pixels."
+        raise SFFError(
+            f"x of shape {tuple(x.shape)} has no room for a label of {num_classes} classes; "
+            f"images (B, C, H, W) need at least {num_classes} pixels"
         )
 
 
-def _write(x: Tensor, label: Tensor) -> Tensor:
-    """A copy of x (B, C, H, W) with label (B, K) as the first K pixels of the first channel."""
+def _write_label(x: Tensor, label: Tensor) -> Tensor:
+    """Copy x (B, C, H, W) with label (B, K) as the first K pixels of the first channel."""
     x = x.clone(memory_format=torch.contiguous_format)
     x.view(*x.shape[:2], -1)[:, 0, : label.shape[1]] = label
     return x
 
 
-@explained(x=check_images)
-def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
+def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = LABEL_VALUE) -> Tensor:
     """Write the label into a copy of x: pixel k of the first K is ``high`` if k = y, else 0.
 
     "First" is row by row in the first channel. Both values are fixed, so a sample's embedding does
     not depend on its batch. In standardised images 0 is the mean grey, which excites nothing.
-    x is (B, C, H, W) with H·W ≥ K, y (B,) in [0, K); anything else is a ValueError or TypeError.
 
     Source: Hinton 2022, section 3.3. Differs in ``high``: he writes 1 into MNIST in [0, 1].
+
+    Args:
+        x: (B, C, H, W) images with H·W ≥ K.
+        y: (B,) labels in [0, K).
+        num_classes: K.
+        high: value of the pixel that stands for the label.
+
+    Raises:
+        SFFError: an image has fewer pixels than there are classes, or a label is out of range.
     """
     check_labels(y, num_classes, length=len(x))
-    _check_room(x, num_classes)
-    return _write(x, F.one_hot(y, num_classes).to(x) * high)
+    _check_pixels(x, num_classes)
+    return _write_label(x, F.one_hot(y, num_classes).to(x) * high)
 
 
-@explained(x=check_images)
-def neutral_label(x: Tensor, num_classes: int, *, high: float = HIGH) -> Tensor:
-    """Write the mean of the K embeddings into a copy of x: "no idea", ``high / K`` in K pixels."""
-    _check_room(x, num_classes)
-    return _write(x, x.new_full((len(x), num_classes), high / num_classes))
+def neutral_label(x: Tensor, num_classes: int, *, high: float = LABEL_VALUE) -> Tensor:
+    """Write the mean of the K embeddings into a copy of x: ``high / K`` in the first K pixels.
+
+    Args:
+        x: (B, C, H, W) images with H·W ≥ K.
+        num_classes: K.
+        high: value of the pixel that stands for a label.
+    """
+    _check_pixels(x, num_classes)
+    return _write_label(x, x.new_full((len(x), num_classes), high / num_classes))
 
 
-@explained()
 def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None) -> Tensor:
-    """(B,) labels drawn evenly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one."""
+    """Draw labels evenly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one.
+
+    Args:
+        y: (B,) labels in [0, K).
+        num_classes: K.
+        generator: of the random numbers.
+
+    Returns:
+        (B,) labels.
+    """
     check_count(num_classes, "num_classes", minimum=2)
     check_labels(y, num_classes)
     device = y.device if generator is None else generator.device
@@ -81,37 +93,48 @@ def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None
     return (y + shift.to(y.device)) % num_classes
 
 
-@explained()
 def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-    """(B,) wrong labels that the network takes for likely: never the true one.
+    """Draw wrong labels that the network finds likely: never the true one.
 
-    Class k ≠ y has probability ``exp g_k / Σ_{j ≠ y} exp g_j``; g is (B, K), goodness or logits.
+    Class k ≠ y has probability ``exp g_k / Σ_{j ≠ y} exp g_j``.
+
+    Args:
+        g: (B, K) goodness or logits.
+        y: (B,) labels in [0, K).
+        generator: of the random numbers.
+
+    Returns:
+        (B,) labels.
     """
     check_labels(y, g.shape[1], length=len(g))
-    wrong = g.nan_to_num().scatter(1, y[:, None], float("-inf"))  # NaN is for the loss to report
+    wrong = g.nan_to_num().scatter(1, y[:, None], float("-inf"))  # fit reports a loss of NaN
     p = wrong.softmax(1).to(g.device if generator is None else generator.device)
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(y.device)
 
 
-@explained(x=check_images)
 class FFNetwork(nn.Module):
     """A chain of layers that tell images with their own label from images with a wrong one.
 
-    Every layer's input, the image included, is divided by its length, so that a layer can't just
+    Every layer's input, the image included, is divided by its length, so that a layer cannot just
     pass on the goodness of the one before. The prediction is the label with the most goodness.
 
+    Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; hard negatives by the
+    K-pass goodness, his by the read-out; the read-out sees convolutions averaged over positions.
+
     Args:
-        layers: bodies in order, e.g. ``models.mlp(784)`` or ``models.cnn()``. num_classes: K.
-        goodness: ``"mean"`` or ``"sum"`` of squares. loss: ``"logistic"`` or ``"symba"`` (no θ).
+        layers: bodies in order, e.g. ``models.mlp(784)`` or ``models.cnn()``.
+        num_classes: K.
+        goodness: ``"mean"`` or ``"sum"`` of squares.
         theta: threshold; None for 1 with ``"mean"`` and the number of activations with ``"sum"``.
         slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``; SymBa's α. None for 10 with
             ``"mean"`` and 1 with ``"sum"``: sum, θ = D, slope 1 is mean, θ = 1, slope D.
+        loss: ``"logistic"`` or ``"symba"`` (no θ).
         negatives: ``"random"`` wrong labels, or ``"hard"`` ones, for K more passes a step.
         vote: mean of all layers ``"but-first"`` (Hinton), of all (``"mean"``), or the ``"last"``.
         high: value of the label's "on" pixel, see ``embed_label``.
 
-    Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; hard negatives by the
-    K-pass goodness, his by the read-out; that sees convolutions averaged over positions.
+    Raises:
+        SFFError: an unknown name, a θ for SymBa, or a layer without weights.
     """
 
     def __init__(
@@ -125,36 +148,56 @@ class FFNetwork(nn.Module):
         loss: str = "logistic",
         negatives: str = "random",
         vote: str = "but-first",
-        high: float = HIGH,
+        high: float = LABEL_VALUE,
     ):
         super().__init__()
         check_count(num_classes, "num_classes", minimum=2)
         check_known(goodness, GOODNESS, "goodness")
         check_known(loss, ("logistic", "symba"), "loss")
-        check_known(negatives, ("random", "hard"), "kind of negatives")
+        check_known(negatives, ("random", "hard"), "negatives")
         check_known(vote, ("but-first", "mean", "last"), "vote")
         if loss == "symba" and theta is not None:
-            raise ValueError(f'loss="symba" has no threshold; leave out theta={theta}.')
-        self.slope = SLOPE[goodness] if slope is None else slope
-        check_positive(high=high, slope=self.slope, theta=1.0 if theta is None else theta)
+            raise SFFError('loss="symba" has no threshold; leave theta out')
         self.layers = nn.ModuleList(layers)
-        self.num_classes, self.goodness, self.theta, self.loss = num_classes, goodness, theta, loss
+        self.num_classes = num_classes
+        self.goodness = goodness
+        self.theta = theta
+        self.slope = DEFAULT_SLOPE[goodness] if slope is None else slope
+        self.loss = loss
+        self.negatives = negatives
+        self.vote = vote
+        self.high = high
+        check_positive(high=high, slope=self.slope, theta=1.0 if theta is None else theta)
         self.layer_goodness = GOODNESS[goodness]  # (B, ...) → (B,)
         self.embed = partial(embed_label, num_classes=num_classes, high=high)  # x, y → x
-        self.negatives, self.vote, self.high = negatives, vote, high
-        self._first = min(1, len(self.layers) - 1)  # of those that vote and feed the read-out
-        maps = [[m for m in layer.modules() if isinstance(m, MAPS)] for layer in self.layers]
-        if not maps or not all(maps):
-            raise ValueError(
-                "give layers, each with a linear map or convolution to learn in it: for example "
-                "models.mlp(784)."
-            )
-        check_layer(1, num_classes)
-        width = sum(m[-1].weight.shape[0] for m in maps[self._first :])  # units or channels
-        self.readout = nn.Linear(width, num_classes)
+        self.first_voter = min(
+            1, len(self.layers) - 1
+        )  # the layers before it also miss the readout
+        self.readout = nn.Linear(self._readout_width(), num_classes)
+
+    def _readout_width(self) -> int:
+        """Units or channels of the layers that feed the read-out."""
+        widths = []
+        for layer in self.layers:
+            learning = [m for m in layer.modules() if isinstance(m, LEARNING_LAYERS)]
+            if not learning:
+                raise SFFError("every layer needs a linear map or a convolution that learns")
+            widths.append(learning[-1].weight.shape[0])
+        if not widths:
+            raise SFFError("layers is empty; give for example models.mlp(784)")
+        return sum(widths[self.first_voter :])
 
     def layer_loss(self, positive: Tensor, negative: Tensor, activations: int) -> Tensor:
-        """(B,), (B,) goodness of a layer with so many activations → its loss, a scalar."""
+        """Compute a layer's loss.
+
+        Args:
+            positive: (B,) goodness of the positives.
+            negative: (B,) goodness of their negatives.
+            activations: number of activations of the layer per sample.
+
+        Returns:
+            Scalar.
+        """
         if self.loss == "symba":
             return symba_loss(positive, negative, alpha=self.slope)
         theta = self.theta or (1.0 if self.goodness == "mean" else activations)
@@ -176,8 +219,16 @@ class FFNetwork(nn.Module):
         return torch.stack(passes, dim=2)
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
-        """(B, layers, K) → (B, K): the vote, this network's own or the one named."""
-        starts = {"but-first": self._first, "mean": 0, "last": -1}
+        """Let the layers vote.
+
+        Args:
+            goodness: (B, layers, K).
+            vote: ``"but-first"``, ``"mean"`` or ``"last"``; None for this network's own.
+
+        Returns:
+            (B, K).
+        """
+        starts = {"but-first": self.first_voter, "mean": 0, "last": -1}
         check_known(vote or self.vote, starts, "vote")
         start = starts[vote or self.vote]
         return goodness[:, start:].mean(1)
@@ -194,7 +245,7 @@ class FFNetwork(nn.Module):
     def neutral_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, D): normalised activations of all layers but the first, no label."""
         activations = self.features(neutral_label(x, self.num_classes, high=self.high))
-        hidden = [hand_over(h, "length") for h in activations[self._first :]]
+        hidden = [hand_over(h, "length") for h in activations[self.first_voter :]]
         return torch.cat([h.reshape(*h.shape[:2], -1).mean(2) for h in hidden], dim=1)
 
     def predict_one_pass(self, x: Tensor) -> Tensor:
@@ -203,14 +254,22 @@ class FFNetwork(nn.Module):
             return self.readout(self.neutral_features(x)).argmax(1)
 
     def negative_labels(self, x: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-        """(B,) wrong labels of the network's kind."""
+        """Draw wrong labels, random or hard as the network was told.
+
+        Args:
+            x: (B, C, H, W) images without labels.
+            y: (B,) their labels.
+            generator: of the random numbers.
+
+        Returns:
+            (B,) labels.
+        """
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
         with evaluating(self):
             return hard_labels(self.slope * self(x), y, generator)
 
 
-@explained(x=check_images)
 def ff_step(
     network: FFNetwork,
     x: Tensor,
@@ -222,24 +281,28 @@ def ff_step(
 ) -> tuple[Tensor, Tensor]:
     """One minibatch of Forward-Forward: every layer learns before the next one starts.
 
+    Source: Hinton 2022. Both passes go as one batch of 2B, or BatchNorm would hide the difference.
+
     Args:
-        network: in training mode. x: (B, C, H, W) images without labels. y: (B,) labels.
-        optimizers: one per layer. readout_optimizer: the read-out's, if it is to learn as well.
-        generator: for the negatives. only: the one layer that learns, for greedy training.
+        network: in training mode.
+        x: (B, C, H, W) images without labels.
+        y: (B,) labels.
+        optimizers: one per layer.
+        generator: for the negatives.
+        readout_optimizer: the read-out's, if it is to learn as well.
+        only: number of the one layer that learns, for greedy training.
 
     Returns:
         losses (layers,) and correct (layers,): samples with more goodness as positive than as
         negative; chance gives half.
-    Source: Hinton 2022. Both passes go as one batch of 2B, or BatchNorm would hide the difference.
     """
-    count = len(network.layers)
-    if len(optimizers) != count or only not in (None, *range(count)):
-        raise ValueError(f"give {count} optimizers, one a layer; only=None or 0 to {count - 1}.")
+    if len(optimizers) != len(network.layers):
+        raise SFFError(f"{len(optimizers)} optimizers for {len(network.layers)} layers")
     h = torch.cat([network.embed(x, y), network.embed(x, network.negative_labels(x, y, generator))])
     losses, correct = [], []
     for k, (layer, optimizer) in enumerate(zip(network.layers, optimizers, strict=True)):
         learns = only is None or only == k
-        layer.train(learns and network.training)  # a resting BatchNorm keeps its statistics
+        layer.train(learns and network.training)  # BatchNorm of the others keeps its statistics
         with torch.set_grad_enabled(learns):
             h = layer(hand_over(h, "length"))  # (2B, ...): cut, normalised, transformed
             positive, negative = network.layer_goodness(h).chunk(2)  # (B,), (B,)
@@ -256,9 +319,15 @@ def ff_step(
         return torch.stack(losses), torch.stack(correct)
 
 
-@explained(x=check_images)
 def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
-    """Teach the softmax read-out one minibatch of neutral-label activations."""
+    """Teach the softmax read-out one minibatch of neutral-label activations.
+
+    Args:
+        network: its layers are not changed.
+        x: (B, C, H, W) images without labels.
+        y: (B,) labels.
+        optimizer: of ``network.readout``.
+    """
     with evaluating(network):
         features = network.neutral_features(x)  # (B, D), no gradient to the layers
     loss = F.cross_entropy(network.readout(features), y)

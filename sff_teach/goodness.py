@@ -1,34 +1,35 @@
 """Goodness: how strongly a layer responds, as one number per image or one per class."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
-from .util.checks import check_samples, explained, short_repr
+from .util.checks import SFFError, check_known
 
 FORMS = ("auto", "direct", "moments")
 
 
-@explained(h=check_samples)
 def sum_squares(h: Tensor) -> Tensor:
     """Hinton's goodness: the sum of squared activations of each sample.
 
     ``g = Σ_i h_i²`` over every dimension but the first. Pair it with a threshold of about the
     number of activations D.
 
+    Source: Hinton, "The Forward-Forward Algorithm", 2022, section 2.
+
     Args:
         h: (B, ...) activations.
 
     Returns:
         (B,) goodness, ≥ 0.
-
-    Source: Hinton, "The Forward-Forward Algorithm", 2022, section 2.
     """
     return h.flatten(1).square().sum(1)
 
 
-@explained(h=check_samples)
 def mean_squares(h: Tensor) -> Tensor:
     """The mean of squared activations of each sample, so that width does not change its scale.
 
@@ -44,35 +45,32 @@ def mean_squares(h: Tensor) -> Tensor:
     return h.flatten(1).square().mean(1)
 
 
-@explained(h=check_samples)
 def head_activation(
     h: Tensor, weight: Tensor, bias: Tensor | None = None, channel_dim: int = 1
 ) -> Tensor:
-    """The activation z of an auxiliary convolution with "same" padding.
-
-    ``z = weight * h + bias``.
+    """The activation ``z = weight * h + bias`` of an auxiliary convolution with "same" padding.
 
     Args:
         h: (B, C, H, W) block output, or (B, C, L) of a sequence; for a 1×1 kernel any rank ≥ 2,
             e.g. tokens (B, N, C) and vectors (B, C).
         weight: (F, C, k, k), or (F, C, k) for a sequence, with k odd.
         bias: (F,) or None.
-        channel_dim: which dimension of ``h`` holds the C channels.
+        channel_dim: the dimension of ``h`` that holds the C channels.
 
     Returns:
         (B, F, H, W), or (B, F, ...) with the positions of ``h``.
 
     Raises:
-        ValueError: channels of ``h`` and ``weight`` differ, or a kernel wider than 1×1 meets
+        SFFError: ``h`` and ``weight`` differ in their channels, or a kernel wider than 1×1 meets
             an ``h`` with other dimensions.
     """
     h = _channels_second(h, weight.shape[1], channel_dim)
     if weight.shape[-1] > 1:
         if h.dim() != weight.dim():
-            raise ValueError(
-                f"h has rank {h.dim()}, and a head with kernel_size={weight.shape[-1]} needs "
-                f"{'(B, C, H, W)' if weight.dim() == 4 else '(B, C, L)'}; use kernel_size=1 for "
-                "tokens and vectors."
+            shape = "(B, C, H, W)" if weight.dim() == 4 else "(B, C, L)"
+            raise SFFError(
+                f"a head with kernel_size={weight.shape[-1]} needs {shape}, but h has rank "
+                f"{h.dim()}; use kernel_size=1 for tokens and vectors"
             )
         convolution = F.conv2d if weight.dim() == 4 else F.conv1d
         return convolution(h, weight, bias, padding="same")
@@ -82,17 +80,16 @@ def head_activation(
 
 
 def _channels_second(h: Tensor, channels: int, channel_dim: int) -> Tensor:
-    """(B, C, ...), checked."""
+    """Move the channels of h to dimension 1, (B, C, ...), and check their number."""
     h = h.movedim(channel_dim, 1)
     if h.shape[1] != channels:
-        raise ValueError(
-            f"h has {h.shape[1]} channels in dimension {channel_dim} but weight expects "
-            f"{channels}; build the head with channels={h.shape[1]} or set channel_dim."
+        raise SFFError(
+            f"h has {h.shape[1]} channels in dimension {channel_dim}, but the head was built for "
+            f"{channels}"
         )
     return h
 
 
-@explained()
 def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     """Name the form of a 1×1 class goodness that needs fewer multiply-adds.
 
@@ -100,7 +97,9 @@ def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     ``C·(N + F) < N·F``: many classes, few channels, a large image.
 
     Args:
-        channels: the number C. num_filters: F, classes × filters per class. positions: N = H·W.
+        channels: C of the block output.
+        num_filters: F, classes × filters per class.
+        positions: N = H·W.
 
     Returns:
         ``"direct"`` or ``"moments"``.
@@ -108,7 +107,21 @@ def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     return "moments" if channels * (positions + num_filters) < positions * num_filters else "direct"
 
 
-@explained(h=check_samples)
+def _in_float32(goodness: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Switch autocast off: in half precision a mean of squares keeps only three digits."""
+
+    @wraps(goodness)
+    def in_float32(h: Tensor, *args, **kwargs) -> Tensor:
+        device = h.device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return goodness(h, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return goodness(h.float(), *args, **kwargs)
+
+    return in_float32
+
+
+@_in_float32
 def class_goodness(
     h: Tensor,
     weight: Tensor,
@@ -124,46 +137,32 @@ def class_goodness(
     For a 1×1 kernel the same number is ``w̃_kᵀ M w̃_k`` with ``h̃ = [h; 1]``, ``w̃ = [w; b]`` and
     the second moment ``M = mean over positions of h̃ h̃ᵀ``: exact, and z is never stored.
 
+    Source: Krutsylo, "Scalable Forward-Forward Algorithm", 2025. The second-moment form and
+    ``filters > 1`` are ours; the paper describes one channel per class.
+
     Args:
         h: (B, C, H, W) block output, or (B, C, L); for a 1×1 kernel any rank ≥ 2.
         weight: (K·filters, C, k, k) or (K·filters, C, k); a class's filters are neighbours.
         bias: (K·filters,) or None.
         filters: head channels per class.
         form: ``"direct"``, ``"moments"`` (1×1 only) or ``"auto"``, the cheaper of the two.
-        channel_dim: which dimension of ``h`` holds the C channels.
+        channel_dim: the dimension of ``h`` that holds the C channels.
 
     Returns:
         (B, K) goodness, ≥ 0.
 
     Raises:
-        ValueError: unknown form, moments with a kernel wider than 1×1, or mismatched shapes.
-
-    Source: Krutsylo, "Scalable Forward-Forward Algorithm", 2025. The second-moment form and
-    ``filters > 1`` are ours; the paper describes one channel per class.
+        SFFError: unknown form, moments with a kernel wider than 1×1, or mismatched shapes.
     """
-    if form not in FORMS:
-        raise ValueError(
-            f"form is {short_repr(form)}; choose one of {', '.join(map(repr, FORMS))}."
-        )
-    if h.device.type != "meta" and torch.is_autocast_enabled(h.device.type):
-        # half precision keeps three digits of a mean of squares
-        with torch.autocast(h.device.type, enabled=False):
-            return class_goodness(
-                h.float(), weight, bias, filters=filters, form=form, channel_dim=channel_dim
-            )
     num_filters, channels, kernel = weight.shape[0], weight.shape[1], weight.shape[-1]
     if num_filters % filters:
-        raise ValueError(
-            f"weight has {num_filters} channels, which filters={filters} does not divide; "
-            "give it (classes × filters) channels."
-        )
+        raise SFFError(f"filters={filters} does not divide the {num_filters} channels of the head")
     if form == "moments" and kernel > 1:
-        raise ValueError(
-            f'form="moments" needs a 1×1 kernel, not {kernel}×{kernel}; use form="direct".'
-        )
+        raise SFFError(f'form="moments" needs a 1×1 kernel, not {kernel}×{kernel}')
     if form == "auto":
         positions = h[0].numel() // h.shape[channel_dim]
         form = cheaper_form(channels, num_filters, positions) if kernel == 1 else "direct"
+    check_known(form, FORMS, "form")
     if form == "direct":
         z = head_activation(h, weight, bias, channel_dim)  # (B, K·filters, ...)
         return z.reshape(z.shape[0], num_filters // filters, -1).square().mean(2)
@@ -183,8 +182,8 @@ def _second_moment_goodness(h: Tensor, weight: Tensor, bias: Tensor | None) -> T
 class _QuadraticForm(Function):
     """``g = wᵀ M w`` with ``M = h hᵀ / N``, (B, C, N) and (F, C) → (B, F), and its gradient.
 
-    Autograd would not know that M is symmetric. Knowing it, ``dg/dw = 2 M w`` is what forward
-    computed anyway, and ``dg/dh = 2 (w wᵀ) h / N``: two matrix products less. The products with
+    Autograd does not know that M is symmetric. With that, ``dg/dw = 2 M w`` is what forward has
+    computed already, and ``dg/dh = 2 (w wᵀ) h / N``: two matrix products less. The products with
     the weight are written as 1×1 convolutions, which are faster than ``@`` on processors.
     """
 

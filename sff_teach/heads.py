@@ -1,7 +1,7 @@
-"""Ways to close the gap to backprop in the head and in the vote; the paper's plain head is in core.
+"""Other heads and votes, which narrow the gap to backprop; the paper's plain head is in core.
 
-A block that is a single layer must find features which a linear filter on them can judge already.
-A head with a small network of its own lets the block keep features that need one more layer.
+With the plain head a block must find features that a linear filter can judge. A head with a hidden
+layer lets the block keep features that need one more layer before they tell the classes apart.
 """
 
 import torch
@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import SFF, GoodnessHead
-from .util.checks import check_count, check_head, check_layer, explained
+from .util.checks import SFFError, check_count, check_head
 from .util.modes import evaluating
 
 
-@explained()
 class HiddenHead(GoodnessHead):
     """A small convolution, then class goodness of what it finds.
 
@@ -21,12 +20,18 @@ class HiddenHead(GoodnessHead):
     convolution with stride 2 (on a sequence one of width 3). Like every head it serves its own
     block's loss and vote only; V costs a quarter of a 3×3 convolution to as many channels.
 
-    Args:
-        channels, num_classes, kernel_size, filters, form, channel_dim, dims: see ``GoodnessHead``.
-        hidden: channels of a.
-
     Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
     & Eidnes (2019), Belilovsky et al. (2020), Ma et al. (2024). The paper's SFF has none.
+
+    Args:
+        channels: C of the block output.
+        num_classes: K.
+        hidden: channels of a.
+        kernel_size: of the goodness convolution, odd.
+        filters: head channels per class.
+        form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
+        channel_dim: the dimension of h that holds the channels.
+        dims: 2 for maps, 1 for sequences.
     """
 
     def __init__(
@@ -42,42 +47,41 @@ class HiddenHead(GoodnessHead):
     ):
         check_count(hidden, "hidden")
         check_count(channels, "channels")
-        check_layer(channels, hidden, 3**2)
         super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim, dims)
-        self.channels, self.hidden = channels, hidden
-        convolution, norm = (
-            (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv1d, nn.BatchNorm1d)
-        )
+        self.channels = channels
+        self.hidden = hidden
+        convolution = nn.Conv2d if dims == 2 else nn.Conv1d
+        norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm1d
         self.convolution = nn.Sequential(
             convolution(channels, hidden, 3, stride=2, padding=1, bias=False),
             norm(hidden),
             nn.ReLU(),
         )
 
-    def before(self, h: Tensor) -> Tensor:
+    def features(self, h: Tensor) -> Tensor:
         """a, with the channels where ``h`` has them."""
         return self.convolution(h.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
 
     def activation(self, h: Tensor) -> Tensor:
         """z, (B, K·filters, ⌈H/2⌉, ⌈W/2⌉), or (B, K·filters, ⌈L/2⌉)."""
-        return super().activation(self.before(h))
+        return super().activation(self.features(h))
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K) class goodness."""
-        return super().forward(self.before(h))
+        return super().forward(self.features(h))
 
 
-@explained()
 class ChannelGroups(nn.Module):
-    """Class goodness without a head: the block's own channels are dealt out to the classes.
+    """Class goodness without a head: each class owns a group of the block's channels.
 
-    ``g_k = mean of h² over the channels of group k and all positions``; the groups are neighbours
-    and as equal in size as can be. No parameters. SFF does without it; it is here to compare with.
-
-    Args:
-        channels: C of the block output, at least ``num_classes``. num_classes: K.
+    ``g_k = mean of h² over the channels of group k and all positions``; groups are neighbouring
+    channels of nearly equal number. It has no parameters. SFF does not use it; it is a comparison.
 
     Source: channel-wise competitive learning, Papachristodoulou et al. (AAAI 2024).
+
+    Args:
+        channels: C of the block output, at least ``num_classes``.
+        num_classes: K.
     """
 
     channel_dim = 1
@@ -86,10 +90,9 @@ class ChannelGroups(nn.Module):
         super().__init__()
         check_head(channels, num_classes)
         if channels < num_classes:
-            raise ValueError(
-                f"channels is {channels} for {num_classes} classes; each needs at least one."
-            )
-        self.channels, self.num_classes = channels, num_classes
+            raise SFFError(f"{channels} channels cannot give each of {num_classes} classes one")
+        self.channels = channels
+        self.num_classes = num_classes
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K) class goodness."""
@@ -97,25 +100,25 @@ class ChannelGroups(nn.Module):
         return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
 
 
-@explained()
-def learn_vote(model: SFF, data: "LabelledTensors", batch_size: int = 500) -> Tensor:  # noqa: F821
+def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tensor:
     """Fit one weight per block for the vote, and make it the model's own.
 
-    ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem of as many unknowns as there
-    are blocks, solved by L-BFGS from equal weights. The blocks themselves are not changed.
+    ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem with one unknown per block,
+    solved by L-BFGS from equal weights. The blocks themselves are not changed.
 
     Args:
         model: trained; its ``vote`` becomes ``"learned"``.
-        data: images to fit the weights on: the training or the validation images, never the test.
-        batch_size: images at a time.
+        x: (N, C, ...) samples to fit the weights on: training or validation, never test.
+        y: (N,) their labels.
+        batch_size: samples at a time.
 
     Returns:
         (blocks,) the weights, also kept in ``model.vote_weights``.
     """
     device = model.vote_weights.device
     with evaluating(model):
-        parts = [model.block_goodness(x.to(device)).cpu() for x in data.x.split(batch_size)]
-    goodness, y = torch.cat(parts), data.y.cpu()
+        parts = [model.block_goodness(part.to(device)).cpu() for part in x.split(batch_size)]
+    goodness, y = torch.cat(parts), y.cpu()
     weights = torch.ones(goodness.shape[1]) / goodness.shape[1]
     weights.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")

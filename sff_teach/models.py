@@ -2,14 +2,13 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from .util.checks import check_count, check_kernel, check_layer, explained, short_repr
+from .util.checks import SFFError, check_count
 
 
-@explained()
 def cnn(
     channels: int = 1,
     widths: Sequence[int] = (16, 32, 64, 64),
@@ -17,7 +16,7 @@ def cnn(
 ) -> nn.Sequential:
     """A plain CNN: per layer a 3×3 convolution, BatchNorm, ReLU, and a 2×2 max-pool where asked.
 
-    It has no classifier: heads are added by ``split.localize``.
+    It has no classifier: ``localize`` adds heads.
 
     Args:
         channels: of the input image.
@@ -29,12 +28,11 @@ def cnn(
         (B, channels, H, W), H and W at least ``2 ** len(pool_after)``.
 
     Raises:
-        ValueError: no layer, or a pool after a layer that is not there.
+        SFFError: no layer, or a pool after a layer that is not there.
     """
-    return _chain(channels, widths, pool_after, 3, dims=2)
+    return _convolutions(channels, widths, pool_after, 3, dims=2)
 
 
-@explained()
 def cnn1d(
     channels: int,
     widths: Sequence[int] = (64, 64, 128, 128),
@@ -42,6 +40,8 @@ def cnn1d(
     kernel_size: int = 5,
 ) -> nn.Sequential:
     """The same for sequences, such as the letters of a sentence: convolutions along one dimension.
+
+    Source: convolutions over characters, Zhang, Zhao & LeCun (2015), there deeper and wider.
 
     Args:
         channels: of the input, for text the number of different characters.
@@ -54,31 +54,20 @@ def cnn1d(
         ``2 ** len(pool_after)``.
 
     Raises:
-        ValueError: no layer, a pool after a layer that is not there, or an even kernel size.
-
-    Source: convolutions over characters, Zhang, Zhao & LeCun (2015), there deeper and wider.
+        SFFError: no layer, or a pool after a layer that is not there.
     """
-    check_kernel(kernel_size)
-    return _chain(channels, widths, pool_after, kernel_size, dims=1)
+    return _convolutions(channels, widths, pool_after, kernel_size, dims=1)
 
 
-def _chain(
+def _convolutions(
     channels: int, widths: Sequence[int], pool_after: Sequence[int], kernel_size: int, dims: int
 ) -> nn.Sequential:
-    convolution, norm, pool = (
-        (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
-        if dims == 2
-        else (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
-    )
-    widths, pool_after = _widths(widths, "(16, 32)"), list(pool_after)
-    check_count(channels, "channels")
-    for inputs, outputs in zip((channels, *widths), widths):
-        check_layer(inputs, outputs, kernel_size**dims)
-    if strange := set(pool_after) - set(range(1, len(widths) + 1)):
-        raise ValueError(
-            f"pool_after names layers {sorted(strange)}, but there are {len(widths)}; "
-            f"use numbers from 1 to {len(widths)}."
-        )
+    _check_widths(widths)
+    if missing := set(pool_after) - set(range(1, len(widths) + 1)):
+        raise SFFError(f"pool_after names layers {sorted(missing)}, but there are {len(widths)}")
+    convolution = nn.Conv2d if dims == 2 else nn.Conv1d
+    norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm1d
+    pool = nn.MaxPool2d if dims == 2 else nn.MaxPool1d
     layers = OrderedDict()
     for number, width in enumerate(widths, 1):
         parts = [
@@ -93,7 +82,6 @@ def _chain(
     return nn.Sequential(layers)
 
 
-@explained()
 def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
     """A plain multilayer perceptron without a classifier: flatten, then linear + ReLU layers.
 
@@ -105,10 +93,7 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
         A Sequential of ``len(widths)`` layers named ``layer1``, …; input (B, ...), output
         (B, widths[-1]).
     """
-    widths = _widths(widths, "(500, 500)")
-    check_count(inputs, "inputs")
-    for before, after in zip((inputs, *widths), widths):
-        check_layer(before, after)
+    _check_widths(widths)
     layers = OrderedDict()
     for number, width in enumerate(widths, 1):
         parts = [nn.Linear(inputs, width), nn.ReLU()]
@@ -117,18 +102,11 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _widths(widths: Sequence[int], example: str) -> list[int]:
-    """The widths, each a count; at least one."""
-    if isinstance(widths, str | bytes) or not isinstance(widths, Iterable):
-        raise TypeError(
-            f"widths must be a list, not {short_repr(widths)}; give for example {example}."
-        )
-    widths = list(widths)
+def _check_widths(widths: Sequence[int]) -> None:
     if not widths:
-        raise ValueError(f"widths is empty; give at least one layer, e.g. {example}.")
+        raise SFFError("widths is empty; a network needs at least one layer")
     for width in widths:
         check_count(width, "widths")
-    return widths
 
 
 NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Sequential]] = {

@@ -1,11 +1,11 @@
 """Learning rules: what one minibatch does to a network.
 
-Every rule is an object with one method, ``step(x, y)``; the rule itself is a plain function that
-fits on a screen. ``bp``, ``bp-goodness``, ``deepsup`` and ``sff`` differ in exactly one thing from
-one to the next: the head, the number of blocks, the cut.
+``sff_step`` is Scalable Forward-Forward, the learning rule that the package is about. The classes
+give every rule the same form for ``fit``: an object with one method, ``step(x, y)``. ``bp``,
+``bp-goodness``, ``deepsup`` and ``sff`` differ in exactly one thing from one to the next: the head,
+the number of blocks, the cut.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,112 +17,199 @@ from torch.optim import Optimizer
 from .core import SFF, GoodnessHead, LinearHead, LocalBlock
 from .forward_forward import FFNetwork, ff_step
 from .losses import class_loss
-from .util.checks import check_known, check_samples, explained
+from .util.checks import SFFError, check_known
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From goodness (B, K) and labels y to a scalar."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured, per block: ``losses`` (blocks,) and ``correct`` (blocks,) samples.
+    """What a step measured.
 
-    For ``ff``, ``correct`` counts the samples whose positive has more goodness than its negative.
+    Attributes:
+        losses: (blocks,) the loss of each block.
+        correct: (blocks,) samples that each block judged right; for ``ff``, the samples whose
+            positive has more goodness than its negative.
     """
 
     losses: Tensor
     correct: Tensor
 
 
-@explained(x=check_samples)
+def summarise(losses: Sequence[Tensor], goodness: Sequence[Tensor], y: Tensor) -> StepResult:
+    """Collect what the blocks measured, without their graphs.
+
+    Args:
+        losses: a scalar per block.
+        goodness: (B, K) per block.
+        y: (B,) labels, or (B, K) soft labels, of which the largest counts.
+    """
+    with torch.no_grad():
+        labels = y if y.dim() == 1 else y.argmax(1)
+        correct = [(g.argmax(1) == labels).sum() for g in goodness]
+        return StepResult(torch.stack(list(losses)), torch.stack(correct))
+
+
 def sff_step(
-    model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], label_smoothing: float = 0.0
+    model: SFF,
+    x: Tensor,
+    y: Tensor,
+    optimizers: Sequence[Optimizer] | Optimizer,
+    *,
+    loss: Loss = class_loss,
 ) -> StepResult:
     """One minibatch of Scalable Forward-Forward: every block learns before the next one starts.
 
-    Args:
-        model: in training mode. x: (B, C, H, W). y: (B,) labels.
-        optimizers: one per block, over that block's parameters.
-
     Source: Krutsylo 2025. The optimiser is our choice; the paper's is not published.
+
+    Args:
+        model: in training mode.
+        x: (B, C, ...) samples.
+        y: (B,) labels, or (B, K) soft labels.
+        optimizers: one per block, each with parameters of its own block, as ``block_optimizers``
+            makes them; or a single one for all blocks, which takes its step after the last block.
+            The update is the same, because a block's input is made before its weights change.
+        loss: of a block, from its goodness (B, K) and y.
+
+    Raises:
+        SFFError: an optimiser has parameters of another block or model.
     """
-    losses, correct = [], []
+    if hasattr(optimizers, "step"):
+        _check_optimizer(model, optimizers)
+        optimizers.zero_grad()
+        result = sff_backward(model, x, y, loss=loss)
+        optimizers.step()
+        return result
+    _check_optimizers(model, optimizers)
+    losses, goodness = [], []
     for block, optimizer in zip(model.blocks, optimizers, strict=True):
         h, g = block(x)  # (B, C, H, W), (B, K)
-        loss = class_loss(g, y, label_smoothing)
+        block_loss = loss(g, y)
         optimizer.zero_grad()
-        loss.backward()  # reaches this block only, and frees its graph
+        block_loss.backward()  # reaches this block only, and frees its graph
         optimizer.step()
-        x = model.hand_over(block, h)  # cut, normalised: the next block's input
-        losses.append(loss)
-        correct.append((g.argmax(1) == y).sum())
-    with torch.no_grad():
-        return StepResult(torch.stack(losses), torch.stack(correct))
+        if block is not model.blocks[-1]:
+            x = model.hand_over(block, h)  # cut, normalised: the next block's input
+        losses.append(block_loss)
+        goodness.append(g)
+    return summarise(losses, goodness, y)
 
 
-@explained(x=check_samples)
+def sff_backward(
+    model: SFF,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: Loss = class_loss,
+    backward: Callable[[Tensor], object] = Tensor.backward,
+) -> StepResult:
+    """The gradients of ``sff_step`` without its update: what ``loss.backward()`` is to backprop.
+
+    Gradients are added to ``.grad``. Clipping, accumulation and any optimisers follow as usual.
+
+    Args:
+        model: in training mode.
+        x: (B, C, ...) samples.
+        y: (B,) labels, or (B, K) soft labels.
+        loss: of a block, from its goodness (B, K) and y.
+        backward: called with each block's loss, where something else than ``loss.backward()`` has
+            to do it: a GradScaler, ``fabric.backward``, Lightning's ``self.manual_backward``.
+    """
+    losses, goodness = [], []
+    for block in model.blocks:
+        h, g = block(x)
+        block_loss = loss(g, y)
+        backward(block_loss)  # reaches this block only, and frees its graph
+        if block is not model.blocks[-1]:
+            x = model.hand_over(block, h)
+        losses.append(block_loss)
+        goodness.append(g)
+    return summarise(losses, goodness, y)
+
+
+def block_optimizers(
+    model: SFF,
+    make: Callable[[list[nn.Parameter]], Optimizer],
+    *,
+    together: bool = False,
+) -> list[Optimizer] | Optimizer:
+    """Make the optimisers that ``sff_step`` takes.
+
+    Args:
+        model: a network of local blocks.
+        make: from parameters to an optimiser, e.g. ``lambda p: torch.optim.SGD(p, lr=0.1)``.
+        together: one optimiser over all blocks, whose single step is faster than many small ones.
+
+    Returns:
+        A list of one optimiser per block, or the single one.
+    """
+    if together:
+        return make(list(model.blocks.parameters()))
+    return [make(list(block.parameters())) for block in model.blocks]
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
+    """Raise unless there is one optimiser per block, with parameters of that block only."""
+    if len(optimizers) != len(model.blocks):
+        raise SFFError(f"{len(optimizers)} optimizers for {len(model.blocks)} blocks")
+    for number, (block, optimizer) in enumerate(zip(model.blocks, optimizers)):
+        if not _held(optimizer) <= {id(p) for p in block.parameters()}:
+            raise SFFError(
+                f"optimizers[{number}] has parameters that are not those of block {number}; "
+                "block_optimizers(model, make) makes one optimiser per block, in order"
+            )
+
+
+def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
+    """Raise if a block that can learn has no parameter in the optimiser."""
+    held = _held(optimizer)
+    for number, block in enumerate(model.blocks):
+        learning = [p for p in block.parameters() if p.requires_grad]
+        if learning and not any(id(p) in held for p in learning):
+            raise SFFError(
+                f"the optimizer has no parameter of block {number}; "
+                "block_optimizers(model, make, together=True) makes one for all blocks"
+            )
+
+
 def deepsup_step(
-    model: SFF, x: Tensor, y: Tensor, optimizer: Optimizer, label_smoothing: float = 0.0
+    model: SFF, x: Tensor, y: Tensor, optimizer: Optimizer, *, loss: Loss = class_loss
 ) -> StepResult:
     """Deep supervision: the same blocks, heads and losses, but gradients flow through everything.
 
-    Args as in ``sff_step``, with one optimiser for all parameters; the losses are summed.
+    Args:
+        model: in training mode.
+        x: (B, C, ...) samples.
+        y: (B,) labels, or (B, K) soft labels.
+        optimizer: for all parameters.
+        loss: of a block; the step minimises the sum over the blocks.
     """
-    losses, correct = [], []
+    losses, goodness = [], []
     for block in model.blocks:
         h, g = block(x)
-        losses.append(class_loss(g, y, label_smoothing))
-        correct.append((g.argmax(1) == y).sum())
-        x = model.hand_over(block, h, local=False)  # normalised, not cut
+        losses.append(loss(g, y))
+        goodness.append(g)
+        if block is not model.blocks[-1]:
+            x = model.hand_over(block, h, local=False)  # normalised, not cut
     optimizer.zero_grad()
     torch.stack(losses).sum().backward()
     optimizer.step()
-    with torch.no_grad():
-        return StepResult(torch.stack(losses), torch.stack(correct))
+    return summarise(losses, goodness, y)
 
 
-@explained(x=check_samples)
-def overlap_step(
-    model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], label_smoothing: float = 0.0
-) -> StepResult:
-    """One minibatch of SFF in which a block's loss also updates the block before it, no further.
-
-    Block k learns from ``loss_k + loss_{k+1}``: it waits until the next block has sent the gradient
-    of its own loss back over the boundary. Two blocks' graphs are alive at a time.
-
-    Args as in ``sff_step``.
-
-    Source: overlapping local updates, Laskin et al. (2020); with Forward-Forward, Dooms et al.
-    (2023). The paper's SFF has none.
-    """
-    losses, correct = [], []
-
-    def learn(block: LocalBlock, optimizer: Optimizer, roots: list[Tensor], grads: list) -> None:
-        optimizer.zero_grad()
-        pairs = [(root, grad) for root, grad in zip(roots, grads) if root.requires_grad]
-        learning = [p for p in block.parameters() if p.requires_grad]  # the others are frozen
-        torch.autograd.backward(*zip(*pairs), inputs=learning)
-        optimizer.step()
-
-    waiting = None
-    for block, optimizer in zip(model.blocks, optimizers, strict=True):
-        h, g = block(x)
-        loss = class_loss(g, y, label_smoothing)
-        if waiting:
-            loss.backward(retain_graph=True, inputs=[x])  # x.grad: of this loss alone
-            previous, its_optimizer, its_loss, its_output = waiting
-            learn(previous, its_optimizer, [its_loss, its_output], [None, x.grad])
-        waiting = (block, optimizer, loss, model.hand_over(block, h, local=False))
-        x = model.hand_over(block, h).requires_grad_()
-        losses.append(loss)
-        correct.append((g.argmax(1) == y).sum())
-    learn(*waiting[:2], [waiting[2]], [None])
-    with torch.no_grad():
-        return StepResult(torch.stack(losses), torch.stack(correct))
-
-
-@explained()
 def merge_blocks(model: SFF, head: nn.Module) -> SFF:
     """Turn all blocks into a single one with the given head, in place.
 
     The bodies stay the same objects, in order, with nothing between them: an ordinary network.
+
+    Args:
+        model: changed.
+        head: for the output of the last body.
     """
     bodies = [block.body for block in model.blocks]
     body = bodies[0] if len(bodies) == 1 else nn.Sequential(*bodies)
@@ -132,7 +219,11 @@ def merge_blocks(model: SFF, head: nn.Module) -> SFF:
 
 
 class LogitsHead(nn.Module):
-    """For a model that ends in its own classifier: what it returns already is (B, K)."""
+    """For a model that ends in its own classifier: what it returns already is (B, K).
+
+    Args:
+        num_classes: K.
+    """
 
     channel_dim = 1
 
@@ -145,9 +236,13 @@ class LogitsHead(nn.Module):
         return h
 
 
-@explained()
 def wrap_classifier(model: nn.Module, num_classes: int) -> SFF:
-    """Wrap a complete classifier, unchanged, as one block, so that ``bp`` can train it."""
+    """Wrap a complete classifier, unchanged, as one block, so that ``bp`` can train it.
+
+    Args:
+        model: (B, C, ...) → (B, K).
+        num_classes: K.
+    """
     return SFF([LocalBlock(model, LogitsHead(num_classes))], original=model)
 
 
@@ -159,12 +254,11 @@ class Rule(ABC):
         make_optimizer: from parameters to an optimiser; called once per group of ``groups()``.
         label_smoothing: for the class losses.
         generator: randomness of the rule's own, such as negatives.
+        together: let ``sff`` use one optimiser for all its blocks, which is faster; the update is
+            the same. Every other rule has the optimisers that it needs.
     """
 
     has_class_loss = True
-
-    def __init_subclass__(cls):
-        explained(x=check_samples)(cls)  # its steps fail in one sentence
 
     def __init__(
         self,
@@ -173,22 +267,26 @@ class Rule(ABC):
         *,
         label_smoothing: float = 0.0,
         generator: torch.Generator | None = None,
+        together: bool = False,
     ):
         if label_smoothing and not self.has_class_loss:
-            raise ValueError(
-                f"label_smoothing={label_smoothing:g} has no effect on Forward-Forward, whose loss "
-                "has no classes; leave it out."
-            )
+            raise SFFError("label_smoothing has no effect on Forward-Forward, it has no class loss")
         self.model = self.prepare(model)
+        self.together = together
         self.optimizers = [make_optimizer(group) for group in self.groups()]
-        self.label_smoothing, self.generator = label_smoothing, generator
+        self.label_smoothing = label_smoothing
+        self.generator = generator
+
+    def loss(self, g: Tensor, y: Tensor) -> Tensor:
+        """The loss of a block, from its goodness (B, K) and labels y, with label smoothing."""
+        return class_loss(g, y, self.label_smoothing)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Check the model and bring it, in place, into the shape that the rule trains."""
         if not isinstance(model, SFF):
             raise TypeError(
                 f"model is a {type(model).__name__}, but this rule trains local blocks; "
-                "pass sff_teach.localize(model, num_classes)."
+                "pass sff_teach.localize(model, num_classes)"
             )
         return model
 
@@ -201,19 +299,30 @@ class Rule(ABC):
         return {"model": self.model}
 
     def progress(self, group: int, done: float) -> float:
-        """How far optimiser ``group`` is in its schedule when ``done`` of all steps are over."""
+        """How far an optimiser is in its schedule, in [0, 1].
+
+        Args:
+            group: number of the optimiser.
+            done: share of all steps that are over.
+        """
         return done
 
     @abstractmethod
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch; ``done`` in [0, 1) says how much of training is over."""
+        """Learn from one minibatch.
+
+        Args:
+            x: (B, C, ...) samples.
+            y: (B,) labels.
+            done: how much of training is over, in [0, 1).
+        """
 
 
 class Backprop(Rule):
     """``bp``: the ordinary network. One block, average pooling, a linear layer, cross-entropy.
 
     Blocks are joined in place and their heads dropped. A model that ends in its own classifier
-    (``whole``) keeps it.
+    (``wrap_classifier``) keeps it.
     """
 
     def prepare(self, model: nn.Module) -> SFF:
@@ -227,7 +336,7 @@ class Backprop(Rule):
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch by end-to-end backprop."""
-        return deepsup_step(self.model, x, y, self.optimizers[0], self.label_smoothing)
+        return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
 class BackpropGoodness(Backprop):
@@ -244,9 +353,9 @@ class BackpropGoodness(Backprop):
 def _require_goodness_heads(model: SFF) -> SFF:
     """Refuse a network that ``bp`` has joined: training it "locally" would be backprop by name."""
     if any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks):
-        raise ValueError(
+        raise SFFError(
             "model has a linear head, as rule='bp' leaves it, and no local goodness to learn from; "
-            "cut it again with localize(model.original, num_classes)."
+            "cut it again with localize(model.original, num_classes)"
         )
     return model
 
@@ -259,72 +368,25 @@ class DeepSupervision(Rule):
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch by end-to-end backprop of all blocks' losses."""
-        return deepsup_step(self.model, x, y, self.optimizers[0], self.label_smoothing)
+        return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
 class ScalableForwardForward(Rule):
-    """``sff``: one optimiser per block, and no gradient crosses a block boundary."""
+    """``sff``: no gradient crosses a block boundary."""
 
     def prepare(self, model: nn.Module) -> SFF:
         return _require_goodness_heads(super().prepare(model))
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """One group per block."""
+        """One group per block, or all in one if the blocks go together."""
+        if self.together:
+            return [list(self.model.blocks.parameters())]
         return [list(block.parameters()) for block in self.model.blocks]
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch, block by block."""
-        return sff_step(self.model, x, y, self.optimizers, self.label_smoothing)
-
-
-class OverlappingSFF(ScalableForwardForward):
-    """``sff-overlap``: a block's loss also updates the block before it."""
-
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch, each block from its own loss and the next one's."""
-        return overlap_step(self.model, x, y, self.optimizers, self.label_smoothing)
-
-
-class LookaheadSFF(ScalableForwardForward):
-    """``sff-lookahead``: block k also learns what helps a moving average of block k+1.
-
-    ``loss = loss_k + cross-entropy(goodness of average_{k+1}(h_k), y)``; the average is frozen in
-    this step and follows its block by ``average ← 0.9 average + 0.1 block``. In contrast to
-    ``sff-overlap`` no gradient comes from the next block itself, so blocks need not wait.
-    """
-
-    decay = 0.9
-
-    def prepare(self, model: nn.Module) -> SFF:
-        model = super().prepare(model)
-        self.averages = copy.deepcopy(model.blocks[1:]).requires_grad_(False).train()
-        return model
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The averages as well."""
-        return {"model": self.model, "averages": self.averages}
-
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch, block by block."""
-        losses, correct = [], []
-        blocks = list(zip(self.model.blocks, self.optimizers, [*self.averages, None], strict=True))
-        for block, optimizer, ahead in blocks:
-            h, g = block(x)
-            loss = total = class_loss(g, y, self.label_smoothing)
-            if ahead is not None:
-                _, g_ahead = ahead(self.model.hand_over(block, h, local=False))
-                total = loss + class_loss(g_ahead, y, self.label_smoothing)
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-            x = self.model.hand_over(block, h)
-            losses.append(loss)
-            correct.append((g.argmax(1) == y).sum())
-        with torch.no_grad():
-            for average, block in zip(self.averages, self.model.blocks[1:], strict=True):
-                for a, p in zip(average.parameters(), block.parameters(), strict=True):
-                    a.lerp_(p, 1 - self.decay)
-            return StepResult(torch.stack(losses), torch.stack(correct))
+        optimizers = self.optimizers[0] if self.together else self.optimizers
+        return sff_step(self.model, x, y, optimizers, loss=self.loss)
 
 
 class ForwardForward(Rule):
@@ -336,7 +398,7 @@ class ForwardForward(Rule):
         if not isinstance(model, FFNetwork):
             raise TypeError(
                 f"model is a {type(model).__name__}, but Forward-Forward trains layers on labelled "
-                "images; pass sff_teach.FFNetwork(layers, num_classes)."
+                "images; pass sff_teach.FFNetwork(layers, num_classes)"
             )
         return model
 
@@ -376,14 +438,16 @@ RULES: dict[str, type[Rule]] = {
     "bp-goodness": BackpropGoodness,
     "deepsup": DeepSupervision,
     "sff": ScalableForwardForward,
-    "sff-overlap": OverlappingSFF,
-    "sff-lookahead": LookaheadSFF,
     "ff": ForwardForward,
     "ff-greedy": GreedyForwardForward,
 }
+"""Rules by name; ``rules_extra`` adds two more."""
 
 
 def get_rule(name: str) -> type[Rule]:
-    """Look a rule up by name; ``ValueError`` names the nearest one if it is unknown."""
+    """Look a rule up by its name in ``RULES``; an SFFError names the nearest one."""
     check_known(name, RULES, "rule")
     return RULES[name]
+
+
+from . import rules_extra  # noqa: E402, F401 - adds its two rules to RULES

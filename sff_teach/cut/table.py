@@ -110,7 +110,7 @@ def _form(head: nn.Module, h: Tensor) -> str:
         return head.form
     if head.weight.shape[-1] > 1:
         return "direct"
-    h = head.before(h) if isinstance(head, HiddenHead) else h
+    h = head.features(h) if isinstance(head, HiddenHead) else h
     channels = head.weight.shape[1]
     return cheaper_form(channels, head.weight.shape[0], h[0].numel() // channels)
 

@@ -122,7 +122,7 @@ def run(
     model = build(recipe, splits.train) if model is None else model
     history = fit(model, splits.train, splits.valid if validate else None, recipe, **fit_options)
     if isinstance(model, SFF) and recipe.vote == "learned":
-        learn_vote(model, splits.train)
+        learn_vote(model, splits.train.x, splits.train.y)
     return model, history
 
 

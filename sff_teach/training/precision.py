@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from ..core import SFF, LocalBlock
-from ..rules import LookaheadSFF, OverlappingSFF, Rule
+from ..rules import Rule
+from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError, short_repr
 from .config import TrainConfig
 
@@ -53,7 +54,7 @@ def check_acceleration(
     """Raise SFFError for options that do not work with this network, rule or machine."""
     if (precision != "float32" or compile) and not isinstance(model, SFF):
         raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
-    if precision == "fp16" and issubclass(rule, OverlappingSFF | LookaheadSFF):
+    if precision == "fp16" and issubclass(rule, OverlappingSFF):
         raise SFFError(
             'precision="fp16" scales the gradients of every block by itself, and this rule lets '
             'gradients cross a boundary; use "bf16" or "float32"'

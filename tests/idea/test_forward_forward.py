@@ -91,12 +91,12 @@ def test_neutral_label_is_the_mean_of_all_embeddings():
     torch.testing.assert_close(neutral, torch.stack(every).mean(0), rtol=1e-6, atol=1e-6)
 
 
-def test_images_that_cannot_hold_the_label_are_refused_in_one_sentence():
+def test_images_that_cannot_hold_the_label_are_refused():
     x, y = random_batch(size=(1, 3))
     for write in (lambda: embed_label(x, y, 4), lambda: neutral_label(x, 4)):
-        with pytest.raises(ValueError, match="can't hold a label of 4 classes"):
+        with pytest.raises(ValueError, match="4 pixels"):
             write()
-    with pytest.raises(ValueError, match="can't hold a label"):
+    with pytest.raises(ValueError, match="4 pixels"):
         embed_label(x.flatten(1), y, 4)
     with pytest.raises(ValueError, match="labels"):
         embed_label(random_batch()[0], y[:-1], 4)
@@ -260,10 +260,10 @@ def test_explicit_theta_is_used():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"goodness": "men"}, 'unknown goodness "men"; did you mean "mean"'),
-        ({"loss": "simba"}, 'did you mean "symba"'),
-        ({"negatives": "easy"}, "unknown kind of negatives"),
-        ({"vote": "first"}, "unknown vote"),
+        ({"goodness": "men"}, "did you mean 'mean'"),
+        ({"loss": "simba"}, "did you mean 'symba'"),
+        ({"negatives": "easy"}, "negatives"),
+        ({"vote": "first"}, "vote"),
         ({"theta": 0.0}, "theta"),
         ({"slope": -1.0}, "slope"),
         ({"high": math.nan}, "high"),
@@ -271,14 +271,14 @@ def test_explicit_theta_is_used():
         ({"num_classes": 1}, "num_classes"),
     ],
 )
-def test_bad_options_are_refused_in_one_sentence(options, words):
+def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         small_mlp(**options)
 
 
 @pytest.mark.parametrize("layers", [[], [nn.Linear(20, 4), nn.ReLU()]])
 def test_layers_without_anything_to_learn_are_refused(layers):
-    with pytest.raises(ValueError, match="layers, each with"):
+    with pytest.raises(ValueError, match="layer"):
         FFNetwork(layers, 4)
 
 
@@ -361,9 +361,8 @@ def test_steps_that_do_not_fit_the_layers_are_refused():
     network = small_mlp()
     x, y = random_batch()
     optimizers = optimizers_of(network)
-    for bad in ({"optimizers": optimizers[:2]}, {"optimizers": optimizers, "only": 3}):
-        with pytest.raises(ValueError, match="3 optimizers, one a layer; only=None or 0 to 2"):
-            ff_step(network, x, y, **bad)
+    with pytest.raises(ValueError, match="2 optimizers for 3 layers"):
+        ff_step(network, x, y, optimizers[:2])
 
 
 # The read-out

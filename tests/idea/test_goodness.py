@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from sff_teach.goodness import (
@@ -81,7 +83,7 @@ def test_wide_kernel_keeps_positions_and_rejects_tokens():
     weight = torch.randn(10, 3, 5, 5)
     assert head_activation(torch.randn(2, 3, 7, 6), weight).shape == (2, 10, 7, 6)
     assert class_goodness(torch.randn(2, 3, 7, 6), weight).shape == (2, 10)
-    with pytest.raises(ValueError, match="use kernel_size=1 for tokens"):
+    with pytest.raises(ValueError, match="kernel_size=1"):
         class_goodness(torch.randn(2, 3, 7), weight)
 
 
@@ -113,8 +115,8 @@ def test_goodness_of_a_tables_row_is_one_square_per_class():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"form": "fast"}, "form is 'fast'; choose one of"),
-        ({"filters": 3}, "filters=3 does not divide"),
+        ({"form": "fast"}, "form"),
+        ({"filters": 3}, "filters=3"),
     ],
 )
 def test_bad_options(options, message):
@@ -123,27 +125,46 @@ def test_bad_options(options, message):
 
 
 def test_moments_refuse_a_wide_kernel_and_channels_must_match():
-    with pytest.raises(ValueError, match="needs a 1×1 kernel, not 3×3"):
+    with pytest.raises(ValueError, match="1×1 kernel"):
         class_goodness(torch.randn(2, 3, 4, 4), torch.randn(10, 3, 3, 3), form="moments")
     for form in ("direct", "moments", "auto"):
-        with pytest.raises(ValueError, match="h has 4 channels in dimension 1"):
+        with pytest.raises(ValueError, match="4 channels"):
             class_goodness(torch.randn(2, 4, 4, 4), torch.randn(10, 3, 1, 1), form=form)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_class_loss_at_equal_goodness_is_log_k(classes):
-    g = torch.full((3, classes), 2.5, dtype=torch.float64)
-    loss = class_loss(g, torch.tensor([0, 1, classes - 1]))
-    # one logarithm of a sum of equal terms in float64
-    assert loss.item() == pytest.approx(math.log(classes), abs=1e-12)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 12), st.integers(2, 6), st.data())
+@settings(max_examples=30, deadline=None)
+def test_direct_and_second_moment_goodness_are_the_same_number(samples, channels, n, classes, data):
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    sizes = ((samples, channels, n), (classes, channels, 1), (classes,))
+    h, weight, bias = (torch.randn(s, generator=generator, dtype=torch.float64) for s in sizes)
+    direct = class_goodness(h, weight, bias, form="direct")
+    # float64, sums of at most 36 terms
+    torch.testing.assert_close(direct, class_goodness(h, weight, bias, form="moments"))
+    z = torch.einsum("fc,bcn->bfn", weight[:, :, 0], h) + bias[:, None]
+    torch.testing.assert_close(direct, z.square().mean(2))
 
 
-def test_class_loss_is_a_smooth_margin_against_the_others():
-    torch.manual_seed(0)
-    g, y = torch.randn(5, 4, dtype=torch.float64).square(), torch.tensor([0, 1, 2, 3, 0])
-    others = g.masked_fill(torch.nn.functional.one_hot(y, 4).bool(), -torch.inf).logsumexp(1)
-    margin = torch.nn.functional.softplus(others - g.gather(1, y[:, None])[:, 0]).mean()
-    assert class_loss(g, y).item() == pytest.approx(margin.item(), abs=1e-12)  # float64 rounding
+@given(
+    st.lists(st.floats(0, 1e3, width=32), min_size=2, max_size=12),
+    st.integers(0, 11),
+    st.floats(0, 100),
+)
+def test_class_loss_is_cross_entropy_a_smooth_margin_and_log_k_at_equal_goodness(values, y, equal):
+    g = torch.tensor([values], dtype=torch.float64)
+    classes, y = len(values), y % len(values)
+    label = torch.tensor([y])
+    expected = g.logsumexp(1) - g[:, y]  # -(g_y - log Σ exp g)
+    others = torch.cat([g[:, :y], g[:, y + 1 :]], 1).logsumexp(1)
+    # float64: numbers up to 1000 keep about 13 digits behind the point
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(class_loss(g, label), expected[0], **close)
+    margin = torch.nn.functional.softplus(others - g[:, y])
+    torch.testing.assert_close(class_loss(g, label), margin[0], **close)
+    one_hot = torch.nn.functional.one_hot(label, classes).double()
+    torch.testing.assert_close(class_loss(g, one_hot), expected[0], **close)
+    same = class_loss(torch.full_like(g, equal), label)
+    assert same.item() == pytest.approx(math.log(classes), abs=1e-9)
 
 
 def test_gradient_to_the_head_activation_is_2z_p_minus_onehot():
@@ -162,5 +183,5 @@ def test_losses_are_log_2_at_the_boundary_and_do_not_overflow():
     huge = torch.tensor([1e30])
     assert torch.isfinite(logistic_loss(huge, -huge, theta=0.0))
     assert logistic_loss(huge, -huge, theta=0.0) == 0
-    with pytest.raises(ValueError, match="differ in shape"):
+    with pytest.raises(ValueError, match="shape"):
         symba_loss(torch.ones(3), torch.ones(2))

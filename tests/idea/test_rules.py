@@ -156,7 +156,7 @@ def test_bp_trains_a_complete_classifier_in_place():
 @pytest.mark.parametrize("name", ["sff", "deepsup", "bp-goodness"])
 def test_a_network_joined_by_bp_is_not_trained_locally_by_name_only(name):
     model = get_rule("bp")(make_model(), adamw).model
-    with pytest.raises(ValueError, match="as rule='bp' leaves it"):
+    with pytest.raises(ValueError, match="linear head"):
         get_rule(name)(model, adamw)
 
 
@@ -176,9 +176,9 @@ def test_greedy_ff_updates_one_layer_at_a_time():
 
 
 def test_wrong_models_and_names():
-    with pytest.raises(ValueError, match='unknown rule "sfff"; did you mean "sff"'):
+    with pytest.raises(ValueError, match="did you mean 'sff'"):
         get_rule("sfff")
-    with pytest.raises(TypeError, match="pass sff_teach.localize"):
+    with pytest.raises(TypeError, match="localize"):
         get_rule("sff")(nn.Linear(2, 2), adamw)
     with pytest.raises(TypeError, match="FFNetwork"):
         get_rule("ff")(make_model(), adamw)
