@@ -235,6 +235,10 @@ def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
 
     That node's own output is kept: the second half needs it. What computes it is not run again,
     because the second run ends as soon as it has what backward asks for.
+
+    Args:
+        body: of a block.
+        name: of a node of its graph.
     """
     order = [node.name for node in body.graph.nodes]
     halves = split_module(
@@ -273,7 +277,12 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
 
 
 def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
-    """Replace bodies in place: per block the node to forget up to, or "" to leave it alone."""
+    """Replace bodies in place by ``checkpoint_prefix``.
+
+    Args:
+        model: changed in place.
+        names: per block the node that ends what is computed again, or "" to leave it alone.
+    """
     for block, name in zip(model.blocks, names, strict=True):
         if name:
             block.body = checkpoint_prefix(_graph(block.body), name)
@@ -291,6 +300,7 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     largest block has had its turn.
 
     Args:
+        model: stays as it is.
         x: (B, C, H, W) a few images, two or more.
 
     Returns:

@@ -30,7 +30,9 @@ def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Te
     whatever rule trained them. Each runs as it was trained: normalised between blocks, or not.
 
     Args:
-        model: from ``localize``. images: (B, C, ...). batch_size: images at a time.
+        model: from ``localize``.
+        images: (B, C, ...).
+        batch_size: images at a time.
 
     Raises:
         TypeError, ValueError: no SFF network, or no images.
@@ -65,6 +67,10 @@ def pooled(features: Tensor, side: int = 3) -> Tensor:
 
     So layers of different map size are probed at a like resolution. Maps smaller than ``side`` keep
     their size.
+
+    Args:
+        features: maps (B, C, H, W).
+        side: height and width afterwards.
     """
     check_images(features, argument="features")
     check_count(side, "side")
@@ -101,7 +107,9 @@ def linear_probe(
     test features are used once.
 
     Args:
-        train, valid, test: features (N, ...), flattened here, and labels (N,).
+        train: features (N, ...), flattened here, and labels (N,).
+        valid: the same, to choose the penalty by.
+        test: the same, to measure on.
         penalties: values of C, the inverse strength of the L2 penalty.
 
     Raises:
@@ -154,7 +162,8 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
     features that differ by a rotation, a shift and one scale only.
 
     Args:
-        a: (N, ...) features, flattened; b: (N, ...) features of the same N images, any width.
+        a: (N, ...) features, flattened.
+        b: (N, ...) features of the same N images, of any width.
         unbiased: HSIC by the U-statistic. The plain estimate is above 0 even for independent
             features, the more the fewer the images; the unbiased one is 0 on average, so it may
             come out slightly negative.
@@ -196,7 +205,13 @@ def _hsic_unbiased(k: Tensor, l: Tensor) -> float:  # noqa: E741
 
 
 def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) -> Tensor:
-    """``cka`` of every layer of one network with every layer of another: (layers a, layers b)."""
+    """``cka`` of every layer of one network with every layer of another: (layers a, layers b).
+
+    Args:
+        a: features (N, ...) of one network, layer by layer.
+        b: features of the other, of the same images.
+        unbiased: see ``cka``.
+    """
     return torch.tensor([[cka(x, y, unbiased) for y in b] for x in a])
 
 
@@ -210,7 +225,8 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     sequence gives (B, K, L).
 
     Args:
-        model: with goodness heads. images: (B, C, H, W), or sequences (B, C, L).
+        model: with goodness heads.
+        images: (B, C, H, W), or sequences (B, C, L).
 
     Raises:
         TypeError, ValueError: another network or head, or no images.
@@ -237,7 +253,12 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
 
 
 def block_votes(model: SFF, images: Tensor) -> Tensor:
-    """(B, C, ...) → (B, blocks): the class that every block alone would choose."""
+    """(B, C, ...) → (B, blocks): the class that every block alone would choose.
+
+    Args:
+        model: from ``localize``.
+        images: (B, C, ...).
+    """
     _check_network(model)
     check_samples(images, "images")
     with evaluating(model):
@@ -274,7 +295,9 @@ def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
     """Confidence against accuracy of ``softmax(goodness)``, in bins of equal width.
 
     Args:
-        goodness: (B, K) voted goodness, or any logits. y: (B,) labels. bins: how many.
+        goodness: (B, K) voted goodness, or any logits.
+        y: (B,) labels.
+        bins: how many.
 
     Returns:
         The bins that hold an image, from low confidence to high.
@@ -304,6 +327,11 @@ def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
 
 def expected_calibration_error(goodness: Tensor, y: Tensor, bins: int = 15) -> float:
     """``ECE = Σ_b (n_b / B) |accuracy_b - confidence_b|``, a fraction; see ``reliability``.
+
+    Args:
+        goodness: (B, K) voted goodness, or any logits.
+        y: (B,) labels.
+        bins: how many.
 
     Source: Guo et al. 2017, eq. 3; 15 bins as there.
     """
