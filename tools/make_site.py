@@ -10,6 +10,7 @@ it has read already, and here each warning stops the build.
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -111,18 +112,18 @@ def write_contents() -> None:
 
 
 def public_modules() -> list[str]:
-    """Return the names of the package's modules that users may import."""
-    folder = ROOT / "sff_teach"
-    names = [path.stem for path in folder.glob("*.py")]
-    names += [path.parent.name for path in folder.glob("*/__init__.py")]
-    return sorted(f"sff_teach.{name}" for name in names if not name.startswith("_"))
+    """Return the names of the package's modules that define something users may import."""
+    import sff_teach
+
+    found = pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
+    return sorted(name for _, name, is_folder in found if not is_folder and "._" not in name)
 
 
 def write_reference() -> None:
     """Write a page for each public module, and an index of them and of what `sff_teach` exports."""
     import sff_teach
 
-    exports = [getattr(sff_teach, name) for name in sff_teach.__all__]
+    exports = [getattr(sff_teach, name) for name in sff_teach.__all__ if name[0] != "_"]
     exported = [f"~{thing.__module__}.{thing.__name__}" for thing in exports]
     modules = public_modules()
     index = ["Reference", "=========", "", "Made from the docstrings of ``sff_teach``."]
