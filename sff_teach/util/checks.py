@@ -268,31 +268,6 @@ def check_kernel(kernel_size: object) -> None:
         raise SFFError(f"kernel_size must be odd, not {kernel_size}")
 
 
-def check_layer(inputs: object, outputs: object, kernel: int = 1, **named: object) -> None:
-    """Do nothing but check the ``named`` counts."""
-    for argument, value in named.items():
-        check_count(value, argument)
-
-
-def check_callable(value: object, argument: str, what: str = "") -> None:
-    """Raise unless `value` can be called."""
-    if not callable(value):
-        raise TypeError(f"{argument} must be a function, not {short_repr(value)}")
-
-
-def check_flag(**values: object) -> None:
-    """Raise unless every value, named by its argument, is True or False."""
-    for argument, value in values.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{argument} must be True or False, not {short_repr(value)}")
-
-
-def check_path(value: object, argument: str = "path") -> None:
-    """Raise unless `value` can be the name of a file or folder."""
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{argument} must be a path, not {short_repr(value)}")
-
-
 def memory() -> int:
     """Bytes of this machine's memory; 8 GiB where the system does not say."""
     try:
