@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from scipy import stats
 
 from sff_teach import cnn, evaluate, fit, load, localize
 from sff_teach.study import CONTROLS, cached_run, interval, read_runs
 from sff_teach.study.runs import machine
+from sff_teach.util.stats import holm, paired_p_value
 
 HERE = Path(__file__).parent
 STORE = HERE / "small_data.jsonl"
@@ -124,16 +124,6 @@ def rows() -> Iterator[dict]:
                 yield {"network": network, "images": images, "rule": rule}
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's corrected p values, in the order given."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = largest
-    return corrected
-
-
 def differences(runs: list[dict], minus: str, figure: str = "accuracy") -> dict:
     """(set, network, images, rule) → points by which the rule is ahead of ``minus``, by seed."""
     by = {}
@@ -166,7 +156,7 @@ def page() -> str:
         here = [r for r in runs if r["set"] == name]
         against = differences(here, "bp")
         sff = [key for key in against if key[3] == "sff"]
-        p = holm([float(stats.ttest_1samp(against[key], 0).pvalue) for key in sff])
+        p = holm([paired_p_value(len(SEEDS), *interval(against[key])) for key in sff])
         verdicts = {}
         for key, value in zip(sff, p):
             sign = "supported" if interval(against[key])[0] > 0 else "contradicted"

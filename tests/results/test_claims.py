@@ -18,23 +18,39 @@ def effect(low, high, condition="here", **more):
 
 
 @pytest.mark.parametrize(
-    ("test", "low", "high", "supports"),
+    ("test", "low", "high", "outcome"),
     [
-        (claims.non_inferior, -0.9, 0.1, True),
-        (claims.non_inferior, 0.1, 2.0, True),
-        (claims.non_inferior, -1.1, 0.5, False),  # reaches zero, but a whole point is not excluded
-        (claims.non_inferior, -0.5, -0.1, False),  # near, but shown to be behind
-        (claims.non_inferior, float("nan"), float("nan"), False),
-        (claims.superior, 0.1, 2.0, True),
-        (claims.superior, -0.1, 9.0, False),
-        (claims.ratio_at_most, 0.8, 1.1, True),
-        (claims.ratio_at_most, 0.8, 1.11, False),
-        (claims.ratio_below_one, 0.3, 0.99, True),
-        (claims.ratio_below_one, 0.3, 1.0, False),
+        (claims.NON_INFERIOR, -0.9, 0.1, "supported"),
+        (claims.NON_INFERIOR, -0.5, -0.1, "supported"),  # behind, but by less than the margin
+        (claims.NON_INFERIOR, -1.1, 0.5, "undecided"),  # a whole point is not excluded
+        (claims.NON_INFERIOR, -3.2, -2.4, "contradicted"),
+        (claims.SUPERIOR, 0.1, 2.0, "supported"),
+        (claims.SUPERIOR, -0.1, 9.0, "undecided"),
+        (claims.SUPERIOR, -3.0, -0.1, "contradicted"),
     ],
 )
-def test_when_an_effect_supports_a_claim(test, low, high, supports):
-    assert test(effect(low, high)) is supports
+def test_the_outcome_of_a_difference(test, low, high, outcome):
+    assert test.outcomes([effect(low, high)]) == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("test", "low", "high", "outcome"),
+    [
+        (claims.RATIO_AT_MOST, 0.8, 1.0, "supported"),
+        (claims.RATIO_AT_MOST, 0.8, 1.11, "undecided"),
+        (claims.RATIO_AT_MOST, 1.2, 1.3, "contradicted"),
+        (claims.RATIO_BELOW_ONE, 0.3, 0.3, "supported"),
+        (claims.RATIO_BELOW_ONE, 0.3, 1.0, "undecided"),
+    ],
+)
+def test_the_outcome_of_a_ratio(test, low, high, outcome):
+    assert test.outcomes([effect(low, high, unit="×")]) == [outcome]
+
+
+def test_several_effects_are_corrected():
+    narrow = [effect(0.02, 2.0, str(k)) for k in range(5)]  # each alone: p just below 0.05
+    assert claims.SUPERIOR.outcomes(narrow[:1]) == ["supported"]
+    assert claims.SUPERIOR.outcomes(narrow) == ["undecided"] * 5
 
 
 def test_verdicts():
@@ -42,8 +58,8 @@ def test_verdicts():
     good, bad = effect(-0.5, 0.5, "A"), effect(-5, -3, "B")
     control = effect(-5, -3, "C", decides=False)
     assert claim.verdict([good, control]) == "supported"
-    assert claim.verdict([bad]) == "not supported"
-    assert claim.verdict([good, bad, effect(0, 1, "D")]) == "only when: A; D"
+    assert claim.verdict([bad]) == "contradicted"
+    assert claim.verdict([good, bad]) == "depends: 1 supported, 1 contradicted"
     assert claim.verdict([]) == claim.verdict([control]) == claims.ABSENT
 
 
@@ -78,7 +94,7 @@ def test_effects_are_paired_by_seed_and_at_the_tuned_rate(tmp_path):
 
 def test_beyond_images_counts_the_papers_head_and_shows_the_controls(tmp_path):
     tasks = {"breast cancer, all rows": "3", "breast cancer, 40 rows": "3", "docstrings": "4"}
-    rows = {"bp": 0.5, "bp-goodness": 0.48, "deepsup {} blocks": 0.47, "sff {} blocks": 0.49}
+    rows = {"bp": 0.5, "bp-goodness": 0.48, "deepsup {} blocks": 0.47, "sff {} blocks": 0.46}
     store(
         tmp_path / "beyond_images.jsonl",
         [
@@ -93,9 +109,9 @@ def test_beyond_images_counts_the_papers_head_and_shows_the_controls(tmp_path):
     found = claim.effects(tmp_path)
     assert len(found) == 9
     assert [e.condition for e in found if e.decides] == list(tasks)
-    assert all(e.mean == pytest.approx(-1) for e in found if e.decides)
+    assert all(e.mean == pytest.approx(-4) for e in found if e.decides)
     assert {round(e.mean) for e in found if not e.decides} == {-2, -3}
-    assert claim.verdict(found) == "not supported"
+    assert claim.verdict(found) == "contradicted"
 
 
 def test_without_runs_nothing_is_claimed(tmp_path):
