@@ -633,7 +633,12 @@ def draw_goodness_maps(
 
 
 def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
-    """Show one image, (C, H, W) or (H, W) in [0, 1], in given axes without ticks."""
+    """Show one image in given axes without ticks.
+
+    Args:
+        ax: where.
+        pixels: (C, H, W) or (H, W) in [0, 1].
+    """
     _imshow(ax, _picture(pixels))
 
 

@@ -163,7 +163,12 @@ def new_figure(
 
 
 def with_alt(fig: Figure, text: str) -> Figure:
-    """Attach an alternative text to a figure, which ``show`` uses; return the figure."""
+    """Attach an alternative text to a figure, which ``show`` uses; return the figure.
+
+    Args:
+        fig: the figure.
+        text: what it shows, for those who cannot see it.
+    """
     fig.alt = text
     return fig
 
@@ -187,7 +192,16 @@ def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
 
 
 def figure_data(fig: Figure, *, caption: str, alt: str | None = None) -> dict[str, Any]:
-    """A figure as HTML with alt text and caption, as PNG, and as text: whatever a viewer shows."""
+    """A figure as HTML with alt text and caption, as PNG, and as text: whatever a viewer shows.
+
+    Args:
+        fig: as for ``show``.
+        caption: as for ``show``.
+        alt: as for ``show``.
+
+    Returns:
+        MIME type → content.
+    """
     alt = getattr(fig, "alt", None) if alt is None else alt
     for name, text in (("alt", alt), ("caption", caption)):
         if not isinstance(text, str) or not text.strip():
@@ -205,7 +219,12 @@ def figure_data(fig: Figure, *, caption: str, alt: str | None = None) -> dict[st
 
 
 def display_data(data: dict[str, Any], **options: Any) -> Any:
-    """IPython's ``display`` of raw data, with its return value; False outside a notebook."""
+    """IPython's ``display`` of raw data, with its return value; False outside a notebook.
+
+    Args:
+        data: MIME type → content.
+        **options: of ``display``, such as ``display_id``.
+    """
     try:
         from IPython import get_ipython
         from IPython.display import display
@@ -234,14 +253,25 @@ def png(fig: Figure, dpi: float = 160) -> bytes:
 
 @course_style()
 def quick_png(fig: Figure, dpi: float = 100) -> bytes:
-    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store."""
+    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store.
+
+    Args:
+        fig: the figure.
+        dpi: dots per inch.
+    """
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
 def image_html(picture: bytes, inches: float, alt: str) -> str:
-    """An ``<img>`` with a PNG inside it, 100 CSS pixels to the inch."""
+    """An ``<img>`` with a PNG inside it, 100 CSS pixels to the inch.
+
+    Args:
+        picture: the PNG.
+        inches: width of the figure.
+        alt: alternative text.
+    """
     data = base64.b64encode(picture).decode("ascii")
     return (
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt.strip())}" '
@@ -268,7 +298,12 @@ def block_colours(count: int) -> list[str]:
 
 
 def tint(colour: str, amount: float) -> str:
-    """A colour mixed with white: amount 1 keeps it, 0 is white."""
+    """A colour mixed with white.
+
+    Args:
+        colour: any matplotlib colour.
+        amount: 1 keeps the colour, 0 is white.
+    """
     return to_hex(1 - amount * (1 - np.array(to_rgb(colour))))
 
 
@@ -286,7 +321,12 @@ def _contrast_on_white(rgb: np.ndarray) -> float:
 
 
 def shortened(name: object, letters: int = 14) -> str:
-    """A name, cut to at most so many letters."""
+    """A name, cut to at most so many letters.
+
+    Args:
+        name: anything that has a ``str``.
+        letters: at most, with the ellipsis.
+    """
     name = str(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"
 

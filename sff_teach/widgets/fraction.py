@@ -90,7 +90,13 @@ def epochs_for(images: int) -> int:
 
 
 def rate_for(rule: str, blocks: int, images: int) -> float:
-    """The peak learning rate that the stored study found for the nearest size."""
+    """The peak learning rate that the stored study found for the nearest size.
+
+    Args:
+        rule: one of ``RULES``.
+        blocks: of the network.
+        images: training images.
+    """
     size = min(FASHION, key=lambda n: abs(np.log(n / images)))
     return RATES[rule, 2 if blocks <= 2 else 4][list(FASHION).index(size)]
 

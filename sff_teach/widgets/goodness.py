@@ -158,7 +158,14 @@ def draw_goodness_grid(splits: Sequence[Sequence[GoodnessSplit]]) -> Figure:
 
 
 class GoodnessExplorer(Explorer):
-    """The widget of ``goodness_explorer``; args as for ``goodness_split``."""
+    """The widget of ``goodness_explorer``.
+
+    Args:
+        positive_h: as for ``goodness_split``.
+        negative_h: as for ``goodness_split``.
+        kind: the goodness to begin with.
+        theta: the threshold to begin with.
+    """
 
     title = "Kept thresholds"
     file = "sff-goodness"

@@ -205,7 +205,7 @@ class Explorer:
     def add(self, result: Any) -> int:
         """Make a trial of a result, unless it is one already; return its number."""
         for number, trial in enumerate(self.results, 1):
-            if same_trial(trial, result):
+            if _same_trial(trial, result):
                 self.say(f"This is trial {number} already.")
                 return number
         self.results.append(result)
@@ -228,14 +228,14 @@ class Explorer:
     def list_trials(self) -> None:
         """Write the table of trials and the links that save them."""
         rows = [{"trial": i} | result.row() for i, result in enumerate(self.results, 1)]
-        self.table.value = trials_html(rows, self.title)
+        self.table.value = _trials_html(rows, self.title)
         links = []
         if rows:
             links.append(
-                save_link(f"{self.file}.csv", "text/csv", trials_csv(rows).encode(), "CSV")
+                _save_link(f"{self.file}.csv", "text/csv", _trials_csv(rows).encode(), "CSV")
             )
         if self.picture.png:
-            links.append(save_link(f"{self.file}.png", "image/png", self.picture.png, "picture"))
+            links.append(_save_link(f"{self.file}.png", "image/png", self.picture.png, "picture"))
         self.save.value = " · ".join(links)
 
     def sentences(self) -> str:
@@ -272,7 +272,7 @@ class Explorer:
         if key in _SHOWN:
             old = _SHOWN[key]
             old._stop.set()
-            new = [one for one in old.results if not any(same_trial(one, r) for r in self.results)]
+            new = [one for one in old.results if not any(_same_trial(one, r) for r in self.results)]
             self.results += new
         _SHOWN[key] = self
         figure = self.draw()
@@ -407,13 +407,13 @@ def _cell() -> str | None:
     return parent.get("metadata", {}).get("cellId", "")
 
 
-def same_trial(a: Any, b: Any) -> bool:
+def _same_trial(a: Any, b: Any) -> bool:
     """Whether two results have the same values, apart from the seconds they took."""
     a, b = ({k: v for k, v in one.row().items() if k != "seconds"} for one in (a, b))
     return a == b
 
 
-def trials_csv(rows: Sequence[dict]) -> str:
+def _trials_csv(rows: Sequence[dict]) -> str:
     """Trials as CSV."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, list(rows[0]))
@@ -422,7 +422,7 @@ def trials_csv(rows: Sequence[dict]) -> str:
     return file.getvalue()
 
 
-def trials_html(rows: Sequence[dict], title: str) -> str:
+def _trials_html(rows: Sequence[dict], title: str) -> str:
     """Trials as an HTML table, without what only the CSV has; empty without trials."""
     if not rows:
         return ""
@@ -442,7 +442,7 @@ def trials_html(rows: Sequence[dict], title: str) -> str:
     )
 
 
-def save_link(name: str, kind: str, content: bytes, what: str) -> str:
+def _save_link(name: str, kind: str, content: bytes, what: str) -> str:
     """A link that saves a file, with the file inside it."""
     data = base64.b64encode(content).decode("ascii")
     look = 'style="text-decoration:underline"'
@@ -455,7 +455,13 @@ STYLE = {"description_width": "90px"}
 
 
 def dropdown(description: str, options: dict, value: Any = None) -> ipywidgets.Dropdown:
-    """A list of options, text → value."""
+    """A list to choose from.
+
+    Args:
+        description: its label.
+        options: text → value.
+        value: chosen at first; None takes the first one.
+    """
     value = next(iter(options.values())) if value is None else value
     return ipywidgets.Dropdown(
         options=list(options.items()), value=value, description=description, style=STYLE,
@@ -464,7 +470,15 @@ def dropdown(description: str, options: dict, value: Any = None) -> ipywidgets.D
 
 
 def slider(description: str, low: int, high: int, value: int, **options: Any):
-    """A slider of whole numbers."""
+    """A slider of whole numbers.
+
+    Args:
+        description: its label.
+        low: the smallest value.
+        high: the largest value.
+        value: the first value.
+        **options: of ``ipywidgets.IntSlider``.
+    """
     return ipywidgets.IntSlider(
         min=low, max=high, value=value, description=description, style=STYLE,
         layout=ipywidgets.Layout(width="290px"), **options,
@@ -472,5 +486,12 @@ def slider(description: str, low: int, high: int, value: int, **options: Any):
 
 
 def button(text: str, icon: str, tooltip: str, style: str = "") -> ipywidgets.Button:
-    """A button with an icon."""
+    """A button with an icon.
+
+    Args:
+        text: on the button.
+        icon: a name of Font Awesome 4.
+        tooltip: what the button does.
+        style: an ipywidgets ``button_style``.
+    """
     return ipywidgets.Button(description=text, icon=icon, tooltip=tooltip, button_style=style)

@@ -25,9 +25,6 @@ NOT_YET = [
     "data.download",
     "data.folder",
     "data.sets",
-    "draw.charts",
-    "draw.diagrams",
-    "draw.style",
     "forward_forward",
     "goodness",
     "heads",
@@ -40,12 +37,6 @@ NOT_YET = [
     "training.precision",
     "util.checks",
     "util.files",
-    "widgets.cost",
-    "widgets.fraction",
-    "widgets.goodness",
-    "widgets.inspector",
-    "widgets.layers",
-    "widgets.panel",
 ]
 MODULES = [
     name

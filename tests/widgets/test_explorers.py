@@ -215,7 +215,9 @@ def test_only_the_last_of_many_requests_is_answered():
 def test_counts_without_computing_are_those_of_a_real_step(step, rule):
     result = run_cost(resolution=28, batch=16, cut=2, hidden=32)
     model = localize(cnn(3), 10, cut=2, hidden=32, input_shape=(3, 28, 28))
-    real = measure.training_cost(model, rule, (torch.randn(16, 3, 28, 28), torch.randint(10, (16,))))
+    real = measure.training_cost(
+        model, rule, (torch.randn(16, 3, 28, 28), torch.randint(10, (16,)))
+    )
     assert (result.flops[step], result.saved[step]) == (real.flops, real.saved)
     assert cost.draw_cost(result, [result]).alt.endswith(str(result))
 
