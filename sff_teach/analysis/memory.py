@@ -169,10 +169,12 @@ class _Segment:
         device = inputs[0].device
         self.gpus = [device] if device.type == "cuda" else []
         self.random_states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.gpus)]
+        # "meta" tensors, which are only counted, have no autocast of their own.
+        kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
         self.autocast = {
-            "device_type": device.type,
-            "dtype": torch.get_autocast_dtype(device.type),
-            "enabled": torch.is_autocast_enabled(device.type),
+            "device_type": kind,
+            "dtype": torch.get_autocast_dtype(kind),
+            "enabled": torch.is_autocast_enabled(kind),
         }
         for tracker in _WATCHING:
             for x in inputs:
