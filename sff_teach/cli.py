@@ -108,7 +108,7 @@ def compare(args: list[str]) -> None:
 def data(args: list[str]) -> None:
     """List the data sets, or download one by its name."""
     from .data.download import SETS, fetch
-    from .data.sets import catalog, data_home
+    from .data import catalog, data_home
     from .util.checks import check_known
 
     name = " ".join(args) or "list"
