@@ -48,7 +48,7 @@ __all__ = [
 _HOMES = (
     "core",
     "cut.localize",
-    "data.tensors",
+    "data",
     "forward_forward",
     "models",
     "rules",

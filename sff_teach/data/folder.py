@@ -21,7 +21,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ..util.checks import SFFError
 
 SUFFIXES = (*IMG_EXTENSIONS, ".jfif")
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none that runs programs
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none that runs programs
 HELD_OUT = 0.2  # test share where a set has no test images of its own
 
 _PART = re.compile(

@@ -105,8 +105,8 @@ class LabelledTensors:
         index = torch.as_tensor(index, device=self.x.device)
         if index.dim() != 1:
             raise SFFError(f"index has shape {tuple(index.shape)}, not (M,); one sample i is [i].")
-        if index.numel() == 0:
-            index = index.long()
+        if index.dtype != torch.bool or index.numel() == 0:
+            index = index.long()  # uint8 would be taken for a mask
         return replace(self, x=_in_order(self.x[index]), y=self.y[index.to(self.y.device)])
 
     def values(self) -> Tensor:
