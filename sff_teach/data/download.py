@@ -103,7 +103,7 @@ def _download_file(url: str, md5: str, folder: Path) -> Path:
     pooch.get_logger().setLevel(logging.WARNING)
     name = url.rsplit("/", 1)[1]
     options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 1}
-    with tqdm(desc=name, **options) as bar:
+    with tqdm(total=1, desc=name, **options) as bar:  # pooch sets the total
         downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=TIMEOUT)
         files = pooch.create(
             folder, "", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=RETRIES
