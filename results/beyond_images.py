@@ -33,8 +33,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 
 from sff_teach import cnn1d, from_arrays, load, localize, mlp
-from sff_teach.data import text
-from sff_teach.data.sets import LabelledTensors
+from sff_teach.data import LabelledTensors, text
 from sff_teach.study import cached_run, interval, machine, runs_by_row
 from sff_teach.training.fit import evaluate_votes, fit
 

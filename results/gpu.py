@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 
 from sff_teach import cnn, fit, localize
 from sff_teach.analysis.cost import TrainingStep, cuda_peak, live_bytes, time_paired
-from sff_teach.data.sets import Splits, batches
+from sff_teach.data import Splits, batches
 from sff_teach.draw import new_figure, png, rule_style
 from sff_teach.study import Recipe, cached_run, get_recipe, machine, measure_run, read_runs
 from sff_teach.training.config import TrainConfig

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sff_teach.data.sets import Splits, from_arrays, load
+from sff_teach.data import Splits, from_arrays, load
 
 PARTS = ("train", "test")
 

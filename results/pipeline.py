@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from sff_teach.analysis.cost import median_interval
-from sff_teach.data.sets import from_arrays
+from sff_teach.data import from_arrays
 from sff_teach.study import Recipe, build, cached_run, machine
 from sff_teach.training.fit import fit
 from sff_teach.training.pipeline import best_ratio, fit_pipeline

@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from sff_teach.data import catalog
 from sff_teach.data.download import SETS
-from sff_teach.data.sets import catalog
 from sff_teach.study import (
     CONTROLS,
     RECIPES,

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sff_teach.analysis.cost import seconds
-from sff_teach.data.sets import batches, load
+from sff_teach.data import batches, load
 from sff_teach.rules import get_rule
 from sff_teach.study import Recipe, build, machine
 

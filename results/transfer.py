@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional as F
 
 from sff_teach.analysis.probes import block_features, linear_probe, pooled
-from sff_teach.data.sets import ImageSet, Splits, load
+from sff_teach.data import ImageSet, Splits, load
 from sff_teach.study import (
     Recipe,
     best_rate,

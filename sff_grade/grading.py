@@ -299,7 +299,7 @@ class Helper:
             "PYTHONHASHSEED": "0",
             "USER": "student",
         }
-        from sff_teach.data.sets import data_home
+        from sff_teach.data import data_home
 
         env["SFF_TEACH_DATA"] = str(data_home())
         places = [str(Path(__file__).parents[1]), *(p for p in sys.path if os.path.isabs(p))]
@@ -367,7 +367,7 @@ _START = "import sys; sys.path[:] = {!r}; from sff_teach import _session; _sessi
 
 
 def _data_folders() -> list[Path]:
-    from sff_teach.data.sets import data_home
+    from sff_teach.data import data_home
 
     folder = Path(__file__).parents[1] / "data"
     embedded = [folder] if (folder / "fashion-mnist-sample.npz").is_file() else []

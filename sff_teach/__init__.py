@@ -9,7 +9,7 @@ from .util import __version__
 if TYPE_CHECKING:
     from .core import SFF, GoodnessHead, LinearHead, LocalBlock, hand_over
     from .cut.localize import localize
-    from .data.sets import ImageSet, LabelledTensors, Splits, from_arrays, load
+    from .data import ImageSet, LabelledTensors, Splits, from_arrays, load
     from .forward_forward import FFNetwork
     from .models import cnn, cnn1d, mlp
     from .rules import StepResult, block_optimizers, sff_backward, sff_step
@@ -48,7 +48,7 @@ __all__ = [
 _HOMES = (
     "core",
     "cut.localize",
-    "data.sets",
+    "data",
     "forward_forward",
     "models",
     "rules",

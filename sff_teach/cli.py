@@ -107,8 +107,8 @@ def compare(args: list[str]) -> None:
 
 def data(args: list[str]) -> None:
     """List the data sets, or download one by its name."""
+    from .data import catalog, data_home
     from .data.download import SETS, fetch
-    from .data.sets import catalog, data_home
     from .util.checks import check_known
 
     name = " ".join(args) or "list"

@@ -1,27 +1,24 @@
-"""Small helpers for the course's notebooks."""
+"""Comparisons for exercises."""
 
 import torch
 from torch import Tensor
 
-from ..util.checks import escape_unprintable, explained, short_repr
 
-
-@explained()
 def check_equal(
     name: str, mine: Tensor | float, reference: Tensor | float, atol: float = 1e-5
 ) -> None:
-    """Say how close a by-hand result is to the reference; fail if it is not close.
+    """Print how close your result is to the reference; fail if it is not close.
 
-    Prints "exact", or "close" with the largest difference. A value may be off by ``atol`` × the
-    largest reference value, or by ``atol`` itself where that is below 1: 1e-5 is some hundred
-    roundings of float32. For small values, such as gradients, give a smaller one.
+    Args:
+        name: What is compared.
+        mine: Your result.
+        reference: The right one, of the same shape.
+        atol: How far a value may be off, times the largest reference value where that is above 1.
+            1e-5 is some hundred roundings of float32; small values, such as gradients, need less.
 
     Raises:
-        AssertionError: shapes differ, or a value is off by more than ``atol``.
+        AssertionError: Shapes differ, or a value is off by more than ``atol``.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string, not {short_repr(name)}; say what is compared.")
-    name = escape_unprintable(name)
     mine, reference = torch.as_tensor(mine), torch.as_tensor(reference)
     if mine.shape != reference.shape:
         raise AssertionError(

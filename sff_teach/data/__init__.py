@@ -1,21 +1,24 @@
 """Data sets: embedded, downloaded, or a folder of images."""
 
-from .sets import (
+from .files import data_home
+from .sampling import take_fraction
+from .sets import catalog, load
+from .tensors import (
+    AUGMENTATIONS,
     ImageSet,
     LabelledTensors,
     Splits,
+    augment_flip_crop,
     batches,
-    catalog,
-    data_home,
     from_arrays,
-    load,
-    take_fraction,
 )
 
 __all__ = [
+    "AUGMENTATIONS",
     "ImageSet",
     "LabelledTensors",
     "Splits",
+    "augment_flip_crop",
     "batches",
     "catalog",
     "data_home",

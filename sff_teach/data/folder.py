@@ -1,4 +1,4 @@
-"""Reading class folders of image files into arrays; the rules are in the docstring of data.load."""
+"""Folders of images, along the conventions of torchvision's ImageFolder: a folder per class."""
 
 from __future__ import annotations
 
@@ -6,217 +6,275 @@ import hashlib
 import io
 import math
 import os
+import re
+import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..util.checks import escape_unprintable
-from ..util.checks import memory as _memory
+from ..util.checks import SFFError
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # no other decoder is tried, whatever the name
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-HELD_OUT = 0.2  # test share where a set brings no test images of its own
-MAX_PIXELS = 89_478_485  # per image; the number above which Pillow itself suspects a bomb
-_GROUP = 128  # files per task of the decoding threads
-_QUIET_FILES = 2000  # up to here reading takes too short for a progress bar
+SUFFIXES = (*IMG_EXTENSIONS, ".jfif")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none that runs programs
+HELD_OUT = 0.2  # test share where a set has no test images of its own
+
+_PART = re.compile(
+    r"(?:seg_)?(?:(?P<train>train|training)|(?P<valid>valid|val|validation|dev)|(?P<test>test|testing))"
+    r"(?:[_ -]?(?:set|data|images|imgs))?",
+    re.IGNORECASE,
+)
+_LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave
+_GROUP = 64  # images per task of a decoding thread
 
 
-def read_folder(path: str, size: tuple[int, int] | None) -> dict[str, object]:
-    """classes, and per part (train, test, perhaps valid) images (N, C, H, W) uint8, labels (N,)."""
-    if not path.strip():
-        raise ValueError('name="folder:" has no path; write load("folder:PATH").')
-    root = Path(os.path.expanduser(path))
-    shown = escape_unprintable(root)
-    if not os.path.isdir(root):
-        what = "is not a folder" if os.path.exists(root) else "does not exist"
-        raise FileNotFoundError(
-            f'{escape_unprintable(root)} {what}; give "folder:PATH" a folder of class folders.'
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files of a folder.
+
+    Attributes:
+        classes: Names of the classes, in alphabetical order.
+        parts: Files and labels of "train", "test" and perhaps "valid".
+    """
+
+    classes: tuple[str, ...]
+    parts: dict[str, tuple[list[Path], np.ndarray]]
+
+
+def find_images(path: str) -> ImageFiles:
+    """Find the parts, classes and image files of a folder.
+
+    Args:
+        path: A folder that holds a folder for each part, or class folders. Of these, a fifth of
+            each class becomes the test images, chosen by a hash of the file's name, so that adding
+            files moves few of the others.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        SFFError: The folder holds no data set.
+    """
+    root = Path(path).expanduser()
+    if not path.strip() or not root.is_dir():
+        raise FileNotFoundError(f'{path or "folder:"} is not a folder; write load("folder:PATH").')
+    by_part = {part: _class_files(f) for part, f in _find_parts(_unnested(root)).items()}
+    classes = tuple(sorted(next(iter(by_part.values()))))
+    for files in by_part.values():
+        different = sorted(set(files) ^ set(classes))
+        if different:
+            raise SFFError(f"The parts of {root} differ in their classes: {', '.join(different)}.")
+    if "all" in by_part:
+        by_part = _split_by_name(by_part["all"])
+    parts = {}
+    for part, files in by_part.items():
+        labels = np.repeat(np.arange(len(classes)), [len(files[c]) for c in classes])
+        parts[part] = [f for c in classes for f in files[c]], labels
+    return ImageFiles(classes, parts)
+
+
+def _find_parts(root: Path) -> dict[str, Path]:
+    """The folders of the parts; {"all": root} if the root's folders are the classes."""
+    parts, flat, others = {}, [], []
+    for folder in _subfolders(root):
+        inside, named = _unnested(folder), _PART.fullmatch(folder.name)
+        part = named and named.lastgroup
+        if not part:
+            others.append(folder)
+        elif not _subfolders(inside):
+            flat.append(folder)
+        elif part in parts:
+            raise SFFError(f"{parts[part]} and {inside} are both the {part} part.")
+        else:
+            parts[part] = inside
+    if flat and (parts or not others):
+        raise SFFError(
+            f"{flat[0]} holds no class folders, so its images have no labels; sort them into one "
+            'folder per class, or give only the labelled part, as "folder:.../train".'
         )
-
-    parts = {p: root / p for p in ("train", "valid", "test") if _folders(root / p)}
-    if "valid" not in parts and _folders(root / "val"):
-        parts["valid"] = root / "val"
-    if "train" in parts and "test" not in parts:
-        raise FileNotFoundError(
-            f"{shown} has train/ with class folders but no such test/; add it (renaming val/ will "
-            f'do), or load "folder:{escape_unprintable(root / "train")}" to have a fifth of that set aside '
-            "for testing."
+    if not parts:
+        return {"all": root}
+    if not {"train", "test"} <= set(parts):
+        raise SFFError(
+            f"{root} has folders for {' and '.join(parts)}, but both train and test are needed; "
+            "rename one, or give only one of them: then a fifth of it is set aside for the test."
         )
-    if "test" in parts and "train" not in parts:
-        raise FileNotFoundError(f"{shown} has test/ with class folders but no such train/; add it.")
-    if "train" not in parts:
-        parts = {"all": root}
-
-    files = {part: _class_files(folder) for part, folder in parts.items()}
-    classes = tuple(next(iter(files.values())))
-    for part, by_class in files.items():
-        if set(by_class) != set(classes):
-            odd = sorted(set(by_class) ^ set(classes))
-            raise ValueError(
-                f"{escape_unprintable(parts[part])} and {escape_unprintable(root / 'train')} differ in their class "
-                f"folders ({_some(odd)}); give both the same ones."
-            )
-    if "all" in files:
-        files = _split_files(files["all"])
-
-    # one list for all parts, because they share one size and one number of channels
-    listed = [(f, k) for part in files.values() for k, c in enumerate(classes) for f in part[c]]
-    x = _decode([f for f, _ in listed], size)
-    y = np.array([k for _, k in listed], dtype=np.int64)
-    result, start = {"classes": classes}, 0
-    for part, by_class in files.items():
-        stop = start + sum(len(members) for members in by_class.values())
-        result[part] = x[start:stop], y[start:stop]
-        start = stop
-    return result
+    return parts
 
 
-def _folders(path: Path) -> list[Path]:
-    """Folders inside `path`, in order, without hidden ones and links back to `path` or above."""
-    if not os.path.isdir(path):
-        return []
+def _subfolders(path: Path) -> list[Path]:
+    """Folders inside, without hidden ones and links, which may lead back up."""
+    inside = (Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    linked = (p for p in path.iterdir() if p.is_symlink() and p.is_dir())
     above = {path.resolve(), *path.resolve().parents}
-    try:
-        listed = [p for p in path.iterdir() if not p.name.startswith((".", "__"))]
-    except OSError as error:
-        raise ValueError(
-            f"{escape_unprintable(path)} cannot be listed ({error.strerror}); change its permissions, or "
-            "give another folder."
-        ) from None
-    inside = (p for p in listed if os.path.isdir(p))
-    return sorted(p for p in inside if not (p.is_symlink() and p.resolve() in above))
+    found = [*inside, *(p for p in linked if p.resolve() not in above)]
+    return sorted(p for p in found if not p.name.startswith((".", "__")))
+
+
+def _unnested(path: Path) -> Path:
+    """The folder itself, or the only one inside it, if that holds folders: zips are packed so."""
+    inside = _subfolders(path)
+    while len(inside) == 1 and _subfolders(inside[0]):
+        path = inside[0]
+        inside = _subfolders(path)
+    return path
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, both in order."""
-    found = {}
-    for class_folder in _folders(folder):
-        files = []
+    """The image files of every class, in order. Two Unicode spellings of a name are one class."""
+    classes, skipped = {}, Counter()
+    for class_folder in _subfolders(folder):
+        files = classes.setdefault(unicodedata.normalize("NFC", class_folder.name), [])
         for where, folders, names in os.walk(class_folder):  # follows no links, so no loops
             folders[:] = sorted(d for d in folders if not d.startswith((".", "__")))
-            names = sorted(n for n in names if not n.startswith("."))
-            files += [Path(where, n) for n in names if n.lower().endswith(SUFFIXES)]
+            for name in sorted(names):
+                suffix = Path(name).suffix.lower()
+                if suffix in SUFFIXES and not name.startswith("."):
+                    files.append(Path(where, name))
+                elif not name.startswith(".") and name.lower() not in _LITTER:
+                    skipped[suffix] += 1
+    if skipped:
+        listed = ", ".join(f"{n:,} {s or 'without suffix'}" for s, n in skipped.most_common())
+        warnings.warn(f"Files in {folder} that are not read: {listed}.", stacklevel=5)
+    if len(classes) < 2:
+        raise SFFError(f"{folder} holds {len(classes)} class folders; at least two are needed.")
+    for name, files in classes.items():
         if not files:
-            raise ValueError(
-                f"{escape_unprintable(class_folder)} holds no image; add "
-                f"{', '.join(s[1:] for s in SUFFIXES)} files or remove the folder."
-            )
-        found[class_folder.name] = files
-    if len(found) < 2:
-        raise ValueError(
-            f"{escape_unprintable(folder)} holds {len(found)} class folders; give at least two, each named "
-            "after its class and holding its images."
-        )
-    return found
+            raise SFFError(f"{folder / name} holds no image ({', '.join(SUFFIXES)}).")
+    return classes
 
 
-def _split_files(files: dict[str, list[Path]]) -> dict[str, dict[str, list[Path]]]:
-    """A fifth of every class for testing, chosen by a hash of the file name, so that adding files
-    later moves few of the others across."""
+def _split_by_name(classes: dict[str, list[Path]]) -> dict[str, dict[str, list[Path]]]:
     train, test = {}, {}
-    for name, members in files.items():
-        if len(members) < 2:
-            raise ValueError(
-                f'class "{escape_unprintable(name)}" has 1 image; give at least 2, so that training and '
-                "testing have one each."
-            )
-        ranked = sorted(members, key=lambda f: hashlib.sha256(os.fsencode(f.name)).digest())
+    for name, files in classes.items():
+        if len(files) < 2:
+            raise SFFError(f'Class "{name}" has one image, but training and test need one each.')
+        ranked = sorted(files, key=lambda f: hashlib.sha256(os.fsencode(f.name)).digest())
         held = set(ranked[: max(1, math.floor(HELD_OUT * len(ranked) + 0.5))])
-        train[name] = [f for f in members if f not in held]
-        test[name] = [f for f in members if f in held]
+        train[name] = [f for f in files if f not in held]
+        test[name] = [f for f in files if f in held]
     return {"train": train, "test": test}
 
 
-def _decode(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
-    """Read image files as (N, C, H, W) uint8, C = 3 if any of them has colour, else 1."""
+# ---------------------------------------------------------------- decoding
+
+
+def read_images(
+    files: Sequence[Path | io.BytesIO],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> np.ndarray:
+    """Decode image files in as many threads as there are cores, with a progress bar.
+
+    Args:
+        files: N image files.
+        size: Height and width; the short side is resized, then the centre is cropped. Without it
+            all images must have one size.
+        channels: 1 or 3; without it 3 if any image has colour, else 1.
+
+    Returns:
+        (N, C, H, W) uint8.
+    """
     from tqdm.auto import tqdm
 
-    first = None if size else read_image(files[0], size)
-    height, width = size or first.shape[:2]
-    needed, limit = len(files) * 3 * height * width * 5, _memory() // 2  # uint8 and float32
-    if needed > limit:
-        raise ValueError(
+    height, width = size or read_image(files[0]).shape[:2]
+    needed = len(files) * 3 * height * width * 5  # as uint8, then as float32
+    if needed > _memory() / 2:
+        raise SFFError(
             f"{len(files):,} images of {height}×{width} pixels need {needed / 2**30:.1f} GiB of "
-            f"memory; give a smaller size=, like size=64."
+            "memory; give a smaller size=, or read them batch by batch with data.stream."
         )
 
-    def read(group: list[Path]) -> list[np.ndarray]:
-        return [read_image(f, size, (height, width), files[0]) for f in group]
+    def read(group: Sequence) -> list[np.ndarray]:
+        return [read_image(file, size) for file in group]
 
-    images: list[np.ndarray] = []
+    images = []
     groups = [files[i : i + _GROUP] for i in range(0, len(files), _GROUP)]
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    options = {"disable": True} if len(files) <= _QUIET_FILES else {}
+    pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        with tqdm(total=len(files), desc="reading images", leave=False, **options) as bar:
-            for done in pool.map(read, groups):
-                images += done
-                bar.update(len(done))
+        with tqdm(total=len(files), desc="reading images", leave=False, delay=1) as bar:
+            for decoded in pool.map(read, groups):
+                images += decoded
+                bar.update(len(decoded))
     finally:
-        pool.shutdown(cancel_futures=True)  # on an error or Ctrl-C, at once
-
-    channels = 3 if any(image.ndim == 3 for image in images) else 1
+        pool.shutdown(cancel_futures=True)  # an error or Ctrl-C ends it at once
+    for file, image in zip(files, images, strict=True):
+        if image.shape[:2] != (height, width):
+            raise SFFError(
+                f"{file} has {image.shape[0]}×{image.shape[1]} pixels and {files[0]} "
+                f"{height}×{width}; size={min(height, width)} brings all images to one size."
+            )
+    scale = value_range(images)
+    channels = channels or (3 if any(image.ndim == 3 for image in images) else 1)
     x = np.empty((len(images), channels, height, width), dtype=np.uint8)
     for row, image in zip(x, images, strict=True):
-        row[...] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+        row[...] = to_uint8(image, scale).transpose(2, 0, 1)
     return x
 
 
-def read_image(
-    path: Path,
-    size: tuple[int, int] | None,
-    shape: tuple[int, int] | None = None,
-    like: Path | None = None,
-    content: bytes | None = None,
-) -> np.ndarray:
-    """One image as uint8, (H, W) if grey and (H, W, 3) if colour; `shape` is what it has to be.
+def _memory() -> float:
+    """Bytes of this machine's memory; without a limit where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
-    `content`: of the file, if it is not on the disk; `path` is its name then.
+
+def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode one image, upright; transparent parts become white.
+
+    Args:
+        file: An image file.
+        size: Height and width; the short side is resized, then the centre is cropped.
+
+    Returns:
+        (H, W, 3) uint8 if it has colour; (H, W) uint8 if it is grey, or float32 with the values of
+        the file if it has more than 8 bits.
+
+    Raises:
+        SFFError: The file is damaged or no image.
     """
     from PIL import Image, ImageOps
 
     try:
-        if content is None and os.path.lexists(path) and not os.path.isfile(path):
-            raise OSError(0, "not a file")  # opening a pipe would wait for ever
-        source = path if content is None else io.BytesIO(content)
-        with Image.open(source, formats=FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                raise Image.DecompressionBombError
+        with Image.open(file, formats=FORMATS) as image:
             if size is not None:
-                image.draft(None, (max(size), max(size)))  # JPEGs: decode no larger than needed
-            if image.getexif().get(0x0112, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            if size is None and shape is not None and (image.height, image.width) != shape:
-                raise _OtherSize(f"{image.height}×{image.width}")
-            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("L" if image.mode in ("1", "L", "LA", "La", "F") else "RGB")
+                image.draft(None, (max(size), max(size)))  # JPEG: decode no larger than needed
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):
+                image = Image.fromarray(np.asarray(image).astype(np.float32))
+            else:
+                grey = image.mode in ("1", "L", "LA", "La")
+                if image.has_transparency_data:
+                    white = Image.new("RGBA", image.size, "white")
+                    image = Image.alpha_composite(white, image.convert("RGBA"))
+                image = image.convert("L" if grey else "RGB")
             if size is not None:
                 image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except _OtherSize as other:
-        raise ValueError(
-            f"{escape_unprintable(path)} has {other} pixels but {escape_unprintable(like)} has "
-            f"{shape[0]}×{shape[1]}; give size=, like size={min(shape)}, to bring all images to "
-            "one size."
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(
-            f"{escape_unprintable(path)} has more than {MAX_PIXELS:,} pixels; make it smaller or remove it."
-        ) from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error …
-        reason = getattr(error, "strerror", None) or "damaged or not an image"
-        raise ValueError(
-            f"{escape_unprintable(path)} cannot be read ({reason}); replace or remove it."
-        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        name = file if isinstance(file, Path) else getattr(file, "name", "the image")
+        raise SFFError(f"{name} cannot be read as an image ({error}).") from error
 
 
-class _OtherSize(Exception):
-    """An image whose size differs from the first one's."""
+def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """What is black and white in images of more than 8 bits: the range of the bits in use.
+
+    A camera or scanner of 12 bits fills a 16-bit file to 4,095 only. The range is that of all
+    images together, so that they stay comparable.
+    """
+    deep = [image for image in images if image.dtype != np.uint8]
+    low = min([0.0, *(float(image.min()) for image in deep)])
+    high = max([0.0, *(float(image.max()) for image in deep)])
+    return low, 1.0 if high <= 1 else 2.0 ** max(8, math.ceil(math.log2(high + 1))) - 1
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(escape_unprintable, names[:5])) + (", …" if len(names) > 5 else "")
+def to_uint8(image: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """An image of ``read_image`` as (H, W, C) uint8; see ``value_range`` for the scale."""
+    if image.dtype != np.uint8:
+        low, high = scale
+        image = ((image - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+    return image[:, :, None] if image.ndim == 2 else image

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..core import SFF
 from ..cut.localize import localize
-from ..data.sets import ImageSet, LabelledTensors, Splits, load
+from ..data import ImageSet, LabelledTensors, Splits, load
 from ..forward_forward import FFNetwork
 from ..heads import learn_vote
 from ..models import NETWORKS

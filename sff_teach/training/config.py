@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..data.sets import AUGMENTATIONS
+from ..data import AUGMENTATIONS
 from ..rules import RULES
 from ..util.checks import check_count, check_known, check_number, check_positive, check_seed
 

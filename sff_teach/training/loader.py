@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..data.sets import AUGMENTATIONS, LabelledTensors, batches, from_arrays
+from ..data import AUGMENTATIONS, LabelledTensors, batches, from_arrays
 from ..util.checks import SFFError, check_labels, check_samples, short_repr
 
 Data = LabelledTensors | tuple | list | Dataset | Iterable

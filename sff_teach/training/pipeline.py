@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from ..core import SFF, LocalBlock, hand_over
-from ..data.sets import LabelledTensors
+from ..data import LabelledTensors
 from ..losses import class_loss
 from ..rules import StepResult
 from ..util.checks import SFFError, check_count

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from ..core import SFF
-from ..data.sets import LabelledTensors
+from ..data import LabelledTensors
 from ..forward_forward import FFNetwork
 from ..rules import Rule, get_rule
 from ..util.checks import SFFError, check_module

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import draw
 from ..analysis.probes import goodness_maps
 from ..core import SFF, GoodnessHead
-from ..data.sets import ImageSet
+from ..data import ImageSet
 from ..util.checks import SFFError, check_known, escape_unprintable
 from ..util.modes import evaluating
 from .panel import STYLE, Explorer, button, slider

@@ -15,7 +15,7 @@ from torch import nn
 
 from .. import draw
 from ..core import SFF, GoodnessHead, LocalBlock
-from ..data.sets import load
+from ..data import load
 from ..models import cnn
 from ..training.fit import History, fit
 from ..util.checks import SFFError, check_count, check_known

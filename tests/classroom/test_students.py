@@ -29,7 +29,7 @@ def test_seeds_differ():
         ("", ValueError, "STUDENT_ID is empty"),
         ("  ", ValueError, "STUDENT_ID is empty"),
         (17, TypeError, "STUDENT_ID must be a string, not 17"),
-        (None, TypeError, "write it in quotes"),
+        (None, TypeError, "STUDENT_ID"),
     ],
 )
 def test_bad_ids(student_id, error, words):

@@ -214,7 +214,7 @@ def test_wheel_carries_package_and_data(wheel, tmp_path):
     assert "sff_teach/py.typed" in names
     assert not {name for name in names if name.startswith(("tests/", "tools/", "notebooks/"))}
     code = (
-        "import sys; sys.path.insert(0, 'unpacked'); import sff_teach.data.sets as data;"
+        "import sys; sys.path.insert(0, 'unpacked'); import sff_teach.data as data;"
         "assert 'unpacked' in data.__file__;"
         "print(len(data.load('fashion-mnist-sample', validation=0).train))"
     )

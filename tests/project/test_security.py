@@ -23,7 +23,6 @@ import torch
 from PIL import Image
 
 from sff_teach.core import SFF, GoodnessHead, LocalBlock
-from sff_teach.data import text
 from sff_teach.training import pipeline
 from tests._helpers import descendants
 
@@ -180,24 +179,6 @@ def test_stored_outputs_hold_no_scripts():
                 ), path.name
                 assert not {"application/javascript"} & set(output.get("data", {})), path.name
     assert pages > 50
-
-
-def test_reading_a_library_does_not_import_it(tmp_path):
-    """A name with a dot would import the package before the dot; such a name is refused."""
-    package = tmp_path / "sff_trap"
-    package.mkdir()
-    (package / "__init__.py").write_text('raise SystemExit("imported")')
-    (package / "inside.py").write_text(
-        'def f():\n    """A sentence of a docstring that is long enough to be kept here."""\n'
-    )
-    sys.path.insert(0, str(tmp_path))
-    try:
-        assert [s.library for s in text.sentences("sff_trap")] == ["sff_trap"]
-        with pytest.raises(ValueError, match="no name of a package"):
-            list(text.sentences("sff_trap.inside"))
-    finally:
-        sys.path.remove(str(tmp_path))
-    assert "sff_trap" not in sys.modules
 
 
 # ---------------------------------------------------------------- ports

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sff_teach.data import ImageSet, Splits, catalog, from_arrays, load
 from sff_teach.data.download import SETS
-from sff_teach.data.sets import ImageSet, Splits, catalog, from_arrays, load
 from sff_teach.models import NETWORKS
 from sff_teach.study import RECIPES, Recipe, expected, get_recipe, run, stored_recipe
 

@@ -16,7 +16,7 @@ from torch.multiprocessing import spawn
 from sff_teach import rules
 from sff_teach.cli import main
 from sff_teach.cut.localize import localize
-from sff_teach.data.sets import load
+from sff_teach.data import load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, mlp
 from sff_teach.training import distributed

@@ -8,7 +8,7 @@ from torch import nn
 
 from sff_teach import rules
 from sff_teach.cut.localize import localize
-from sff_teach.data.sets import from_arrays, load
+from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, cnn1d, mlp
 from sff_teach.study.runs import CONTROLS

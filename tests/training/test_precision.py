@@ -9,7 +9,7 @@ from torch import nn
 
 from sff_teach.core import LocalBlock
 from sff_teach.cut.localize import localize
-from sff_teach.data.sets import load
+from sff_teach.data import load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.goodness import class_goodness
 from sff_teach.models import cnn, mlp

@@ -1,0 +1,105 @@
+"""Choosing samples: class-balanced fractions, and samples held out for validation or test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..util.checks import SFFError, check_fraction, check_seed
+
+SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or validation image
+
+
+def take_fraction(
+    y: Tensor | np.ndarray | Sequence[int],
+    fraction: float,
+    seed: int = 0,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Tensor:
+    """Positions of a class-balanced subset: of the n samples of a class, round(fraction · n).
+
+    The samples of each class are put in an order drawn from the seed; the one at place r = 0, 1, …
+    of its class comes in as soon as fraction ≥ (r + ½) / n. So the subsets of one seed are nested,
+    each a prefix of the next, and every prefix is balanced to within one sample per class.
+
+    Args:
+        y: Labels (N,).
+        fraction: In (0, 1].
+        seed: Draws the order.
+        classes: Names for the error message.
+
+    Returns:
+        (M,) int64.
+
+    Raises:
+        SFFError: The fraction leaves a class without samples.
+    """
+    check_fraction(fraction)
+    check_seed(seed)
+    y = torch.as_tensor(y).cpu().numpy()
+    if y.ndim != 1 or len(y) == 0:
+        raise SFFError(f"y has shape {y.shape}; at least one label is needed, shape (N,).")
+    order, share = _balanced_order(y, seed)
+    numbers, counts = np.unique(y, return_counts=True)
+    rarest = int(counts.argmin())
+    smallest = 0.5 / counts[rarest]
+    if fraction < smallest - 1e-9:
+        name = numbers[rarest] if classes is None else classes[int(numbers[rarest])]
+        raise SFFError(
+            f'fraction={fraction:g} leaves none of the {counts[rarest]} samples of class "{name}"; '
+            f"use fraction={_round_up(smallest):g} or more."
+        )
+    return torch.from_numpy(order[share <= fraction + 1e-9])
+
+
+def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Set aside the same share of every class, without any seed.
+
+    Args:
+        y: Labels (N,).
+        share: In [0, 1).
+        classes: Names for the error message.
+
+    Returns:
+        The positions kept, and those set aside.
+
+    Raises:
+        SFFError: A class would have nothing on one of the two sides.
+    """
+    if share == 0:
+        return np.arange(len(y)), np.arange(0)
+    order, needed = _balanced_order(y, SPLIT_SEED)
+    taken = needed <= share + 1e-9
+    counts = np.bincount(y, minlength=len(classes))
+    held = np.bincount(y[order[taken]], minlength=len(classes))
+    for name, n, out in zip(classes, counts, held, strict=True):
+        if not 0 < out < n:
+            enough = f", or {_round_up(0.5 / n):g} or more" if out == 0 and n > 1 else ""
+            raise SFFError(
+                f'validation={share:g} sets aside {out} of the {n} samples of class "{name}"; '
+                f"use validation=0{enough}."
+            )
+    return np.sort(order[~taken]), order[taken]
+
+
+def _balanced_order(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All positions in the order in which growing fractions take them in, and the fraction each
+    one needs, (rank within the class + ½) / class size; both (N,)."""
+    random = np.random.RandomState(seed)  # its stream is frozen, unlike default_rng's
+    share = np.empty(len(y))
+    for k in np.unique(y):
+        members = random.permutation(np.flatnonzero(y == k))
+        share[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.lexsort((y, share))
+    return order, share[order]
+
+
+def _round_up(value: float) -> float:
+    """Three significant digits, never below ``value`` by more than the tolerance above."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step - 1e-9) * step

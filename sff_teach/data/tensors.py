@@ -1,0 +1,344 @@
+"""Labelled samples in memory, and mini-batches of them.
+
+What holds for images (N, C, H, W) holds for sequences (N, C, L) and for tables (N, C), whose
+columns are channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..util.checks import SFFError, check_count, check_labels, check_samples
+
+FINGERPRINTED = 1 << 20  # values that a fingerprint looks at
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTensors:
+    """Labelled samples in memory, standardised per channel: x = (values - mean) / std.
+
+    Attributes:
+        x: (N, C, ...) float32; images (N, C, H, W) are an ``ImageSet``.
+        y: (N,) int64, in [0, K).
+        classes: K names.
+        name: Of the data set and its part.
+        mean: One number per channel, of the training samples.
+        std: One number per channel, of the training samples.
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        fits = self.x.dim() == 4 if isinstance(self, ImageSet) else self.x.dim() >= 2
+        if not fits or self.y.shape != self.x.shape[:1]:
+            shape = "(N, C, H, W)" if isinstance(self, ImageSet) else "(N, C, ...)"
+            raise SFFError(
+                f"x has shape {tuple(self.x.shape)} and y {tuple(self.y.shape)}, "
+                f"not {shape} and (N,)."
+            )
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise SFFError(
+                f"mean has {len(self.mean)} and std {len(self.std)} numbers for {self.channels} "
+                "channels; one of each per channel is needed."
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        kind, shape = type(self).__name__, "×".join(str(n) for n in self.x.shape[1:])
+        what = "images" if isinstance(self, ImageSet) else "samples"
+        return f"{kind}({self.name}: {len(self):,} {what} {shape}, {self.num_classes} classes)"
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.x.shape[1]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W) of images, (L,) of sequences, () of a table's rows."""
+        return tuple(self.x.shape[2:])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the labels and of about a million values spread over all samples.
+
+        Equal for equal data, on any device; a checkpoint tells by it whether it gets the data that
+        it was made with.
+        """
+        values = self.x.flatten(1)
+        values = values[:, :: max(1, values.numel() // FINGERPRINTED)]
+        digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
+        for tensor in (values, self.y):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def subset(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> LabelledTensors:
+        """Some of the samples, standardised as before.
+
+        Args:
+            index: Positions (M,), a mask (N,) or a slice.
+
+        Returns:
+            A set of the same kind.
+        """
+        if isinstance(index, slice):
+            index = range(len(self))[index]
+        index = torch.as_tensor(index, device=self.x.device)
+        if index.dim() != 1:
+            raise SFFError(f"index has shape {tuple(index.shape)}, not (M,); one sample i is [i].")
+        if index.dtype != torch.bool or index.numel() == 0:
+            index = index.long()  # uint8 would be taken for a mask
+        return replace(self, x=_in_order(self.x[index]), y=self.y[index.to(self.y.device)])
+
+    def values(self) -> Tensor:
+        """The samples before they were standardised, (N, C, ...): x · std + mean."""
+        return self.x * per_channel(self.std, self.x) + per_channel(self.mean, self.x)
+
+
+class ImageSet(LabelledTensors):
+    """Labelled images in memory: x is (N, C, H, W)."""
+
+    def as_rgb(self) -> ImageSet:
+        """The same images with three equal channels, for networks made for colour; no copy.
+
+        Colour images come back as they are.
+        """
+        if self.channels == 3:
+            return self
+        if self.channels != 1:
+            raise SFFError(f"images have {self.channels} channels; as_rgb needs one or three.")
+        return replace(self, x=self.x.expand(-1, 3, -1, -1), mean=self.mean * 3, std=self.std * 3)
+
+    def pixels(self) -> Tensor:
+        """The images before they were standardised, (N, C, H, W); in [0, 1] for every named set."""
+        p = self.values()
+        if len(p) and p.min() > -1e-4 and p.max() < 1 + 1e-4:
+            p.clamp_(0, 1)  # rounding reaches 1e-6 over, and matplotlib complains
+        return p
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three parts of a data set; ``train, valid, test = load(name)`` takes them apart."""
+
+    train: LabelledTensors
+    valid: LabelledTensors
+    test: LabelledTensors
+
+    def __iter__(self) -> Iterator[LabelledTensors]:
+        return iter((self.train, self.valid, self.test))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K names."""
+        return self.train.classes
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.train.num_classes
+
+
+def from_arrays(
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray,
+    classes: Sequence[str] | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    name: str = "own data",
+) -> LabelledTensors:
+    """Standardise your own samples and put them into a ``LabelledTensors``.
+
+    For validation and test data give the statistics of the training data:
+    ``test = from_arrays(x, y, train.classes, mean=train.mean, std=train.std)``.
+
+    Args:
+        x: (N, C, ...), floating point: a table (N, C), sequences (N, C, L) or images (N, C, H, W).
+        y: (N,), whole numbers in [0, K).
+        classes: K names; by default the numbers 0 … max(y).
+        mean: One number per channel; by default that of ``x``.
+        std: One number per channel; by default that of ``x``.
+        name: Of the data set.
+
+    Returns:
+        An ``ImageSet`` of images, else a ``LabelledTensors``. The arrays given are copied.
+
+    Raises:
+        SFFError: NaN, labels outside [0, K), shapes that do not fit.
+        TypeError: Pixels that are not floating point.
+    """
+    x, y = _tensor(x), _tensor(y)
+    x = x.float() if x.is_floating_point() else x
+    check_samples(x)
+    whole = not (y.is_floating_point() or y.dtype == torch.bool)
+    y = y.to(x.device, torch.int64 if whole else y.dtype, copy=True)
+    if isinstance(classes, str):
+        raise TypeError(f'classes must be a list of names, not "{classes}".')
+    if classes is None:
+        classes = [str(k) for k in range(int(y.max()) + 1 if whole and len(y) else 1)]
+    check_labels(y, len(classes), length=len(x))
+    if (mean is None) != (std is None):
+        raise SFFError("mean and std belong together: give both or neither.")
+    if mean is None:
+        over = [d for d in range(x.dim()) if d != 1]
+        std, mean = torch.std_mean(x.double(), over, correction=0)
+        mean, std = mean.tolist(), safe_std(std.tolist())
+    mean, std = (tuple(float(v) for v in values) for values in (mean, std))
+    if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
+        raise SFFError(f"mean={mean} and std={std} must be finite, and std above 0.")
+    kind = ImageSet if x.dim() == 4 else LabelledTensors
+    data = kind(_in_order(x), y, tuple(str(c) for c in classes), name, mean, std)
+    return replace(data, x=(data.x - per_channel(mean, x)) / per_channel(std, x))
+
+
+# ---------------------------------------------------------------- standardising
+
+
+def mean_std(x: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every channel of x / scale.
+
+    Args:
+        x: (N, C, ...); uint8 is counted, which is exact and needs no copy as float.
+        scale: What the values are divided by.
+    """
+    if x.dtype != np.uint8:
+        over = (0, *range(2, x.ndim))
+        return tuple((x.mean(over) / scale).tolist()), safe_std((x.std(over) / scale).tolist())
+    level = torch.arange(256, dtype=torch.float64) / scale
+    means, stds = [], []
+    for c in range(x.shape[1]):
+        channel = torch.from_numpy(x[:, c]).flatten()
+        share = torch.bincount(channel, minlength=256).double() / len(channel)
+        means.append(float(share @ level))
+        stds.append(math.sqrt(float(share @ (level - means[-1]) ** 2)))
+    return tuple(means), safe_std(stds)
+
+
+def safe_std(stds: Sequence[float]) -> tuple[float, ...]:
+    """The same numbers, but 1 for a channel without any contrast, which stays as it is."""
+    return tuple(std if std > 1e-6 else 1.0 for std in stds)
+
+
+def per_channel(values: Sequence[float], x: Tensor) -> Tensor:
+    """One number per channel, in the shape (C, 1, …) that broadcasts over x (N, C, ...)."""
+    return torch.tensor(values).to(x).reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """x in the usual memory layout: N, then C, then the others.
+
+    With one channel, PyTorch calls a tensor contiguous also if its strides are those of
+    channels-last, and convolutions then compute in another order.
+    """
+    strides = torch.empty(x.shape, device="meta").stride()
+    return x if x.stride() == strides else torch.empty(x.shape, device=x.device).copy_(x)
+
+
+def _tensor(value: Tensor | np.ndarray) -> Tensor:
+    if isinstance(value, np.ndarray):
+        value = np.ascontiguousarray(value)  # torch takes no negative strides
+    return torch.as_tensor(value).detach()
+
+
+# ---------------------------------------------------------------- batches
+
+
+def batches(
+    data: LabelledTensors,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches that hold every sample once.
+
+    Args:
+        data: One part of a data set.
+        batch_size: B.
+        shuffle: Whether to draw a new order.
+        generator: Draws the order, so that it repeats.
+        drop_last: Whether to leave out a last batch that is not full.
+
+    Returns:
+        An iterator over x (B, C, ...) and y (B,).
+    """
+    if not isinstance(data, LabelledTensors):
+        hint = "one part, like splits.train" if isinstance(data, Splits) else "see from_arrays"
+        raise TypeError(f"data must be a LabelledTensors, not {type(data).__name__} ({hint}).")
+    check_count(batch_size, "batch_size")
+    if len(data) == 0:
+        raise SFFError(f"{data.name} holds no samples.")
+    if drop_last and len(data) < batch_size:
+        raise SFFError(f"{data.name} has {len(data)} samples, less than batch_size={batch_size}.")
+    where = generator.device if generator is not None else "cpu"
+    order = torch.randperm(len(data), generator=generator, device=where) if shuffle else None
+    stop = len(data) - (len(data) % batch_size if drop_last else 0)
+
+    def produce() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, stop, batch_size):
+            chosen = slice(start, start + batch_size)
+            if order is not None:
+                chosen = order[chosen].to(data.x.device)
+            yield data.x[chosen], data.y[chosen]
+
+    return produce()  # a function, so that wrong arguments are noticed before the first batch
+
+
+def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None, pad: int = 4) -> Tensor:
+    """Flip each image left to right with probability ½ and shift it by up to ``pad`` pixels.
+
+    The shift is a random crop of the image padded by mirroring: zeros would draw a border that no
+    test image has. Not for digits or letters: a mirrored 2 is no 2.
+
+    Args:
+        x: (B, C, H, W).
+        generator: Draws flips and shifts, the same for x on any device.
+        pad: Largest shift in pixels, below H and W.
+
+    Returns:
+        A new tensor (B, C, H, W).
+    """
+    if x.dim() != 4:
+        raise SFFError(f"x has shape {tuple(x.shape)}, not (B, C, H, W).")
+    b, c, height, width = x.shape
+    check_count(pad, "pad", minimum=0)
+    if pad >= min(height, width):
+        raise SFFError(f"pad={pad} is too large to mirror images of {height}×{width} pixels.")
+    where = generator.device if generator is not None else "cpu"
+    shift = torch.randint(-pad, pad + 1, (2, b, 1), generator=generator, device=where).to(x.device)
+    flip = torch.rand(b, 1, generator=generator, device=where).to(x.device) < 0.5
+    rows = _mirror(torch.arange(height, device=x.device) + shift[0], height)  # (B, H)
+    columns = _mirror(torch.arange(width, device=x.device) + shift[1], width)  # (B, W)
+    columns = torch.where(flip, columns.flip(1), columns)
+    source = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W), places in a flat image
+    source = source.reshape(b, 1, -1).expand(b, c, -1)
+    return x.reshape(b, c, -1).gather(2, source).view(b, c, height, width)
+
+
+def _mirror(place: Tensor, length: int) -> Tensor:
+    """Places outside [0, length) reflected at the first and the last pixel."""
+    return length - 1 - (length - 1 - place.abs()).abs()
+
+
+AUGMENTATIONS = {"flip-crop": augment_flip_crop}
