@@ -7,7 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from sff_teach.util.checks import check_count, check_positive, sentence
+from sff_teach.util.checks import check_count, check_positive
+
+from .grading import BY_HAND, Limits, grade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,48 +24,33 @@ class Grade:
     """The instructor's notebooks, or the one of this assignment."""
     assignment: str | None = None
     """For example a1, where the names of the returned notebooks don't say it."""
-    seconds: int = 20
-    """Of computing, for each cell and each test."""
+    seconds: float = 20
+    """Of computing, for each cell and each call of an answer."""
     memory: float = 2.0
     """GiB for each notebook, on top of what torch itself takes."""
     jobs: int | None = None
     """Notebooks at a time; one for each core if not given."""
-    no_isolation: bool = False
+    notebook: float = 300
+    """Seconds by the clock for each notebook."""
+    no_isolation: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run student code with your own rights; the marks say so."""
 
-    def __call__(self) -> None:
+    again: tuple[str, ...] = ()
+    """Students to mark anew, as marks.csv names them."""
 
-        check_count(self.seconds, "seconds", maximum=100_000)
-        check_positive(memory=self.memory)
+    def __call__(self) -> None:
+        check_positive(seconds=self.seconds, memory=self.memory, notebook=self.notebook)
         if self.jobs is not None:
             check_count(self.jobs, "jobs")
-        try:
-            from .grading import BY_HAND, Limits, grade
-        except ImportError as error:
-            raise ValueError(
-                f"grading needs the course's packages ({error.name} is missing); install "
-                '"sff-teach[course]".'
-            ) from error
-
+        limits = Limits(seconds=self.seconds, memory=self.memory, notebook=self.notebook)
         marked = grade(
-            self.folder,
-            self.source,
-            self.out,
-            assignment=self.assignment,
-            limits=Limits(seconds=self.seconds, memory=self.memory),
-            jobs=self.jobs,
-            no_isolation=self.no_isolation,
-        )
+            self.folder, self.source, self.out, assignment=self.assignment, limits=limits,
+            jobs=self.jobs, no_isolation=self.no_isolation, again=self.again,
+        )  # fmt: skip
         print(f"Marks in {self.out / 'marks.csv'}, pages in {self.out / 'feedback'}.")
         waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())
         if waiting:
             print(f"{waiting} answers are {BY_HAND}: see {self.out / 'by_hand.html'}.")
-        noticed = [r["student"] for r in marked if r["caught"] or r["look"]]
-        if noticed:
-            print(
-                f"Worth a look, {len(noticed)}: {'; '.join(noticed[:10])}"
-                + " …" * (len(noticed) > 10)
-            )
 
 
 def main(args: list[str] | None = None) -> int:
@@ -71,7 +58,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         tyro.cli(Grade, args=args, prog="sff-grade")()
     except (ValueError, TypeError, OSError) as error:
-        print(f"sff-grade: {sentence(error)}", file=sys.stderr)
+        print(f"sff-grade: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,6 +1,7 @@
 """The pages that `grading` writes: one per student, and one for what the teacher marks by hand.
 
-Plain HTML without scripts and without anything from a network; read by screen readers, escape_unprintable.
+Plain HTML without scripts and without anything from a network; what students wrote is
+escaped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from sff_teach.util.files import atomic_write, make_folder, write_table
 
-from .returned import Assignment
+from .source import Assignment
+from .submissions import Submission, file_name
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --line: #c8c8c8; --soft: #f4f4f2;
@@ -59,15 +61,6 @@ def _number(points: float) -> str:
     return f"{points:g}"
 
 
-def title_of(assignment: Assignment) -> str:
-    """The assignment's title: its first heading, or its file's name."""
-    for cell in assignment.cells:
-        for line in cell.source.splitlines() if not cell.code else ():
-            if line.startswith("# "):
-                return line[2:].strip()
-    return assignment.name
-
-
 def headings(assignment: Assignment) -> dict[str, str]:
     """For each task the heading that it stands under."""
     heading, found = "", {}
@@ -87,7 +80,7 @@ def student_page(assignment: Assignment, result: dict) -> bytes:
     most = sum(t["max"] for t in tasks.values())
     waiting = sum(t["max"] for t in tasks.values() if t["points"] is None)
     parts = [
-        f"<h1>{escape(title_of(assignment))}</h1>",
+        f"<h1>{escape(assignment.title)}</h1>",
         f'<p class="score">{escape(result["student"])}: <strong>{_number(points)} of '
         f"{_number(most)} points</strong>"
         + (f", {_number(waiting)} more are still to be marked by hand" if waiting else "")
@@ -109,7 +102,7 @@ def student_page(assignment: Assignment, result: dict) -> bytes:
         if "answer" in task:
             answer, show = task["answer"].strip(), _words
         else:
-            answer, show = "\n\n".join(answers.get(_answer_of(assignment, grade_id), [])), _code
+            answer, show = "\n\n".join(answers.get(assignment.answer_of(grade_id), [])), _code
         shown = f"<details><summary>Your answer</summary>{show(answer)}</details>"
         name = heading.get(grade_id) or grade_id
         parts.append(
@@ -117,35 +110,17 @@ def student_page(assignment: Assignment, result: dict) -> bytes:
             f'<span class="mark">{word}</span></h3><p>{escape(text)}</p>'
             + f"{shown if answer.strip() else ''}</article>"
         )
-    notes = [
-        ("What was repaired", result["repaired"]),
-        ("What the grader noticed", result["caught"]),
-    ]
-    for title, lines in notes:
-        if lines:
-            items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-            parts.append(f"<h2>{title}</h2><ul>{items}</ul>")
-    if not (result["repaired"] or result["caught"]):
-        parts.append("<p>Nothing had to be repaired in your notebook.</p>")
-    return _page(f"{title_of(assignment)}: {result['student']}", "\n".join(parts))
-
-
-def _answer_of(assignment: Assignment, test: str) -> str | None:
-    """The answer that a test belongs to: the last one before it."""
-    last = None
-    for cell in assignment.cells:
-        if cell.kind == "answer":
-            last = cell.grade_id
-        if cell.grade_id == test:
-            return last
-    return None
+    if result["notes"]:
+        items = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
+        parts.append(f"<h2>Notes</h2><ul>{items}</ul>")
+    return _page(f"{assignment.title}: {result['student']}", "\n".join(parts))
 
 
 def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
     """For the teacher: each written task with its mark scheme, then every student's answer."""
     heading = headings(assignment)
     parts = [
-        f"<h1>{escape(title_of(assignment))}: to be marked by hand</h1>",
+        f"<h1>{escape(assignment.title)}: to be marked by hand</h1>",
         "<p>For the teacher only. Write points and comments into <code>manual.csv</code> and grade "
         "again; nothing is run a second time.</p>",
     ]
@@ -167,16 +142,29 @@ def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
                 f'<article class="wait"><h3><span>{escape(result["student"])}</span>'
                 f'<span class="mark">{got}</span></h3>{printed}{_words(answer)}</article>'
             )
-    return _page(f"{title_of(assignment)}: to be marked by hand", "\n".join(parts))
+    return _page(f"{assignment.title}: to be marked by hand", "\n".join(parts))
 
 
-def write_pages(out: Path, assignment: Assignment, marked: list[dict]) -> None:
-    """Write feedback/STUDENT.html, and by_hand.html with manual-todo.csv if a task needs it."""
+def write_pages(
+    out: Path, assignment: Assignment, marked: list[dict], came: dict[str, Submission]
+) -> None:
+    """Write a page for each student, under the platform's name where there is one.
+
+    Moodle takes a zip of ``feedback`` back because its folders keep Moodle's names, Canvas because
+    the files do. ``by_hand.html`` and ``manual-todo.csv`` are written where a task needs them.
+    """
     folder = out / "feedback"
     make_folder(folder)
     for result in marked:
+        submission = came[result["student"]]
+        place = folder / f"{file_name(result['student'])}.html"
+        if submission.platform == "moodle":
+            place = folder / file_name(submission.folder) / "feedback.html"
+        elif submission.platform == "canvas":
+            place = folder / f"{file_name(submission.folder)}.html"
+        make_folder(place.parent)
         page = student_page(assignment, result)
-        atomic_write(folder / f"{result['student']}.html", lambda file, page=page: file.write(page))
+        atomic_write(place, lambda file, page=page: file.write(page))
     if assignment.by_hand:
         page = by_hand_page(assignment, marked)
         atomic_write(out / "by_hand.html", lambda file: file.write(page))

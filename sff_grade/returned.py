@@ -1,385 +1,400 @@
-"""Returned notebooks: find every cell again, and lay out what the grader runs.
+"""A returned notebook: find every cell again, and lay out what is run.
 
-A notebook comes back with cells copied, deleted and reordered, and from Colab without nbgrader's
-metadata. A cell is found again by its grade id, else by its text, else by the names it defines.
-What is locked is taken from the source: only answers and own cells come from the student.
+A notebook comes back with cells copied, deleted and moved, from Colab without nbgrader's metadata,
+sometimes in a zip, in UTF-16, or as another assignment. Only answers and own cells count; what is
+locked is the instructor's. This runs inside the jail, before any cell of the student's does.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import io
+import json
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+import zipfile
+from collections.abc import Callable
 
-SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
-HIDDEN = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
-SCHEME = ("=== BEGIN MARK SCHEME ===", "=== END MARK SCHEME ===")
-STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's own
-
-
-@dataclass
-class Cell:
-    """A cell of the instructor's source."""
-
-    source: str
-    kind: str  # "text", "given" (locked), "free", "answer", "test", "by hand"
-    grade_id: str | None = None
-    points: float = 0.0
-    names: tuple[str, ...] = ()  # that an answer defines, in order
-    code: bool = True
-    changeable: bool = True  # a test that fails when the solution's numbers are changed
-
-    @property
-    def released(self) -> str:
-        """The cell as students get it."""
-        if self.kind in ("answer", "by hand") and self.code:
-            return _without(self.source, SOLUTION, STUB)
-        if self.kind == "by hand":
-            return _without(self.source, SCHEME)
-        return _without(self.source, HIDDEN)
-
-    @property
-    def scheme(self) -> str:
-        """The mark scheme of a cell that is marked by hand."""
-        return "\n".join(_regions(self.source, SCHEME)).strip()
-
-    def hidden(self, line: int) -> bool:
-        """Whether this line of the source, counted from 1, is a hidden test."""
-        inside = False
-        for number, text in enumerate(self.source.splitlines(), 1):
-            inside = (inside or text.strip() == HIDDEN[0]) and text.strip() != HIDDEN[1]
-            if number == line:
-                return inside
-        return False
+MOST_BYTES = 20 << 20  # of a notebook in a zip
+MOST_LINES = 500  # of a cell that is compared line by line
+BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # what odd Python text raises
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-@dataclass
-class Assignment:
-    """An instructor's source notebook."""
-
-    name: str
-    cells: list[Cell]
-
-    @property
-    def tests(self) -> list[Cell]:
-        """The cells whose points the grader gives."""
-        return [cell for cell in self.cells if cell.kind == "test"]
-
-    @property
-    def by_hand(self) -> list[Cell]:
-        """The cells whose points the teacher gives."""
-        return [cell for cell in self.cells if cell.kind == "by hand"]
-
-    @property
-    def answer_names(self) -> list[str]:
-        """Every name that an answer defines."""
-        return [name for cell in self.cells if cell.kind == "answer" for name in cell.names]
+# ---------------------------------------------------------------- text
 
 
-@dataclass
-class Returned:
-    """A returned notebook, laid out along the source."""
-
-    answers: dict[int, list[str]]  # source cell → the student's versions of it, in order
-    extra: dict[int, list[tuple[str, str]]]  # source cell → own cells behind it: (label, source)
-    repaired: list[str]
-    caught: list[str]
-    found: int  # how many cells of the source were found
-    printed: dict[int, str] = field(default_factory=dict)  # source cell → what it had printed
+def word_pattern(name: str) -> str:
+    """Return a pattern that finds a name which is not part of a longer word."""
+    return rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
 
 
-def read_source(path: Path, notebook: dict) -> Assignment:
-    """The instructor's notebook as an `Assignment`.
+def plain(source: str) -> str:
+    """Return a text with all white space made equal."""
+    return " ".join(source.split())
 
-    Raises:
-        ValueError: a grade id stands twice, or no cell is a test.
-    """
-    cells = []
-    for cell in notebook["cells"]:
-        meta = cell["metadata"].get("nbgrader", {})
-        code = cell["cell_type"] == "code"
-        if meta.get("task") or (meta.get("grade") and meta.get("solution")):
-            kind = "by hand"
-        elif meta.get("grade"):
-            kind = "test"
-        elif meta.get("solution"):
-            kind = "answer"
-        elif not code:
-            kind = "text"
-        else:
-            kind = "given" if meta.get("locked") else "free"
-        cells.append(
-            Cell(
-                source=cell["source"],
-                kind=kind,
-                grade_id=meta.get("grade_id"),
-                points=float(meta.get("points", 0) or 0),
-                names=tuple(bound_names(cell["source"])) if code else (),
-                code=code,
-            )
-        )
-    ids = [cell.grade_id for cell in cells if cell.grade_id]
-    twice = sorted({i for i in ids if ids.count(i) > 1})
-    if twice:
-        raise ValueError(f"{path} has the grade id {twice[0]} twice; give every cell its own.")
-    if not any(cell.kind == "test" for cell in cells):
-        raise ValueError(
-            f"{path} has no test cell; grade a source notebook, with nbgrader's marks."
-        )
-    return Assignment(path.stem, cells)
+
+def python_of(source: str) -> str:
+    """Return a cell's Python: IPython's commands do nothing."""
+    source = source.replace("\r\n", "\n")
+    first, _, rest = source.lstrip().partition("\n")
+    if first.startswith("%%"):
+        return rest if re.match(r"%%(time|timeit|capture)\b", first) else ""
+    try:
+        ast.parse(source)
+        return source
+    except BROKEN:
+        text = re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
+        text = re.sub(r"^([ \t]*[\w., ]+=[ \t]*)[%!].*$", r"\1None", text, flags=re.MULTILINE)
+        return re.sub(r"^([ \t]*)[\w.]+\?+[ \t]*$", r"\1pass", text, flags=re.MULTILINE)
 
 
 def bound_names(source: str) -> list[str]:
-    """The names that a cell defines at its top level: functions, classes and values."""
+    """Return the names that a cell defines at its top level: functions, classes and values."""
     try:
-        tree = ast.parse(python_of(source))
-    except SyntaxError:
-        return re.findall(r"^(?:def|class)\s+(\w+)", source, re.MULTILINE)
+        body = ast.parse(python_of(source)).body
+    except BROKEN:
+        return re.findall(r"^(?:def|class)[ \t]+(\w+)", source, re.MULTILINE)
     names: list[str] = []
-    for node in tree.body:
+    for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names += [
-                n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)
-                and isinstance(n.ctx, ast.Store)
-            ]  # fmt: skip
+            stored = [n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            names += [n.id for n in stored if isinstance(n.ctx, ast.Store)]
     return list(dict.fromkeys(names))
 
 
-def python_of(source: str) -> str:
-    """A cell's Python: without IPython's commands, and without a first line such as %%time."""
-    if re.match(r"\s*%%(time|timeit|capture)\b", source):
-        source = source.lstrip().partition("\n")[2]
-    elif source.lstrip().startswith("%%"):
-        return ""
-    if not re.search(r"^\s*[%!?]|\?\s*$|=\s*[%!]", source, re.MULTILINE):
-        return source
+# ---------------------------------------------------------------- files
+
+
+def read_notebook(data: bytes) -> list[dict]:
+    """Return a notebook's cells as ``{"code", "source", "id", "printed"}``.
+
+    Raises:
+        ValueError: It is not a notebook.
+    """
+    if not data.strip():
+        raise ValueError("The file is empty.")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16").encode("utf-8", "replace")
     try:
-        from IPython.core.inputtransformer2 import TransformerManager
-    except ImportError:
-        return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
-    return TransformerManager().transform_cell(source)
+        notebook = json.loads(data.decode("utf-8-sig"))
+        if notebook.get("nbformat", 4) < 4:
+            cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
+        else:
+            cells = notebook["cells"]
+        return [_cell(cell) for cell in cells]
+    except (*BROKEN, TypeError, KeyError, AttributeError, UnicodeError) as error:
+        text = "The file is not a notebook that can be read."
+        raise ValueError(text) from error
 
 
-def definitions_of(source: str) -> str:
-    """Imports, functions and classes of a cell, and nothing that runs."""
+def _text(value: object) -> str:
+    text = "".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cell(cell: dict) -> dict:
+    metadata = cell.get("metadata")
+    mark = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    grade_id = mark.get("grade_id") if isinstance(mark, dict) else None
+    outputs = [o for o in cell.get("outputs") or [] if isinstance(o, dict)]
+    printed = "".join(_text(o.get("text")) for o in outputs if o.get("name") == "stdout")
+    return {
+        "code": cell.get("cell_type") == "code",
+        "source": _text(cell.get("source", cell.get("input"))),
+        "id": grade_id if isinstance(grade_id, str) else None,
+        "printed": printed[-3000:],
+    }
+
+
+def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
+    """Return the notebooks in a file: itself, or those in a zip. Nothing is written to disk."""
+    if not name.lower().endswith(".zip"):
+        return [(name, data)]
+    found = []
     try:
-        tree = ast.parse(python_of(source))
-    except SyntaxError:
-        return ""
-    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    tree.body = [node for node in tree.body if isinstance(node, kept)]
-    return ast.unparse(tree)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist()[:1000]:
+                inner = info.filename.rsplit("/", 1)[-1]
+                hidden = "__MACOSX" in info.filename or inner.startswith(".")
+                if inner.endswith(".ipynb") and not hidden and info.file_size <= MOST_BYTES:
+                    with archive.open(info) as file:
+                        found.append((f"{name}: {inner}", file.read(MOST_BYTES)))
+    except Exception:  # a broken archive is a student's file without a notebook
+        return found
+    return found
 
 
-def _regions(source: str, marks: tuple[str, str]) -> list[str]:
-    pattern = re.escape(marks[0]) + r"[^\n]*\n(.*?)^[ \t]*" + re.escape(marks[1])
-    return re.findall(pattern, source, re.DOTALL | re.MULTILINE)
+def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> tuple[dict, list[str]]:
+    """Choose the notebook to mark: the newest that holds an answer.
+
+    Args:
+        skeleton: The students' copy of the assignment, see `Assignment.skeleton`.
+        files: (name, bytes), the newest first.
+
+    Returns:
+        Its layout, and notes for the student and the teacher.
+    """
+    layouts, problems = [], []
+    for name, data in [each for file in files for each in notebooks_in(*file)]:
+        try:
+            layouts.append((name, lay_out(skeleton, read_notebook(data))))
+        except ValueError as error:
+            problems.append(str(error) if len(files) == 1 else f"{name}: {error}")
+    if not layouts:
+        return lay_out(skeleton, []), problems or ["No notebook was found in what came."]
+    answered = [each for each in layouts if each[1]["answered"]] or layouts
+    name, layout = answered[0]
+    notes = problems
+    if len(layouts) > 1:
+        others = ", ".join(other for other, _ in layouts if other != name)
+        notes = [
+            *notes,
+            f"{len(layouts)} notebooks came; {name} was marked, not {others}.",
+        ]
+        most = max(answered, key=lambda each: each[1]["answered"])
+        if most[1]["answered"] > layout["answered"]:
+            notes.append(f"An older one, {most[0]}, holds more answers.")
+    return layout, notes
 
 
-def _without(source: str, marks: tuple[str, str], instead: str = "") -> str:
-    out, inside = [], False
-    for line in source.splitlines():
-        if line.strip() == marks[0]:
-            inside = True
-            indent = line[: len(line) - len(line.lstrip())]
-            out += [indent + text for text in instead.splitlines()]
-        elif line.strip() == marks[1]:
-            inside = False
-        elif not inside:
-            out.append(line)
-    return "\n".join(out)
+# ---------------------------------------------------------------- finding cells again
 
 
-def _plain(source: str) -> str:
-    return re.sub(r"\s+", " ", source).strip()
+class Search:
+    """Which cell of the source each returned cell belongs to.
+
+    Attributes:
+        at: For each returned cell the place in the source, or None.
+        how: For each place how its cell was found, where its id did not tell.
+    """
+
+    def __init__(self, skeleton: list[dict], cells: list[dict]) -> None:
+        self.skeleton = skeleton
+        self.cells = cells
+        self.plain = [plain(cell["released"]) for cell in skeleton]
+        self.places = {cell["id"]: i for i, cell in enumerate(skeleton) if cell["id"]}
+        self.at: list[int | None] = [None] * len(cells)
+        self.how: dict[int, str] = {}
+        for words, matcher in MATCHERS:
+            for n, place in enumerate(self.at):
+                if place is None and (found := matcher(self, n)) is not None:
+                    self.at[n] = found
+                    if words and skeleton[found]["id"]:
+                        self.how.setdefault(found, words)
+
+    def by_id(self, n: int) -> int | None:
+        """An answer may have become a text cell by a slip of the keyboard; others may not."""
+        cell, place = self.cells[n], self.places.get(self.cells[n]["id"])
+        if place is None or not cell["source"].strip():
+            return None
+        same = cell["code"] == self.skeleton[place]["code"]
+        return place if same or self.skeleton[place]["kind"] in ("answer", "by hand") else None
+
+    def by_text(self, n: int) -> int | None:
+        """The same words in the same order."""
+        text = plain(self.cells[n]["source"])
+        same = [i for i, other in enumerate(self.plain) if text and other == text]
+        free = [i for i in same if i not in self.at]
+        return next(iter(free or same), None)
+
+    def by_name(self, n: int) -> int | None:
+        """An answer, or the cell with the student's id, by what it defines."""
+        source = self.cells[n]["source"]
+        names = set(bound_names(source))
+        for i, cell in enumerate(self.skeleton):
+            wanted = functions_of(cell) or cell["names"]
+            if cell["kind"] == "answer" and names & set(wanted):
+                return i
+            free = cell["kind"] == "free" and i not in self.at and self.cells[n]["code"]
+            if free and names & set(wanted) and len(names) <= len(wanted) + 2:
+                return i
+        return None
+
+    def by_lines(self, n: int) -> int | None:
+        """A locked cell by most of its lines."""
+        if not self.cells[n]["code"]:
+            return None
+        for i, cell in enumerate(self.skeleton):
+            locked = cell["kind"] in ("test", "given", "adapter")
+            if locked and _alike(cell["released"], self.cells[n]["source"]):
+                return i
+        return None
+
+    def by_place(self, n: int) -> int | None:
+        """A written answer: it stands behind the text that stands before it in the source."""
+        place = self.at[n - 1] if n else None
+        if place is None or place + 1 >= len(self.skeleton) or place + 1 in self.at:
+            return None
+        cell = self.skeleton[place + 1]
+        fits = cell["kind"] == "by hand" and cell["code"] == self.cells[n]["code"]
+        return place + 1 if fits else None
 
 
-def lay_out(assignment: Assignment, notebook: dict) -> Returned:
-    """Find the source's cells in a returned notebook; what is left are the student's own cells."""
-    cells = notebook["cells"]
-    sources = [cell["source"] for cell in cells]
-    code = [cell["cell_type"] == "code" for cell in cells]
-    place = {c.grade_id: i for i, c in enumerate(assignment.cells) if c.grade_id}
-    ids = [c.get("metadata", {}).get("nbgrader", {}).get("grade_id") for c in cells]
-    belongs: list[int | None] = [place.get(i) for i in ids]
-    repaired, caught = [], []
-    how: dict[int, str] = {}
+MATCHERS: list[tuple[str, Callable[[Search, int], int | None]]] = [
+    ("", Search.by_id),
+    ("its text", Search.by_text),
+    ("the name that it defines", Search.by_name),
+    ("most of its text", Search.by_lines),
+    ("its place", Search.by_place),
+]
 
-    released = [c.released for c in assignment.cells]
-    plain = [_plain(text) for text in released]
-    # 1. A cell's id counts only while it is still that kind of cell.
-    for n, at in enumerate(belongs):
-        if at is not None and code[n] != assignment.cells[at].code:
-            belongs[n] = None
-    # 2. by text
-    for n, at in enumerate(belongs):
-        if at is None and sources[n].strip():
-            same = [i for i, text in enumerate(plain) if text == _plain(sources[n])]
-            free = [i for i in same if i not in belongs]
-            if same:
-                belongs[n] = (free or same)[0]
-                if assignment.cells[belongs[n]].grade_id:
-                    how.setdefault(belongs[n], "its text")
-    # 3. an answer by the names that it defines; a locked cell by most of its text
-    for n, at in enumerate(belongs):
-        if at is not None or not code[n]:
-            continue
-        names = bound_names(sources[n])
-        for i, cell in enumerate(assignment.cells):
-            functions = [x for x in cell.names if re.search(rf"(def|class)\s+{x}\b", cell.source)]
-            wanted = functions or cell.names
-            if cell.kind == "answer" and wanted and set(wanted) & set(names):
-                belongs[n] = i
-                how.setdefault(i, f"the name {next(x for x in wanted if x in names)}")
-                break
-            free = cell.kind == "free" and i not in belongs and cell.names
-            if free and set(cell.names) & set(names) and len(names) <= len(cell.names) + 2:
-                belongs[n] = i
-                break
-            if cell.kind in ("test", "given") and _alike(released[i], sources[n]):
-                belongs[n] = i
-                how.setdefault(i, "most of its text")
-                break
-    # 4. a written answer, by its place: behind the text that stands before it in the source
-    for i, cell in enumerate(assignment.cells):
-        if cell.kind == "by hand" and i not in belongs:
-            before = [n for n, at in enumerate(belongs) if at == i - 1]
-            if before and before[-1] + 1 < len(cells):
-                n = before[-1] + 1
-                if belongs[n] is None and code[n] == cell.code:
-                    belongs[n] = i
-                    how[i] = "its place"
 
-    answers: dict[int, list[str]] = {}
-    extra: dict[int, list[tuple[str, str]]] = {}
-    last = -1
-    for n, at in enumerate(belongs):
-        if at is not None:
-            last = at
-            answers.setdefault(at, []).append(sources[n])
-        elif code[n] and sources[n].strip():
-            extra.setdefault(last, []).append((f"cell {n + 1}", sources[n]))
-
-    marked = [c for c in assignment.cells if c.grade_id]
-    if not any(i in place for i in ids):
-        found = sum(place[c.grade_id] in answers for c in marked)
-        repaired.append(
-            "The notebook had lost nbgrader's marks, as Colab returns it. "
-            f"{found} of {len(marked)} cells were found again by their text or their names."
-        )
-    for i, cell in enumerate(assignment.cells):
-        label = cell.grade_id
-        if label is None:
-            continue
-        got = answers.get(i, [])
-        if not got:
-            if cell.kind == "answer":
-                what = f", none that defines {' or '.join(cell.names)}" if cell.names else ""
-                repaired.append(f"{label}: no such cell{what}.")
-            elif cell.kind == "by hand":
-                repaired.append(f"{label}: the cell for the written answer is missing.")
-            elif cell.kind in ("test", "given"):
-                repaired.append(f"{label}: the cell was missing; the instructor's was used.")
-            continue
-        if i in how and any(x in place for x in ids):
-            repaired.append(f"{label}: the cell had lost its mark and was found by {how[i]}.")
-        if cell.kind in ("answer", "by hand"):
-            filled = [text for text in got if _plain(text) != plain[i]]
-            if len(got) > 1:
-                repaired.append(
-                    f"{label}: the cell stands {len(got)} times; "
-                    + (
-                        "the last one counts."
-                        if len(filled) > 1
-                        else "the one with an answer counts."
-                    )
-                )
-            answers[i] = filled or got[-1:]
-            if cell.kind == "by hand":
-                answers[i] = answers[i][-1:]
-        elif len(got) > 1:
-            repaired.append(
-                f"{label}: the cell stands {len(got)} times; the instructor's was used."
-            )
-        elif _plain(got[0]) not in (plain[i], _plain(cell.source)):
-            caught.append(f"{label}: the cell was changed; the instructor's was used.")
-        if cell.kind == "answer" and cell.names:
-            defined = {name for text in answers[i] for name in bound_names(text)}
-            missing = [name for name in cell.names if name not in defined]
-            others = [name for name in defined if name not in cell.names]
-            if missing and others:
-                caught.append(
-                    f"{label}: the tests ask for {missing[0]}, and the cell defines {others[0]}."
-                )
-    order = [at for at in belongs if at is not None]
-    if any(a > b for a, b in zip(order, order[1:])) and len(set(order)) == len(order):
-        repaired.append("The cells stood in another order; they were run in the assignment's.")
-    printed = {at: cells[n].get("printed", "") for n, at in enumerate(belongs) if at is not None}
-    return Returned(answers, extra, repaired, caught, len(answers), printed)
+def functions_of(cell: dict) -> list[str]:
+    """Return the functions and classes among the names that a cell of the source defines."""
+    text = cell["released"]
+    return [x for x in cell["names"] if re.search(rf"(?:def|class)[ \t]+{re.escape(x)}\b", text)]
 
 
 def _alike(one: str, other: str) -> bool:
     lines, others = ([x.strip() for x in t.splitlines() if x.strip()] for t in (one, other))
-    if min(len(lines), len(others)) < 2:
+    if min(len(lines), len(others)) < 2 or len(others) > MOST_LINES:
         return False
     return difflib.SequenceMatcher(None, lines, others, autojunk=False).ratio() > 0.6
 
 
-def steps_of(assignment: Assignment, returned: Returned) -> list[dict]:
-    """What is run, in the order of the source and up to its last test.
+# ---------------------------------------------------------------- the layout
 
-    A step has a ``kind`` ("given", "student", "test"), a ``label`` for people, its ``source``, and
-    ``cell``, the place in the source.
+
+def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
+    """Lay a returned notebook out along the source.
+
+    Returns:
+        ``steps`` to run, ``answers`` and ``printed`` by the place in the source, how many cells
+        are ``answered``, the ``id`` of the student in it, and ``notes`` on what was repaired.
+    """
+    search = Search(skeleton, cells)
+    versions: dict[int, list[str]] = {}
+    own: dict[int, list[tuple[str, str]]] = {}
+    last = -1
+    for n, (cell, place) in enumerate(zip(cells, search.at)):
+        if place is not None:
+            last = place
+            versions.setdefault(place, []).append(cell["source"])
+        elif cell["code"] and cell["source"].strip():
+            own.setdefault(last, []).append((f"cell {n + 1}", cell["source"]))
+    notes = _notes(search, versions) if cells else []
+    answers: dict[int, list[str]] = {}
+    answered = 0
+    for i, cell in enumerate(skeleton):
+        if cell["kind"] in ("answer", "by hand") and i in versions:
+            filled = [text for text in versions[i] if plain(text) != search.plain[i]]
+            answers[i] = filled or versions[i][-1:]
+            answered += bool(filled)
+            if cell["kind"] == "by hand":
+                answers[i] = answers[i][-1:]
+    printed = {str(p): cells[n]["printed"] for n, p in enumerate(search.at) if p is not None}
+    return {
+        "steps": _steps(skeleton, versions, answers, own),
+        "answers": {str(i): texts for i, texts in answers.items()},
+        "own": {str(i): [text for _, text in cells] for i, cells in own.items()},
+        "printed": printed,
+        "answered": answered,
+        "id": _student_id(skeleton, versions),
+        "notes": notes,
+    }
+
+
+def _student_id(skeleton: list[dict], versions: dict[int, list[str]]) -> str:
+    for i, cell in enumerate(skeleton):
+        if cell["kind"] == "free" and "STUDENT_ID" in cell["names"] and i in versions:
+            found = re.search(r"""STUDENT_ID[ \t]*=[ \t]*(["'])(.{0,200}?)\1""", versions[i][-1])
+            return found[2].strip() if found else ""
+    return ""
+
+
+def _notes(search: Search, versions: dict[int, list[str]]) -> list[str]:
+    marked = [(i, cell) for i, cell in enumerate(search.skeleton) if cell["id"]]
+    found = sum(i in versions for i, _ in marked)
+    ids = [cell["id"] for cell in search.cells if cell["id"]]
+    known = [i for i in ids if i in search.places]
+    if not found or (ids and not known):
+        other = f', but of another: it has the cell "{ids[0]}"' if ids else ""
+        if not any(c["kind"] == "answer" and i in versions for i, c in marked):
+            return [f"The notebook is not of this assignment{other}."]
+    notes = []
+    if not known:
+        notes.append(
+            "The notebook had lost nbgrader's marks, as Colab returns it. "
+            f"{found} of {len(marked)} cells were found again by their text or their names."
+        )
+    for i, cell in marked:
+        notes += [f"{cell['id']}: {note}" for note in _notes_on(search, i, versions.get(i, []))
+                  if known or "had lost" not in note]  # fmt: skip
+    order = [place for place in search.at if place is not None]
+    if any(a > b for a, b in zip(order, order[1:])) and len(set(order)) == len(order):
+        notes.append("The cells stood in another order; they were run in the assignment's.")
+    return notes
+
+
+def _notes_on(search: Search, place: int, texts: list[str]) -> list[str]:
+    cell, notes = search.skeleton[place], []
+    locked = cell["kind"] in ("test", "given", "adapter")
+    if not texts:
+        if locked:
+            return ["the cell was missing; the instructor's was used."]
+        if cell["kind"] == "by hand":
+            return ["the cell for the written answer is missing."]
+        what = f", none that defines {' or '.join(cell['names'])}" if cell["names"] else ""
+        return [f"no such cell{what}."] if cell["kind"] == "answer" else []
+    if place in search.how:
+        notes.append(f"the cell had lost its mark and was found by {search.how[place]}.")
+    returned = [search.cells[n] for n, at in enumerate(search.at) if at == place]
+    if cell["code"] and cell["kind"] == "answer" and not all(c["code"] for c in returned):
+        notes.append("the answer stood in a text cell; it was run as code.")
+    if len(texts) > 1:
+        filled = sum(plain(text) != search.plain[place] for text in texts)
+        counts = "the last one counts" if filled > 1 else "the one with an answer counts"
+        notes.append(
+            f"the cell stands {len(texts)} times; "
+            f"{'the instructor’s was used' if locked else counts}."
+        )
+    elif locked and plain(texts[0]) != search.plain[place]:
+        notes.append("the cell was changed; the instructor's was used.")
+    if cell["kind"] == "answer" and cell["names"]:
+        defined = list(dict.fromkeys(name for text in texts for name in bound_names(text)))
+        missing = [name for name in cell["names"] if name not in defined]
+        others = [name for name in defined if name not in cell["names"]]
+        if missing and others:
+            notes.append(f"the tests ask for {missing[0]}, and the cell defines {others[0]}.")
+    return notes
+
+
+def _steps(skeleton: list[dict], versions: dict, answers: dict, own: dict) -> list[dict]:
+    """What is run, in the order of the source; behind the last test only definitions.
+
+    A step has a ``kind`` ("given", "adapter", "answer", "own"), a ``label`` for people, its
+    ``source``, and ``quiet`` where it is no news that it stops.
     """
     steps: list[dict] = []
 
-    def add(kind: str, label: str, source: str, cell: int) -> None:
-        if kind != "test":
-            source = python_of(source)
-        if source.strip():
-            steps.append({"kind": kind, "label": label, "source": source, "cell": cell})
+    def add(kind: str, label: str, source: str, **more) -> None:
+        steps.append({"kind": kind, "label": label, "source": source, "quiet": False, **more})
 
-    last = max(i for i, cell in enumerate(assignment.cells) if cell.kind == "test")
-    for label, source in returned.extra.get(-1, []):
-        add("student", label, source, -1)
-    for i, cell in enumerate(assignment.cells[: last + 1]):
-        label = cell.grade_id or (f"the cell that sets {cell.names[0]}" if cell.names else "a cell")
-        got = returned.answers.get(i, [])
-        if cell.kind == "test":
-            add("test", label, cell.source, i)
-        elif cell.kind == "given":
-            add("given", label, cell.source, i)
+    def add_own(place: int) -> None:
+        for label, source in own.get(place, []):
+            add("own", label, source, definitions=place >= last)
+
+    last = max((i for i, cell in enumerate(skeleton) if cell["kind"] == "test"), default=-1)
+    add_own(-1)
+    for i, cell in enumerate(skeleton):
+        kind, label = cell["kind"], cell["id"] or "the cell that sets your id"
+        if kind in ("given", "adapter"):
+            add(kind, label, cell["released"])
             # An import that was added to a given cell is still there for the student's own code.
-            for text in got:
-                if _plain(text) != _plain(cell.released):
-                    add("student", label, text, i)
-        elif cell.kind in ("answer", "free", "by hand") and cell.code:
-            for text in got or ([cell.source] if cell.kind == "free" else []):
-                add("student", label, text, i)
-        for name, source in returned.extra.get(i, []):
-            add("student", name, source, i)
+            for text in versions.get(i, []):
+                if plain(text) != plain(cell["released"]):
+                    add("own", label, text, quiet=True)
+        elif kind == "answer":
+            for text in answers.get(i, []):
+                add("answer", label, text, quiet=plain(text) == plain(cell["released"]))
+        elif kind == "test":  # in Jupyter its functions and imports are there for what follows
+            add("own", label, cell["released"], quiet=True, definitions=True)
+        elif kind in ("free", "by hand") and cell["code"]:
+            for text in versions.get(i, [cell["released"]] if kind == "free" else []):
+                add("own", label, text, quiet=True, definitions=i > last)
+        add_own(i)
     return steps
-
-
-def imports_of(assignment: Assignment) -> list[str]:
-    """The modules that the instructor's cells import: loaded before any student code runs."""
-    names = []
-    for cell in assignment.cells:
-        if not cell.code or cell.kind not in ("given", "test", "free", "answer"):
-            continue
-        try:
-            tree = ast.parse(python_of(cell.source))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.append(node.module)
-                names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return list(dict.fromkeys(names))

@@ -14,19 +14,25 @@ import copy
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import nbformat
 
+from sff_grade.regions import (
+    CODE_STUB,
+    HIDDEN,
+    SCHEME,
+    SOLUTION,
+    TEXT_STUB,
+    has_region,
+    regions,
+    replace_regions,
+)
 from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks" / "assignments"
 
-SOLUTION, HIDDEN, SCHEME = "SOLUTION", "HIDDEN TESTS", "MARK SCHEME"
-CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]  # nbgrader's own
-TEXT_STUB = ["YOUR ANSWER HERE"]
 NO_ID = 'STUDENT_ID = ""'
 
 
@@ -84,43 +90,6 @@ def by_hand(cell) -> bool:
 def is_locked(cell) -> bool:
     """Tell whether nbgrader overwrites the cell with the released one before it grades."""
     return not role(cell, "solution") and (role(cell, "grade") or role(cell, "locked"))
-
-
-def regions(text: str, kind: str) -> Iterator[tuple[bool, list[str]]]:
-    """Yield (inside, lines) for the parts of a cell outside and inside regions of a kind.
-
-    The lines with the marks come first and last in an inside part. Raises ValueError for marks that
-    don't match.
-    """
-    inside, part = False, []
-    for line in text.split("\n"):
-        if f"BEGIN {kind}" in line:
-            if inside:
-                raise ValueError(f"a second BEGIN {kind} before the first one's END")
-            yield False, part
-            inside, part = True, [line]
-        elif f"END {kind}" in line:
-            if not inside:
-                raise ValueError(f"END {kind} without a BEGIN")
-            yield True, [*part, line]
-            inside, part = False, []
-        else:
-            part.append(line)
-    if inside:
-        raise ValueError(f"BEGIN {kind} without an END")
-    yield False, part
-
-
-def has_region(text: str, kind: str) -> bool:
-    return any(inside for inside, _ in regions(text, kind))
-
-
-def replace_regions(text: str, kind: str, make: Callable[[list[str]], Iterable[str]]) -> str:
-    """Return a text with the lines of every region of a kind replaced by what ``make`` returns."""
-    lines: list[str] = []
-    for inside, part in regions(text, kind):
-        lines += make(part) if inside else part
-    return "\n".join(lines)
 
 
 def _nothing(lines: list[str]) -> list[str]:

@@ -5,8 +5,7 @@ import pytest
 pytest.importorskip("playwright", reason="Playwright is not installed; run make browser-test.")
 
 from sff_grade.feedback import by_hand_page, student_page
-from sff_grade.grading import read_notebook
-from sff_grade.returned import read_source
+from sff_grade.source import read_source
 from tools import assignments
 
 from ._lab import axe_problems
@@ -18,7 +17,7 @@ LONG = "def verdict(low, high, margin):\n    return " + " or ".join(["low > marg
 @pytest.fixture(scope="module")
 def pages():
     """One of each kind of line: full, lost, by hand, waiting; answers, repairs, things caught."""
-    work = read_source(SOURCE, read_notebook(SOURCE))
+    work = read_source(SOURCE)
     first, second, third, fourth, by_hand = (
         cell.grade_id for cell in work.cells if cell.kind in ("test", "by hand")
     )
@@ -33,10 +32,12 @@ def pages():
             by_hand: {"points": None, "max": 8.0, "error": None, "answer": "Ninety images. " * 40},
         },
         "answers": {second.removesuffix("-test"): [LONG]},
-        "repaired": ["The notebook had lost nbgrader's marks, as Colab returns it."],
-        "caught": ["cell 12: tried to open /" + "a/" * 90],
+        "notes": [
+            "The notebook had lost nbgrader's marks, as Colab returns it.",
+            "cell 12: stopped with OSError: /" + "a/" * 90,
+        ],
     }
-    done = result | {"student": "ada17", "repaired": [], "caught": []}
+    done = result | {"student": "ada17", "notes": []}
     result["tasks"][by_hand]["printed"] = "SFF - bp = +1.2 points, 95 % interval -0.5 … +2.9\n" * 3
     return {
         "student": student_page(work, result).decode(),

@@ -1,0 +1,78 @@
+"""The marked regions of a source notebook: solutions, hidden tests, mark schemes.
+
+A region begins and ends with a line that holds ``BEGIN …`` and ``END …``, which is nbgrader's rule.
+The grader and the tool that makes the students' copies both read regions with these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+SOLUTION, HIDDEN, SCHEME = "SOLUTION", "HIDDEN TESTS", "MARK SCHEME"
+CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]  # nbgrader's own
+TEXT_STUB = ["YOUR ANSWER HERE"]
+
+
+def regions(text: str, kind: str) -> Iterator[tuple[bool, list[str]]]:
+    """Yield (inside, lines) for the parts of a cell outside and inside regions of a kind.
+
+    The lines with the marks come first and last in an inside part.
+
+    Raises:
+        ValueError: The marks do not match.
+    """
+    inside, part = False, []
+    for line in text.split("\n"):
+        if f"BEGIN {kind}" in line:
+            if inside:
+                raise ValueError(f"a second BEGIN {kind} before the first one's END")
+            yield False, part
+            inside, part = True, [line]
+        elif f"END {kind}" in line:
+            if not inside:
+                raise ValueError(f"END {kind} without a BEGIN")
+            yield True, [*part, line]
+            inside, part = False, []
+        else:
+            part.append(line)
+    if inside:
+        raise ValueError(f"BEGIN {kind} without an END")
+    yield False, part
+
+
+def has_region(text: str, kind: str) -> bool:
+    """Tell whether a text has a region of this kind."""
+    return any(inside for inside, _ in regions(text, kind))
+
+
+def replace_regions(text: str, kind: str, make: Callable[[list[str]], Iterable[str]]) -> str:
+    """Return a text with the lines of every region of a kind replaced by what ``make`` returns."""
+    lines: list[str] = []
+    for inside, part in regions(text, kind):
+        lines += make(part) if inside else part
+    return "\n".join(lines)
+
+
+def inside_regions(text: str, kind: str) -> str:
+    """Return what stands inside the regions of a kind, without the lines with the marks."""
+    return "\n".join("\n".join(part[1:-1]) for inside, part in regions(text, kind) if inside)
+
+
+def only_regions(text: str, kind: str, inside: bool) -> str:
+    """Return a text with all lines outside (or inside) the regions emptied; line numbers stay."""
+    lines: list[str] = []
+    for is_inside, part in regions(text, kind):
+        lines += part if is_inside == inside else [""] * len(part)
+    return "\n".join(lines)
+
+
+def indent_of(line: str) -> str:
+    """Return the white space that a line begins with."""
+    return line[: len(line) - len(line.lstrip())]
+
+
+def with_stub(text: str, stub: list[str]) -> str:
+    """Return a text with a stub in the place of each solution."""
+    return replace_regions(
+        text, SOLUTION, lambda lines: [indent_of(lines[0]) + line for line in stub]
+    )

@@ -1,0 +1,154 @@
+"""Who handed in what: the names that learning platforms give to files and folders.
+
+A platform's number is part of the key of a student, so that two of one name stay two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sff_teach.util.checks import SFFError
+
+from .returned import word_pattern
+
+# Moodle "Ada Lovelace_12_assignsubmission_file" (a folder, or in front of a file's name), Canvas
+# "lovelaceada_LATE_12_34_name", Blackboard "HW 1_ada17_attempt_2026-11-20-10-30-12_name".
+PLATFORMS = {
+    "moodle": r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_[a-z]+(_.*)?",
+    "blackboard": r"[^_]*_(?P<name>.+?)_attempt_\d{4}(-\d\d){5}(_.*)?",
+    "canvas": r"(?P<name>[^_\W]+)(?P<late>_late)?_(?P<number>\d+)_(?P<second>\d+)_.*",
+}
+ENDING = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # browsers add the second one
+NOT_RETURNED = re.compile(r"manual(-todo)?\.csv|thumbs\.db|desktop\.ini", re.IGNORECASE)
+NOBODY = re.compile(r"(copy of|kopie von|copie de|copia de|untitled)?[\W_]*", re.IGNORECASE)
+
+
+@dataclass
+class Submission:
+    """What one student handed in.
+
+    Attributes:
+        student: The key: unique, with the platform's number where there is one.
+        name: For people.
+        platform: "moodle", "canvas", "blackboard", or "".
+        number: The platform's number of the student.
+        folder: What the platform called the file or folder.
+        late: Whether the platform calls it late.
+        files: Notebooks and zips, the newest first.
+        others: Names of what else came.
+    """
+
+    student: str
+    name: str = ""
+    platform: str = ""
+    number: str = ""
+    folder: str = ""
+    late: bool = False
+    files: list[Path] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def short_name(assignment: str) -> str:
+    """For a1_goodness_and_the_layer: a1, as the folder of the assignment is called."""
+    return re.split(r"[_\W]", assignment)[0]
+
+
+def identify(name: str, assignment: str = "") -> Submission:
+    """Read the name of a file or folder, without its ending."""
+    name = unicodedata.normalize("NFC", name).strip()
+    for platform, pattern in PLATFORMS.items():
+        found = re.fullmatch(pattern, name, re.IGNORECASE)
+        if found:
+            parts = found.groupdict()
+            person, number = parts["name"].strip(), parts.get("number") or ""
+            # Matriculation numbers look like Canvas: both numbers tell students apart.
+            numbers = [parts[n] for n in ("number", "second") if parts.get(n)]
+            key = "_".join([person, *numbers])
+            late = bool(parts.get("late"))
+            return Submission(key, person, platform, number, name, late)
+    bare = re.sub(r"(\s*\(\d+\))+$", "", name)
+    late = re.match(r"late[\s_-]+", bare, re.IGNORECASE)
+    bare = bare[late.end() :] if late else bare
+    if assignment:
+        words = f"{word_pattern(assignment)}|{word_pattern(short_name(assignment))}"
+        bare = re.sub(rf"[\s_-]*({words})[\s_-]*", " ", bare, flags=re.IGNORECASE)
+        bare = re.sub(r"(\s*\(\d+\))+$", "", bare)
+    key = name if NOBODY.fullmatch(bare) else bare.strip()
+    return Submission(key, key, folder=name, late=bool(late))
+
+
+def student_of(name: str, assignment: str = "") -> str:
+    """The key of the student that a file's or folder's name stands for."""
+    return identify(name, assignment).student
+
+
+def find_submissions(folder: Path, assignment: str, out: Path | None = None) -> list[Submission]:
+    """Find what each student handed in, by FOLDER/STUDENT/… or FOLDER/STUDENT.ipynb.
+
+    Raises:
+        SFFError: There is no notebook.
+    """
+    found: dict[str, Submission] = {}
+    names = {path.name for path in folder.iterdir()}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "_")) or path.is_symlink() or path == out:
+            continue
+        if path.is_dir() and (out is None or path.resolve() != out.resolve()):
+            submission, files = identify(path.name), _files_below(path)
+        elif path.is_file() and not NOT_RETURNED.fullmatch(path.name):
+            stem = ENDING.sub("", path.name) if ENDING.search(path.name) else path.stem
+            if path.suffix == ".zip" and _is_the_platforms(path, names):
+                continue
+            submission, files = identify(stem, assignment), [path]
+        else:
+            continue
+        key = submission.student
+        known = found.setdefault(key, submission)
+        known.late |= submission.late
+        for file in files:
+            wanted = ENDING.search(file.name) or file.suffix.lower() == ".zip"
+            (known.files if wanted else known.others).append(file if wanted else file.name)
+    if not any(submission.files for submission in found.values()):
+        raise SFFError(f"folder={folder} holds no notebooks")
+    own = (short_name(assignment), assignment)
+    for submission in found.values():
+        inside = [p for p in submission.files if p.parent.name in own]
+        submission.files = sorted(inside or submission.files, key=_age, reverse=True)
+    return [found[key] for key in sorted(found)]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [
+        p for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.is_symlink()
+        and not any(x.startswith((".", "__MACOSX")) for x in p.relative_to(folder).parts)
+    ]  # fmt: skip
+
+
+def _age(path: Path) -> tuple[int, float]:
+    """A copy's number, as browsers and Canvas add it, tells more than the time on the disk."""
+    number = re.search(r"[-(](\d{1,2})\)?$", ENDING.sub("", path.name))
+    return (int(number[1]) if number else 0, path.stat().st_mtime)
+
+
+def _is_the_platforms(path: Path, names: set[str]) -> bool:
+    """Whether a zip is the one whose files lie here: then it is nobody's answer."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = {name.split("/")[0] for name in archive.namelist()[:5000]}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+    return bool(inside & (names - {path.name}))
+
+
+def file_name(student: str) -> str:
+    """A file name for a student: short, without a way out of its folder, different for each."""
+    safe = re.sub(r"[^\w .()-]", "_", student).strip(". ")[:80]
+    if safe == student:
+        return safe
+    return f"{safe}-{hashlib.sha256(student.encode('utf-8', 'replace')).hexdigest()[:8]}"

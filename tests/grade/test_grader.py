@@ -1,0 +1,183 @@
+# ruff: noqa: E501 (cells of notebooks, as strings)
+"""A class of made submissions, graded in one batch: honest, clumsy, and after the marks."""
+
+import csv
+import json
+import sys
+import zipfile
+
+import pytest
+
+from sff_grade import jail, wire
+from sff_grade.grading import Limits, grade, similar
+from sff_grade.returned import lay_out, python_of
+from sff_grade.submissions import file_name, find_submissions, student_of
+
+from ._small import Notebook, write_source
+
+linux = pytest.mark.skipif(
+    sys.platform != "linux" or bool(jail.lacking()), reason="needs bubblewrap"
+)
+FULL, NONE = (2, 3, 1), (0, 0, 0)
+RIGHT = "def mean_square(h):\n    return h.square().mean(1)"
+WRONG = "def mean_square(h):\n    return torch.full((len(h),), 5.0)"
+
+
+def inside(body: str, answer: str = "torch.full((len(h),), 5.0)") -> Notebook:
+    lines = "\n".join("    " + line for line in body.strip().splitlines())
+    return Notebook().answer("s-task1", f"def mean_square(h):\n{lines}\n    return {answer}")
+
+
+def text_cell() -> Notebook:
+    notebook = Notebook()
+    notebook.nb.cells[notebook.at("s-task1")].cell_type = "markdown"
+    return notebook
+
+
+HUNT = """
+def hunt(f):
+    while f is not None:
+        for v in list(f.f_locals.values()) + list(f.f_globals.values()):
+            if "6.25" in repr(v)[:5000]:
+                return v
+        f = f.f_back
+"""
+CASES = {
+    "perfect": (Notebook(), FULL),
+    "empty": (Notebook(answered=False), NONE),
+    "wrong": (Notebook().answer("s-task1", WRONG), (0, 3, 1)),
+    "text-cell": (text_cell(), FULL),
+    "from-colab": (Notebook().from_colab(), FULL),
+    "helper-at-the-end": (
+        Notebook().answer("s-task1", "def mean_square(h):\n    return helper(h)").insert(99, "def helper(h):\n    return h.square().mean(1)"),
+        FULL,
+    ),
+    "one-line-stops": (
+        Notebook().answer("s-task1", f"from google.colab import drive\ndrive.mount('/x')\nimport asyncio\nawait asyncio.sleep(0)\nn = int(input())\n%pip install x\n{RIGHT}"),
+        FULL,
+    ),
+    "own-backward": (Notebook().last("p = nn.Linear(3, 3)\np(torch.ones(1, 3)).sum().backward()\ntorch.optim.SGD(p.parameters(), 0.1).step()"), FULL),
+    "double": (Notebook().answer("s-task1", RIGHT + "\ntorch.set_default_dtype(torch.float64)"), FULL),
+    "compiled": (Notebook().answer("s-task1", "@torch.compile\n" + RIGHT), FULL),
+    "exits": (Notebook().last("import os\nos._exit(0)"), FULL),
+    "answer-exits": (inside("import os; os._exit(0)"), (0, 3, 1)),
+    "deep": (Notebook().last("x = " + "-" * 6000 + "1"), FULL),
+    "surrogate": (inside(r"raise ValueError('\ud800 <script>')"), (0, 3, 1)),
+    "blank-lines": (Notebook().last("\n" * 300_000), FULL),
+    "frames": (inside("import logging\nhunt(logging.currentframe())\n" + HUNT.strip().replace("\n", "\n")), (0, 3, 1)),
+    "current-frames": (inside("import sys\nfor f in sys._current_frames().values():\n    f.f_globals.update(sent=1)"), (0, 3, 1)),
+    "gc": (inside("import gc\nx = [o for o in gc.get_objects() if isinstance(o, dict) and 'expected' in o]"), (0, 3, 1)),
+    "forged-channel": (inside("import os\nfor fd in range(3, 30):\n    try:\n        os.write(fd, b'passed' * 99)\n    except OSError:\n        pass"), (0, 3, 1)),
+    "patched-torch": (Notebook().answer("s-task1", WRONG + "\ntorch.allclose = torch.equal = lambda *a, **k: True\ntorch.Tensor.requires_grad_ = lambda self: self"), (0, 3, 1)),
+    "equals-all": (Notebook().answer("s-task3", "class Yes(int):\n    __eq__ = lambda *a: True\ndef passes(K):\n    return Yes(0)"), (2, 3, 0)),
+    "no-namespaces": (inside("import ctypes\nc = ctypes.CDLL(None)\nassert c.unshare(0x10000000) and c.ptrace(16, 1, 0, 0) == -1 and c.shmget(0, 1 << 20, 0o1600) == -1\nassert c.process_vm_readv(1, 0, 0, 0, 0, 0) == -1 and c.memfd_create(b'x', 0) == -1", "h.square().mean(1)"), FULL),
+    "walled-in": (inside("import os, socket\nassert not os.path.exists('/etc/passwd') and os.getuid() and not os.access('/', os.W_OK)\nassert [p for p in os.listdir('/proc') if p.isdigit()].__len__() < 4\ntry:\n    socket.create_connection(('1.1.1.1', 80), 1)\n    raise SystemExit\nexcept OSError:\n    pass", "h.square().mean(1)"), FULL),
+    "fork-bomb": (Notebook().last("import os\nfor _ in range(300):\n    os.fork()"), FULL),
+    "memory": (inside("torch.empty(2**34).fill_(1)"), (0, 3, 1)),
+    "endless": (inside("while True:\n    pass"), (0, 3, 1)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    root = tmp_path_factory.mktemp("class")
+    source = write_source(root)
+    for name, (notebook, _) in CASES.items():
+        notebook.write(root / "returned" / name / "s_small.ipynb")
+    (root / "returned" / "broken.ipynb").write_text('{"cells": [' + "[" * 100_000)
+    with zipfile.ZipFile(root / "returned" / "hopper_13_35_homework.zip", "w") as archive:
+        archive.write(root / "returned" / "perfect" / "s_small.ipynb", "../../x/s_small.ipynb")
+    limits = Limits(seconds=3, memory=1, notebook=60)
+    marked = grade(root / "returned", source, root / "marks", limits=limits, say=lambda text: None)
+    return {r["student"]: r for r in marked}, root
+
+
+@linux
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CASES)
+def test_marks(batch, name):
+    result = batch[0][name]
+    points = tuple(result["tasks"][f"s-task{n}-test"]["points"] for n in (1, 2, 3))
+    assert points == CASES[name][1], (result["tasks"], result["notes"])
+
+
+@linux
+@pytest.mark.nightly
+def test_everybody_has_a_row_and_a_page(batch):
+    results, root = batch
+    with (root / "marks" / "marks.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {*CASES, "broken", "hopper_13_35"} == set(results)
+    assert rows["hopper_13_35"]["score"] == "6" and rows["broken"]["score"] == "0"
+    assert "not a notebook" in rows["broken"]["notes"]
+    assert results["perfect"]["notes"] == [] and results["own-backward"]["notes"] == []
+    page = (root / "marks" / "feedback" / "surrogate.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert (root / "marks" / "canvas.csv").is_file()
+
+
+@linux
+def test_one_round(tmp_path):
+    source = write_source(tmp_path)
+    Notebook().write(tmp_path / "returned" / "ada.ipynb")
+    (result,) = grade(tmp_path / "returned", source, tmp_path / "marks", say=lambda text: None)
+    assert [t["points"] for t in result["tasks"].values()] == [2, 3, 1, None], result
+
+
+NAMES = {
+    "moodle": ["Anna Schmidt_101_assignsubmission_file", "Anna Schmidt_202_assignsubmission_file"],
+    "canvas": ["smithjohn_1111_7001_a1_goodness", "smithjohn_2222_7002_a1_goodness"],
+    "blackboard": ["HW 1_j_smith_attempt_2026-11-20-10-30-12_a1", "HW 1_b_smith_attempt_2026-11-20-10-31-12_a1"],
+    "numbers": ["mat_2026_0123_a1_goodness", "mat_2026_0124_a1_goodness"],
+    "groups": ["group_1_2_final", "group_3_4_final"],
+    "copies": ["Copy of a1_goodness", "Copy of a1_goodness (1)"],
+    "blind": ["Participant_101_assignsubmission_file", "Participant_102_assignsubmission_file"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_as_many_students_as_came(kind):
+    assert len({student_of(name, "a1_goodness") for name in NAMES[kind]}) == len(NAMES[kind])
+
+
+def test_names_cannot_leave_the_folder():
+    names = ["../../x", "a" * 300, "..", "b/c", "=cmd"]
+    assert len({file_name(n) for n in names}) == 5
+    assert not any("/" in file_name(n) or len(file_name(n)) > 100 for n in names)
+
+
+def test_late_and_archives(tmp_path):
+    Notebook().write(tmp_path / "hopper_LATE_12_34_a1.ipynb")
+    (tmp_path / "ada_13_35_a1.rar").write_bytes(b"x")
+    found = {s.student: s for s in find_submissions(tmp_path, "a1")}
+    assert found["hopper_12_34"].late and found["ada_13_35"].others == ["ada_13_35_a1.rar"]
+
+
+def test_messages_hold_values_only():
+    import torch
+
+    body = wire.pack({"a": (torch.arange(3.0), [1, "x"], object())})[4:]
+    tree, arrays = wire.unpack(body)
+    value = wire.decode(tree, arrays)["a"]
+    assert torch.equal(value[0], torch.arange(3.0)) and value[1] == [1, "x"]
+    assert value[2] != value[2] and isinstance(value, tuple)
+    for bad in (b"", b"\xff" * 40, json.dumps({"arrays": [["O", [1]]]}).encode()):
+        with pytest.raises(wire.WireError):
+            wire.unpack(bad)
+
+
+def test_python_of_a_cell():
+    assert python_of("%%time\nx = 1") == "x = 1" and python_of("%%bash\nrm -rf /") == ""
+    assert python_of("!ls\nx = %pwd\n" * 501).count("pass") == 501
+
+
+def test_another_assignment_is_said():
+    cell = {"code": True, "source": "x = 1", "id": "a2-task1", "printed": ""}
+    skeleton = [{"kind": "answer", "id": "a1-task1", "released": "?", "names": ["f"], "code": True}]
+    assert "a2-task1" in lay_out(skeleton, [cell])["notes"][0]
+
+
+def test_similar_answers_are_listed():
+    text = "def f(x):\n    " + "\n    ".join(f"x = x + {n}" for n in range(20))
+    results = [{"student": s, "id": "", "printed": "", "answers": {"t": [text]}} for s in "ab"]
+    assert similar(results)[1][2] == "a | b"
