@@ -166,6 +166,8 @@ class Notebook:
         made: dict = {}
         args, kwargs = wire.decode(request["args"], arrays, made)
         self.names |= {**self.given, **self.answers}
+        torch.set_default_dtype(torch.float32)  # the tests' own, whatever a cell has set
+        torch.set_default_device(None)
         torch.set_rng_state(torch.from_numpy(arrays[request["rng"]].copy()))
         reply: dict = {"value": None, "error": None}
         label = ""
