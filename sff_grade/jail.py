@@ -132,7 +132,7 @@ def make_room(folder: Path, assignment: Assignment) -> None:
 
 
 def _binds(room: Path, secret: Iterable[Path]) -> list[str]:
-    from sff_teach.data.sets import data_home
+    from sff_teach.data import data_home
 
     shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
     shown += [Path(p) for p in ("/lib", "/lib64", "/bin") if not Path(p).is_symlink()]
@@ -157,7 +157,7 @@ def _binds(room: Path, secret: Iterable[Path]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    from sff_teach.data.sets import data_home
+    from sff_teach.data import data_home
 
     return {
         "PATH": "/usr/bin:/bin", "HOME": "/box", "USER": "student", "LANG": "C.UTF-8",
