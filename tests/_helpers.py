@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 
 def plain(history) -> list[dict]:
     """A history's rows without what depends on the clock."""
@@ -27,3 +29,8 @@ def descendants(pid: int) -> set[int]:
             child = int(path.parent.name)
             found |= {child, *descendants(child)}
     return found
+
+
+def nightly_but(daily: tuple, values) -> list:
+    """Parameters of a test: ``daily`` as they are, the other ones marked as nightly."""
+    return [v if v in daily else pytest.param(v, marks=pytest.mark.nightly) for v in values]

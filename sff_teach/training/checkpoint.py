@@ -159,20 +159,19 @@ def read(path: Path) -> dict[str, Any]:
         SFFError: the file is damaged or no checkpoint.
         OSError: it cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at the checksums
-            if file.testzip() is not None:
+    with path.open("rb") as file:
+        try:
+            if zipfile.ZipFile(file).testzip() is not None:  # torch does not check the checksums
                 raise ValueError
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["format"] != FORMAT:
-            raise ValueError
-    except OSError:
-        raise
-    except Exception:  # whatever a damaged file makes of the reader
-        raise SFFError(
-            f"checkpoint={path} is damaged or no checkpoint of this version; remove it to start "
-            "anew, or give another file"
-        ) from None
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            if state["format"] != FORMAT:
+                raise ValueError
+        except Exception:  # whatever a damaged file makes of the reader, OSError among it
+            raise SFFError(
+                f"checkpoint={path} is damaged or no checkpoint of this version; remove it to "
+                "start anew, or give another file"
+            ) from None
     return state
 
 
@@ -187,7 +186,12 @@ def optimizer_states(optimizers: Sequence) -> list[dict]:
 
 
 def load_optimizer_states(optimizers: Sequence, states: Sequence[dict]) -> None:
-    """Take over what ``optimizer_states`` gave."""
+    """Take over what ``optimizer_states`` gave.
+
+    Args:
+        optimizers: over the same parameters, in the same order.
+        states: one per parameter.
+    """
     remaining = iter(states)
     for optimizer in optimizers:
         own = optimizer.state_dict()

@@ -21,6 +21,7 @@ from torch.autograd.function import Function
 
 from ..core import SFF
 from ..rules import Rule, StepResult
+from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError
 
 _LOST = (
@@ -121,8 +122,8 @@ class DataParallel(SingleProcess):
     @contextmanager
     def synchronized(self, learner: Rule) -> Iterator[None]:
         """Blocks exchange gradients and statistics of BatchNorm, until the ``with`` is left."""
-        if not isinstance(learner.model, SFF):
-            raise SFFError("Forward-Forward trains on one process only; start it without torchrun")
+        if not isinstance(learner.model, SFF) or isinstance(learner, OverlappingSFF):
+            raise SFFError("this rule trains on one process only; start it without torchrun")
         with ExitStack() as undo:
             for root in learner.modules().values():
                 for module in root.modules():
@@ -130,7 +131,12 @@ class DataParallel(SingleProcess):
                         module.forward = _joined_batch_norm(module, self.device)
                         undo.callback(delattr, module, "forward")  # the class's own again
             undo.callback(setattr, learner, "optimizers", learner.optimizers)
-            learner.optimizers = [_SummingOptimizer(o, self) for o in learner.optimizers]
+            learner.optimizers = [_SummingOptimizer(o) for o in learner.optimizers]
+            loss = learner.loss
+            # A mean over a part becomes a part of the batch's mean. The loss is scaled and not the
+            # gradient, because gradients of BatchNorm's statistics cross processes before that.
+            learner.loss = lambda g, y: self.fraction * loss(g, y)
+            undo.callback(delattr, learner, "loss")  # the class's own again
             yield
 
     def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +148,7 @@ class DataParallel(SingleProcess):
         self.fraction = len(y) / n
         with _connection_errors_explained():
             result = learner.step(x, y, done)
-            measured = torch.stack([result.losses * self.fraction, result.correct.float()])
+            measured = torch.stack([result.losses.detach(), result.correct.float()])
             dist.all_reduce(measured)
         return StepResult(measured[0], measured[1].round().long())
 
@@ -157,9 +163,8 @@ class DataParallel(SingleProcess):
 class _SummingOptimizer:
     """An optimiser whose gradients are summed over the processes before it steps."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, team: DataParallel):
+    def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
-        self.team = team
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)
@@ -170,7 +175,6 @@ class _SummingOptimizer:
         ]
         if gradients:
             joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            joined *= self.team.fraction  # a mean over a part becomes a part of the batch's mean
             dist.all_reduce(joined)
             parts = joined.split([gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):

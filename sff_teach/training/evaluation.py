@@ -88,7 +88,16 @@ def evaluate_votes(
 def as_network(
     model: nn.Module, loader: MemoryLoader | StreamLoader, device: torch.device
 ) -> SFF | FFNetwork:
-    """The model on its device, known to take these samples; a classifier becomes one block."""
+    """The model on its device, known to take these samples; a classifier becomes one block.
+
+    Args:
+        model: as for ``evaluate``; moved to the device.
+        loader: what the network has to take.
+        device: where to compute.
+
+    Raises:
+        SFFError: samples or labels do not fit.
+    """
     sample = loader.sample.to(device)
     if not isinstance(model, SFF | FFNetwork):
         model.to(device)
@@ -112,7 +121,15 @@ def measure(
     votes: Sequence[str | None] = (None,),
     batch_size: int = BATCH,
 ) -> list[Evaluation]:
-    """``evaluate_votes`` on what has been checked already."""
+    """``evaluate_votes`` on what has been checked already.
+
+    Args:
+        network: from ``as_network``.
+        loader: what it is measured on.
+        channels_last: the memory layout of images.
+        votes: as for ``evaluate_votes``.
+        batch_size: samples at a time, where the data does not come in batches.
+    """
     device = next(network.parameters()).device
     count = VoteCount(network, votes)
     with evaluating(network):
@@ -123,7 +140,12 @@ def measure(
 
 
 class VoteCount:
-    """Counts right answers and adds up losses, on the device, until all samples are through."""
+    """Counts right answers and adds up losses, on the device, until all samples are through.
+
+    Args:
+        network: whose blocks vote.
+        votes: as for ``evaluate_votes``.
+    """
 
     def __init__(self, network: SFF | FFNetwork, votes: Sequence[str | None] = (None,)):
         self.network = network

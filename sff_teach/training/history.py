@@ -107,7 +107,13 @@ class EpochMetrics:
 
 
 def mean_row(losses: list[float], correct: list[int], samples: int) -> dict:
-    """Sums over samples as means, by block."""
+    """Sums over samples as means, by block.
+
+    Args:
+        losses: per block, summed over the samples.
+        correct: per block, samples judged right.
+        samples: how many there were.
+    """
     return {
         "train_loss": [loss / samples for loss in losses],
         "train_accuracy": [count / samples for count in correct],
@@ -115,7 +121,13 @@ def mean_row(losses: list[float], correct: list[int], samples: int) -> dict:
 
 
 def divergence(block: int, epoch: int, lr: float) -> str:
-    """What to say when a loss is no longer finite; ``epoch`` counts from 0."""
+    """What to say when a loss is no longer finite.
+
+    Args:
+        block: its number, from 1.
+        epoch: from 0.
+        lr: peak learning rate.
+    """
     return (
         f"the loss of block {block} is no longer finite in epoch {epoch + 1}. "
         f"Try a learning rate below lr={lr:g}"

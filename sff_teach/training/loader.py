@@ -34,8 +34,20 @@ def lay_out(x: Tensor, device: torch.device | str, channels_last: bool) -> Tenso
     return x.to(device, non_blocking=True)
 
 
-def pick_layout(channels_last: bool | None, model: nn.Module, x: Tensor, device: torch.device):
-    """Whether to compute channels-last; ``None`` means: convolutions on a CPU or a CUDA device."""
+def pick_layout(
+    channels_last: bool | None, model: nn.Module, x: Tensor, device: torch.device
+) -> bool:
+    """Whether to compute channels-last.
+
+    Args:
+        channels_last: True, False, or None: for convolutions on a CPU or a CUDA device.
+        model: the network.
+        x: some samples.
+        device: where it computes.
+
+    Raises:
+        SFFError: asked for, but the samples are not images.
+    """
     if channels_last and x.dim() != 4:
         raise SFFError(
             f"channels_last=True is for images (N, C, H, W), and the samples have shape "
@@ -81,7 +93,12 @@ def _is_pair(data: Any) -> bool:
 
 
 def as_loader(data: Data, argument: str) -> "MemoryLoader | StreamLoader":
-    """The data in the form that ``fit`` and ``evaluate`` read."""
+    """The data in the form that ``fit`` and ``evaluate`` read.
+
+    Args:
+        data: as for ``fit``.
+        argument: its name in messages.
+    """
     if isinstance(data, Dataset) or (isinstance(data, Iterable) and not _in_memory(data)):
         return StreamLoader(data, argument)
     return MemoryLoader(as_labelled_tensors(data, argument))

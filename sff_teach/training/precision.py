@@ -40,7 +40,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """``"auto"`` by device: bf16 on a GPU that has it, fp16 on another, float32 elsewhere."""
+    """``"auto"`` by device: bf16 on a GPU that has it, fp16 on another, float32 elsewhere.
+
+    Args:
+        name: of ``config.PRECISIONS``; any other than ``"auto"`` stays.
+        device: where the network computes.
+    """
     if name != "auto":
         return name
     if device.type != "cuda":
@@ -51,7 +56,15 @@ def pick_precision(name: str, device: torch.device) -> str:
 def check_acceleration(
     model: nn.Module, rule: type[Rule], precision: str, compile: bool, device: torch.device
 ) -> None:
-    """Raise SFFError for options that do not work with this network, rule or machine."""
+    """Raise SFFError for options that do not work with this network, rule or machine.
+
+    Args:
+        model: the network.
+        rule: its learning rule.
+        precision: from ``pick_precision``.
+        compile: whether ``torch.compile`` is asked for.
+        device: where the network computes.
+    """
     if (precision != "float32" or compile) and not isinstance(model, SFF):
         raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
     if precision == "fp16" and issubclass(rule, OverlappingSFF):
@@ -71,6 +84,13 @@ def accelerated(
 
     Forward passes run under ``torch.autocast``; class goodness itself stays in float32. With fp16
     the gradients of every optimiser are scaled (``torch.amp.GradScaler``).
+
+    Args:
+        learner: the rule.
+        config: says whether to compile.
+        precision: from ``pick_precision``.
+        channels_last: the memory layout of images.
+        device: where the network computes.
     """
     blocks = learner.model.blocks if isinstance(learner.model, SFF) else []
     with ExitStack() as undo:
@@ -104,7 +124,12 @@ def _half_precision_forward(block: LocalBlock, device: torch.device, precision: 
 
 
 class GradScaledOptimizer:
-    """An optimiser whose gradients are unscaled before a step; a step with inf is skipped."""
+    """An optimiser whose gradients are unscaled before a step; a step with inf is skipped.
+
+    Args:
+        optimizer: the one that steps.
+        device: of its parameters.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
         self.optimizer = optimizer
@@ -147,7 +172,13 @@ class _ScaleGradient(Function):
 
 
 def to_device_if_it_fits(x: Tensor, y: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The samples on a CUDA device if they take no more than half of its free memory."""
+    """The samples on a CUDA device if they take no more than half of its free memory.
+
+    Args:
+        x: (N, C, ...).
+        y: (N,).
+        device: any; on another than CUDA nothing is moved.
+    """
     if device.type != "cuda":
         return x, y
     free, _ = torch.cuda.mem_get_info(device)

@@ -14,6 +14,7 @@ from ..forward_forward import FFNetwork
 from ..rules import Rule, get_rule
 from ..util.checks import SFFError, check_module
 from .config import TrainConfig
+from .distributed import is_distributed
 from .evaluation import as_network
 from .history import History
 from .loader import Data, MemoryLoader, StreamLoader, as_loader, pick_layout
@@ -52,7 +53,12 @@ class Run:
 
 
 def resolve_config(config: TrainConfig | None, overrides: dict) -> TrainConfig:
-    """The settings to train with: ``config`` or the defaults, with some of them replaced."""
+    """The settings to train with.
+
+    Args:
+        config: None for the defaults.
+        overrides: settings that replace those of ``config``, by name.
+    """
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, not {type(config).__name__}")
     return (TrainConfig() if config is None else config).replace(**overrides)
@@ -60,6 +66,12 @@ def resolve_config(config: TrainConfig | None, overrides: dict) -> TrainConfig:
 
 def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConfig) -> Run:
     """Check everything that ``fit`` was given, and build what trains.
+
+    Args:
+        model: as for ``fit``.
+        train: as for ``fit``.
+        valid: as for ``fit``.
+        config: how to train.
 
     Raises:
         SFFError: values that do not fit together.
@@ -83,6 +95,8 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
         optimizer_maker(config, device),
         label_smoothing=config.label_smoothing,
         generator=generator,
+        # a GradScaler belongs to a block, and torchrun sums one block's gradients at a time
+        together=precision != "fp16" and not is_distributed(),
     )
     settings = config.settings() | {"precision": precision}
     parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
@@ -107,7 +121,12 @@ def _is_empty(valid: Data | None) -> bool:
 def optimizer_maker(
     config: TrainConfig, device: torch.device
 ) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """From parameters to AdamW; torch's fused form where there is one."""
+    """From parameters to AdamW; torch's fused form where there is one.
+
+    Args:
+        config: has the learning rate and the weight decay.
+        device: of the parameters.
+    """
     fused = device.type in ("cpu", "cuda")
     return partial(AdamW, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
@@ -115,7 +134,13 @@ def optimizer_maker(
 def check_batches(
     model: nn.Module, loader: MemoryLoader | StreamLoader, config: TrainConfig
 ) -> None:
-    """Raise SFFError where BatchNorm would have a single sample, or the schedule no end."""
+    """Raise SFFError where BatchNorm would have a single sample, or the schedule no end.
+
+    Args:
+        model: what will train.
+        loader: what it will learn from.
+        config: has batch size and schedule.
+    """
     steps = loader.steps(config.batch_size)
     if steps is None and config.schedule != "constant":
         raise SFFError(

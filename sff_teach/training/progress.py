@@ -8,7 +8,12 @@ BAR_AFTER_SECONDS = 2.0
 
 
 def progress_bar(run: Run, show: bool) -> tqdm:
-    """A bar over all steps, with an estimate; it appears when training takes a while."""
+    """A bar over all steps, with an estimate; it appears when training takes a while.
+
+    Args:
+        run: knows how many steps there will be.
+        show: False for none.
+    """
     steps = run.steps()
     total = None if steps is None else run.config.epochs * steps
     return tqdm(total=total, unit="step", delay=BAR_AFTER_SECONDS, leave=False, disable=not show)

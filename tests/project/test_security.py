@@ -50,7 +50,7 @@ DANGEROUS = {
     "code.interact", "torch.package.PackageImporter", "logging.config.fileConfig",
 }  # fmt: skip
 ALLOWED = {
-    ("sff_teach/training/pipeline.py", "pickle.loads"),  # its own job, in a private folder
+    ("sff_teach/training/stage.py", "pickle.loads"),  # its own job, in a private folder
     ("tools/assignments.py", "exec"),  # the instructor's own cells
     ("tools/assignments.py", "compile"),
 }
@@ -159,8 +159,8 @@ def test_only_the_downloads_reach_the_network():
         modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
         if file.startswith("sff_teach/") and modules & NETWORK:
             users.add(file)
-    assert users <= {"sff_teach/data/download.py", "sff_teach/training/pipeline.py"}
-    pipeline_calls = {name for name, _ in calls(sources()["sff_teach/training/pipeline.py"])}
+    assert users <= {"sff_teach/data/download.py", "sff_teach/training/stage.py"}
+    pipeline_calls = {name for name, _ in calls(sources()["sff_teach/training/stage.py"])}
     opened = {name for name in pipeline_calls if name.startswith("socket.")}
     assert opened <= {"socket.if_nameindex"}
 
@@ -312,11 +312,11 @@ def test_a_pipeline_listens_here_only(monkeypatch):
 def test_the_folder_of_a_pipeline_is_private(monkeypatch):
     modes = []
 
-    def noted(job, learner, train, valid):
+    def noted(job, run):
         modes.append(stat.S_IMODE(Path(job.folder).stat().st_mode))
         raise RuntimeError("enough.")
 
-    monkeypatch.setattr(pipeline, "_hand_out", noted)
+    monkeypatch.setattr(pipeline, "_write_stages", noted)
     model = SFF([LocalBlock(torch.nn.Linear(4, 4), GoodnessHead(4, 2))])
     with pytest.raises(RuntimeError, match="enough"):
         pipeline.fit_pipeline(

@@ -18,7 +18,7 @@ from sff_teach import FFNetwork, cnn, fit, load, localize, mlp
 from sff_teach.rules import RULES
 from sff_teach.training import checkpoint
 from sff_teach.util import files as _files
-from tests._helpers import on_a_full_disk, plain
+from tests._helpers import nightly_but, on_a_full_disk, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 4
@@ -60,7 +60,7 @@ def files(folder):
     return [path for path in folder.iterdir() if path.suffix != ".lock"]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", nightly_but(("sff", "ff"), RULES))
 def test_going_on_equals_never_stopping_bit_for_bit(rule, digits, tmp_path):
     whole, expected = train(rule, digits)
     path = tmp_path / "run.pt"
@@ -110,12 +110,15 @@ fit(network("sff"), digits.train, rule="sff", epochs=16, lr=0.01, batch_size=32,
 """
 
 
-def test_killed_at_any_moment_it_loses_at_most_an_epoch(tmp_path):
+@pytest.mark.parametrize(
+    "lives", [(True,), pytest.param((False, True, False), marks=pytest.mark.nightly)]
+)
+def test_killed_at_any_moment_it_loses_at_most_an_epoch(tmp_path, lives):
     path = tmp_path / "run.pt"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     moment = random.Random(0)
     epochs = 0
-    for stuck in (False, True, False):  # each life gets a few epochs further, then dies
+    for stuck in lives:  # each gets a few epochs further, then dies
         script = KILLED.format(root=str(ROOT), path=str(path), stuck=stuck)
         process = subprocess.Popen(
             [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True

@@ -152,6 +152,7 @@ def test_a_dead_worker_ends_the_run_and_leaves_a_checkpoint_to_go_on_from(tmp_pa
     assert re.search(r'"epochs": \[\{"epoch": 1, ', out.read_text())
 
 
+@pytest.mark.nightly
 def test_torchrun_prints_once_and_stores_once(tmp_path):
     out = tmp_path / "run.jsonl"
     run = torchrun(tmp_path, "train", "digits", "--epochs", "1", "--out", str(out))
@@ -174,9 +175,10 @@ def group(tmp_path):
     dist.destroy_process_group()
 
 
-def test_forward_forward_is_refused(group):
+@pytest.mark.parametrize("rule", ["ff", "ff-greedy", "sff-overlap", "sff-lookahead"])
+def test_rules_for_one_process_are_refused(group, rule):
     layers = FFNetwork(mlp(64, (20, 20)).children(), 10)
-    rule = learner(layers, "ff")
+    rule = learner(layers if rule.startswith("ff") else network(), rule)
     with (
         pytest.raises(ValueError, match="one process only"),
         distributed.DataParallel(CPU).synchronized(rule),

@@ -19,13 +19,9 @@ from torch import nn
 from sff_teach import cnn, fit, load, localize
 from sff_teach.core import LocalBlock
 from sff_teach.training import checkpoint
+from sff_teach.training.balance import balance, best_ratio, measure_blocks
 from sff_teach.training.distributed import LostProcess
-from sff_teach.training.pipeline import (
-    balance,
-    best_ratio,
-    fit_pipeline,
-    measure_blocks,
-)
+from sff_teach.training.pipeline import fit_pipeline
 from tests._helpers import descendants, plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,14 +54,13 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(value, weights[key]) for key, value in a.state_dict().items())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "processes, options",
     [
         (2, {"channels_last": None}),
         # "none" hands on a channels-last output as it lies
-        pytest.param(
-            3, {"hidden": 4, "kernel_size": 3, "normalise": "none"}, marks=pytest.mark.nightly
-        ),
+        (3, {"hidden": 4, "kernel_size": 3, "normalise": "none"}),
     ],
 )
 def test_a_hundred_steps_give_the_weights_of_one_process(digits, processes, options):
@@ -196,6 +191,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 def test_killed_it_leaves_a_checkpoint_and_no_process(digits, tmp_path):
     path, script = tmp_path / "run.pt", tmp_path / "killed.py"
