@@ -24,6 +24,7 @@ NOT_YET = [
     "cut.table",
     "data.download",
     "data.folder",
+    "data.sets",
     "forward_forward",
     "goodness",
     "heads",
