@@ -316,10 +316,13 @@ def beyond_images(folder: Path) -> list[Effect]:
 
 def speed(folder: Path) -> list[Effect]:
     """Seconds of a step over backprop's: stored as ratios."""
-    effects = []
+    by_condition = {}  # a later measurement replaces an earlier one
     for r in read_runs(folder / "speed_rules.jsonl"):
-        if r["row"].startswith("sff") and r["machine"]["threads"] == 1:
-            effects.append(_ratio(f"four-layer CNN, {r['row'].removeprefix('sff ')}", r))
+        if "batch" in r:
+            by_condition[r["row"]] = r
+        elif r["row"].startswith("sff") and r["machine"]["threads"] == 1:  # an older form
+            by_condition[f"four-layer CNN, {r['row'].removeprefix('sff ')}"] = r
+    effects = [_ratio(condition, r) for condition, r in by_condition.items()]
     for r in read_runs(folder / "cost_resnet18.jsonl"):
         if r["what"] == "seconds" and r["rule"] == "sff":
             effects.append(_ratio(f"ResNet18, {r['classes']:,} classes", r))

@@ -28,9 +28,9 @@ from torch.multiprocessing.spawn import spawn
 from sff_teach.analysis.cost import median_interval
 from sff_teach.data import from_arrays
 from sff_teach.study import Recipe, build, cached_run, machine
-from sff_teach.training.balance import best_ratio
 from sff_teach.training.fit import fit
 from sff_teach.training.pipeline import fit_pipeline
+from sff_teach.training.plan import best_ratio
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"

@@ -1,10 +1,10 @@
 """Training: configuration, loop, history, checkpoints, precision, processes."""
 
-from .balance import balance
 from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes
 from .history import History, learning_rate
 from .pipeline import fit_pipeline
+from .plan import balance
 from .precision import pick_device
 
 __all__ = [

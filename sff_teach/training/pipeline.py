@@ -23,13 +23,13 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from ..core import SFF
 from ..data import LabelledTensors
 from ..util.checks import SFFError, check_count
-from .balance import BlockCosts, balance, measure_blocks
 from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
 from .evaluation import BATCH, VoteCount
 from .history import History, mean_row
 from .loader import MemoryLoader, lay_out
+from .plan import BlockCosts, balance, measure_blocks
 from .precision import pick_device
 from .prepare import Run, prepare, resolve_config
 from .progress import progress_bar

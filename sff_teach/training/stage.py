@@ -19,12 +19,12 @@ from ..data import LabelledTensors
 from ..losses import class_loss
 from ..rules import StepResult
 from ..util.modes import evaluating
-from .balance import BlockCosts
 from .checkpoint import load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .evaluation import BATCH
 from .history import EpochMetrics, divergence, learning_rate
 from .loader import MemoryLoader, lay_out
+from .plan import BlockCosts
 from .prepare import optimizer_maker
 
 AHEAD = 2  # outputs that may wait for the next process

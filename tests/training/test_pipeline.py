@@ -19,9 +19,9 @@ from torch import nn
 from sff_teach import cnn, fit, load, localize
 from sff_teach.core import LocalBlock
 from sff_teach.training import checkpoint
-from sff_teach.training.balance import balance, best_ratio, measure_blocks
 from sff_teach.training.distributed import LostProcess
 from sff_teach.training.pipeline import fit_pipeline
+from sff_teach.training.plan import balance, best_ratio, measure_blocks
 from tests._helpers import descendants, plain
 
 ROOT = Path(__file__).resolve().parents[2]
