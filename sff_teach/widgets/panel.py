@@ -221,8 +221,9 @@ class Explorer:
         self.say("All trials are forgotten.")
 
     def redraw(self) -> None:
-        """Draw picture, table and links anew."""
-        self.picture.draw(self.draw())
+        """Draw picture, table and links anew; after an error the old picture stays."""
+        if self.result is not None:
+            self.picture.draw(self.draw())
         self.list_trials()
 
     def list_trials(self) -> None:
@@ -317,6 +318,11 @@ class TrainingExplorer(Explorer):
     def draw(self, history: History | None = None) -> Figure:
         """All trials; with ``history``, the run in progress as well."""
         raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Draw picture, table and links anew; the trials are what there is to draw."""
+        self.picture.draw(self.draw())
+        self.list_trials()
 
     def draw_network(self, result: Any, title: str) -> Figure | None:
         """The network of a trial, for explorers that show it."""

@@ -126,8 +126,8 @@ def move_by_keyboard(box: Locator) -> Counter:
 
 
 def picture(box: Locator) -> str:
-    """The address of the explorer's last visible picture: it changes with the picture."""
-    return box.locator("img:visible").last.get_attribute("src")
+    """The address of the explorer's picture: it changes with the picture."""
+    return box.locator("img:visible").first.get_attribute("src")
 
 
 def still_above(box: Locator) -> str:
@@ -138,8 +138,8 @@ def still_above(box: Locator) -> str:
 
 def wait_for_new_picture(box: Locator, before: str, seconds: int = 60) -> None:
     """Wait until the explorer shows another picture; also its pixels have to differ."""
-    last = box.locator("img:visible").last
-    expect(last).not_to_have_attribute("src", before, timeout=1000 * seconds)
+    shown = box.locator("img:visible").first
+    expect(shown).not_to_have_attribute("src", before, timeout=1000 * seconds)
     old, new = pixels(before), pixels(picture(box))
     # A few numbers in a picture of 1440 × 560 are some hundred pixels.
     assert old.shape != new.shape or (old != new).any(2).sum() > 100

@@ -10,6 +10,8 @@ from tools import assignments
 
 from ._lab import axe_problems
 
+pytestmark = pytest.mark.nightly
+
 SOURCE = assignments.sources()[3]  # with a task that is marked by hand
 LONG = "def verdict(low, high, margin):\n    return " + " or ".join(["low > margin"] * 30)
 

@@ -8,6 +8,8 @@ from playwright.sync_api import expect
 
 from ._lab import axe_problems, open_notebook
 
+pytestmark = pytest.mark.nightly
+
 
 def test_answers_open_by_keyboard(lab, page, shot):
     open_notebook(page, lab, "notebooks/06_an_sff_cnn.ipynb")
