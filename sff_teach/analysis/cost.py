@@ -250,27 +250,26 @@ def training_cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> 
         batch: x (B, C, ...) and labels (B,).
     """
     step = TrainingStep(model, rule, batch)
-    operations, saved, by_block = count_step(step)
+    step()  # some things are made only once
+    by_block = saved_by_block(step)
     return StepCost(
         rule=rule,
         classes=step.model.num_classes,
         batch=len(step.x),
-        flops=operations,
-        saved=saved,
+        flops=flops(step),
+        saved=max(by_block),
         saved_by_block=by_block,
         live=live_bytes(step, step.preexisting_tensors),
         cuda=cuda_peak(step) if step.x.is_cuda else None,
     )
 
 
-def count_step(step: TrainingStep) -> tuple[int, int, list[int]]:
-    """FLOPs, peak of saved bytes, and the same block by block; "meta" tensors will do."""
-    step()  # some things are made only once
-    return flops(step), *_saved_by_block(step)
+def saved_by_block(step: TrainingStep) -> list[int]:
+    """``saved_bytes`` from each block's forward to the next one's; "meta" tensors will do.
 
-
-def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
-    """``saved_bytes``, and the same from each block's forward to the next one's."""
+    Args:
+        step: has been called before if it is an ``"sff-recompute"`` step.
+    """
     parts = step.model.blocks if isinstance(step.model, SFF) else step.model.layers
     tracker = StorageTracker(step.preexisting_tensors)
     peaks, at_work = [0] * len(parts), 0
@@ -289,7 +288,7 @@ def _saved_by_block(step: TrainingStep) -> tuple[int, list[int]]:
     turn(0)
     for handle in handles:
         handle.remove()
-    return max(peaks), peaks
+    return peaks
 
 
 def table(costs: Sequence[StepCost], times: dict[str, PairedTiming] | None = None) -> str:

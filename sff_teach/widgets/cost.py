@@ -1,5 +1,6 @@
 """The cost explorer: what a training step keeps and computes, for any size, without running it."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,9 +10,10 @@ import torch
 import torchvision
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .. import draw
-from ..analysis.cost import TrainingStep, count_step
+from ..analysis.cost import TrainingStep, flops, saved_by_block
 from ..core import SFF
 from ..cut.localize import localize
 from ..models import cnn
@@ -45,6 +47,8 @@ LOOK = {  # colour by rule, filled marker by plain step
         "color": draw.OKABE_ITO["blue"], "marker": "D", "markerfacecolor": "white",
     },
 }  # fmt: skip
+
+_LOCK = threading.Lock()  # the steps are shared
 
 
 @dataclass(frozen=True)
@@ -144,19 +148,35 @@ def run_cost(
         check_count(value, name)
     if resolution < 8:
         raise SFFError(f"resolution={resolution} is too small for three poolings")
-    model = _network(network, width, resolution, classes, cut, hidden)
-    x = torch.empty(batch, 3, resolution, resolution, device="meta")
-    y = torch.empty(batch, dtype=torch.int64, device="meta")
-    counts = {name: count_step(TrainingStep(model, rule, (x, y))) for name, rule in STEPS.items()}
+    saved = {}
+    with _LOCK:
+        flops_per_image, steps = _steps(network, width, resolution, classes, cut, hidden)
+        for name, step in steps.items():
+            step.x, step.y = _batch(batch, resolution)
+            saved[name] = saved_by_block(step)
     return CostResult(
         network, width, resolution, classes, cut, hidden, batch,
-        {name: flops for name, (flops, _, _) in counts.items()},
-        {name: saved for name, (_, saved, _) in counts.items()},
-        tuple(counts["SFF"][2]),
+        {name: batch * flops for name, flops in flops_per_image.items()},
+        {name: max(by_block) for name, by_block in saved.items()},
+        tuple(saved["SFF"]),
     )  # fmt: skip
 
 
+def _batch(size: int, resolution: int) -> tuple[Tensor, Tensor]:
+    """Images and labels without values."""
+    x = torch.empty(size, 3, resolution, resolution, device="meta")
+    return x, torch.empty(size, dtype=torch.int64, device="meta")
+
+
 @lru_cache(maxsize=16)
+def _steps(*network: Any) -> tuple[dict[str, int], dict[str, TrainingStep]]:
+    """What another batch has in common: FLOPs per image and a step, by the names of ``STEPS``."""
+    model, batch = _network(*network), _batch(2, network[2])
+    steps = {name: TrainingStep(model, rule, batch) for name, rule in STEPS.items()}
+    steps["SFF, recompute"]()  # chooses at its first call what to compute again
+    return {name: flops(step) // 2 for name, step in steps.items()}, steps
+
+
 def _network(
     network: str, width: int, resolution: int, classes: int, cut: str | int, hidden: int
 ) -> SFF:

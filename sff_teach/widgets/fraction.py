@@ -198,6 +198,8 @@ def draw_fraction(
     ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.minorticks_off()
+    lowest = min((100 * one.accuracy for one in results), default=100)
+    ax.set_ylim(min(50, 10 * (lowest // 10)), 100)  # hardly ever moves
     draw.end_labels(ax, labels)
     draw.number_marks(ax, numbers)
     words = " ".join(f"Trial {i}: {one}" for i, one in list(enumerate(results, 1))[-6:])
