@@ -49,7 +49,11 @@ def make_network(channels, num_classes, widths=(16, 32, 64), pool_after=(1, 2)):
 
 def hand_over(h):
     """What the next block gets: cut off from the gradient, normalised per image."""
-    return F.layer_norm(h.detach(), h.shape[1:])
+    h = h.detach()
+    if h.is_contiguous():
+        return F.layer_norm(h, h.shape[1:])
+    h = h.movedim(1, -1)  # channels-last memory: layer_norm alone would return NCHW
+    return F.layer_norm(h, h.shape[1:]).movedim(-1, 1)
 
 
 def train_step(blocks, optimizers, x, y):
