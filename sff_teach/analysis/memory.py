@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
 
 from ..core import SFF, LocalBlock
-from ..cut.localize import trace
+from ..cut.graph import trace
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
 

@@ -2,15 +2,16 @@
 
 One rule serves every architecture: a cut is legal exactly where one tensor is alive, that is where
 everything still to be computed needs that tensor and nothing else. Inside a residual block the
-shortcut is alive too, so no cut falls there. The model is traced with ``torch.fx`` (``_graph``);
+shortcut is alive too, so no cut falls there. The model is traced with ``torch.fx`` (``graph``);
 the stages run the original's own modules on the original's own parameters.
 """
 
 import copy
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
 
 import torch
@@ -18,38 +19,27 @@ from torch import fx, nn
 
 from ..core import SFF, GoodnessHead, LocalBlock
 from ..heads import HiddenHead
-from ..util.checks import check_count, explained, nearest, short_repr
+from ..util.checks import SFFError, check_count, check_known, short_repr
 from .graph import (
-    EXAMPLES,
-    channel_dim,
+    check_traceable,
+    closure,
     cut_points,
-    feature_points,
-    measure,
     modules_of,
-    positions,
-    reason,
+    overwritten,
     shared,
+    stage_graph,
     stage_module,
     trace,
+    twins,
+    where,
 )
-from .table import BlockRow, BlockTable, describe
-
-__all__ = [
-    "BlockRow",
-    "BlockTable",
-    "cut_points",
-    "describe",
-    "localize",
-    "small_stem",
-    "split_stages",
-    "trace",
-]
+from .measure import EXAMPLES, channel_dim, feature_points, measure, positions
+from .verify import smallest_shape, verify, verify_listed
 
 CUTS = ("layer", "block", "stage")
-_SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
+SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
 
 
-@explained()
 def localize(
     model: nn.Module,
     num_classes: int,
@@ -75,37 +65,46 @@ def localize(
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace.
         num_classes: the number K.
         cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
-        kernel_size, filters, form: of the heads, see ``GoodnessHead``.
+        kernel_size: of the heads, see ``GoodnessHead``.
+        filters: of the heads, see ``GoodnessHead``.
+        form: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
             ``heads.HiddenHead``: nearer to backprop's accuracy, at a price.
-        normalise, vote: see ``SFF``.
-        stages: instead of ``cut``, the parts in order: modules, names, or lists of them. The output
-            of one is the input of the next; leave pooling and classifier out.
+        normalise: between blocks, see ``SFF``.
+        vote: of the blocks, see ``SFF``.
+        stages: instead of ``cut``, the parts in order: modules, names of modules, functions that
+            stand between them, or lists of these. The output of one is the input of the next; leave
+            pooling and classifier out.
         input_shape: (C, H, W) of an image, (C, L) of a sequence or (C,) of a table's row, only to
             measure shapes and costs; without it, ImageNet's size is tried first and then smaller
             ones.
         stem: ``"small"`` changes the model's first layer in place for small images; see
             ``small_stem``.
 
+    Returns:
+        The blocks; an example went through them and through ``model`` in both modes, and outputs,
+        buffers and gradients agreed.
+
     Raises:
-        ValueError: the model cannot be traced, run on ``input_shape``, or cut that way.
+        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way. It is then as
+            it was before.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, not {short_repr(model)}; build it first."
-        )
+    if isinstance(model, SFF):
+        raise SFFError("model is cut already; cut the model inside again with model.original")
+    check_traceable(model)
     check_count(num_classes, "num_classes", minimum=2)
     check_count(hidden, "hidden", minimum=0)
-    if stem not in (None, "small"):
-        nearest(stem, ["small"], "stem")
+    check_known(stem, (None, "small"), "stem")
     if stages is not None and cut != "block":
-        raise ValueError(f"cut={short_repr(cut)} and stages were both given; give one of them.")
+        raise SFFError(f"cut={short_repr(cut)} and stages were both given; give one of them")
+    options = HeadOptions(num_classes, hidden, kernel_size, filters, form)
     replaced = small_stem(model) if stem else {}
     try:
-        plan = (
-            _cut(model, cut, input_shape) if stages is None else _given(model, stages, input_shape)
-        )
-        blocks = _with_heads(model, plan, num_classes, hidden, kernel_size, filters, form)
+        if stages is None:
+            found = cut_model(model, cut, input_shape)
+        else:
+            found = stages_from_list(model, stages, input_shape)
+        blocks = add_heads(model, found, options)
         return SFF(blocks, normalise=normalise, vote=vote, original=model)
     except BaseException:  # the model stays as it was
         for name, module in replaced.items():
@@ -113,7 +112,6 @@ def localize(
         raise
 
 
-@explained()
 def split_stages(
     model: nn.Module, cut: str | int = "block", *, input_shape: Sequence[int] | None = None
 ) -> list[nn.Module]:
@@ -124,6 +122,7 @@ def split_stages(
     features all through.
 
     Args:
+        model: as for ``localize``.
         cut: where to cut, always at points where one tensor is alive:
 
             - ``"layer"``: every layer that multiplies (convolution, linear, attention), with the
@@ -139,15 +138,15 @@ def split_stages(
         input_shape: (C, H, W) of an image, only to measure; see ``localize``.
 
     Returns:
-        ``fx.GraphModule`` objects, with the original's parameters under the original's names.
+        Modules that hold the original's parameters under the original's names: ``fx.GraphModule``,
+        or ``ModeStage`` where training computes something else than evaluation.
 
     Raises:
-        ValueError: the model cannot be traced, run on ``input_shape``, or cut that way.
+        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
-    return [stage.body for stage in _cut(model, cut, input_shape)]
+    return [stage.body for stage in cut_model(model, cut, input_shape)]
 
 
-@explained()
 def small_stem(model: nn.Module) -> dict[str, nn.Module]:
     """Adapt a model for 224×224 pictures to 32×32 ones, in place: its first layer keeps the size.
 
@@ -158,8 +157,11 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
     Returns:
         The modules that were replaced, by name.
 
+    Args:
+        model: changed in place.
+
     Raises:
-        ValueError: the first convolution keeps the size already, or there is none.
+        SFFError: the first convolution keeps the size already, or there is none.
     """
     listed = list(model.named_modules())
     convs = [i for i, (_, module) in enumerate(listed) if isinstance(module, nn.Conv2d)]
@@ -173,9 +175,9 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
         new = copy.copy(conv)  # the same parameters
         new.stride = (1, 1)
     else:
-        raise ValueError(
+        raise SFFError(
             f'stem="small" finds nothing to change in {type(model).__name__}: it has no first '
-            "convolution that makes the image smaller; leave stem out."
+            "convolution that makes the image smaller; leave stem out"
         )
     changes = {name: new}
     for name, module in listed[convs[0] : convs[1] if len(convs) > 1 else None]:
@@ -188,7 +190,7 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """A piece of the model, and its output: the shape (B, ...) and where that has its channels."""
 
     body: nn.Module
@@ -196,133 +198,254 @@ class _Stage:
     channel_dim: int
 
 
-def _with_heads(
-    model: nn.Module, plan: list[_Stage], num_classes: int, hidden: int, kernel_size: int,
-    filters: int, form: str,
-) -> list[LocalBlock]:  # fmt: skip
+@dataclass(frozen=True)
+class HeadOptions:
+    """What every block's head is made with; see ``GoodnessHead`` and ``HiddenHead``."""
+
+    num_classes: int
+    hidden: int
+    kernel_size: int
+    filters: int
+    form: str
+
+
+def add_heads(model: nn.Module, stages: list[Stage], options: HeadOptions) -> list[LocalBlock]:
     """Every stage with a head of its own."""
     weight = next(model.parameters(), torch.empty(0))
     blocks = []
-    for number, stage in enumerate(plan, 1):
-        dims = len(stage.shape) - 2
-        sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
-        if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
-            name, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
-            raise ValueError(
-                f"{name} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
-                f"(B, {', '.join(map(str, stage.shape[1:]))}); use {name.split('=')[0]}={plain}."
-            )
-        size = (stage.shape[stage.channel_dim], num_classes)
-        options = (kernel_size, filters, form, stage.channel_dim, 1 if sequence else 2)
-        head = HiddenHead(*size, hidden, *options) if hidden else GoodnessHead(*size, *options)
-        blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
+    for number, stage in enumerate(stages, 1):
+        head = _head(number, stage, options).to(weight.device, weight.dtype)
+        blocks.append(LocalBlock(stage.body, head))
     return blocks
 
 
-def _cut(model: nn.Module, cut: str | int, input_shape: Sequence[int] | None) -> list[_Stage]:
-    if not isinstance(cut, str):
-        check_count(cut, "cut")
-    elif cut not in CUTS:
-        nearest(cut, CUTS, "cut")
-    name, sequential = type(model).__name__, isinstance(model, nn.Sequential)
-    try:
-        traced = trace(model)
-    except ValueError:
-        if not sequential:
-            raise
-        traced = trace(model, whole=list(model))
-    problem = ""
-    for shape in _example_shapes(model, input_shape):
-        try:
-            measure(traced, (EXAMPLES, *shape))
-            break
-        except Exception as error:  # whatever the model's own code raises
-            what = "an image" if len(shape) == 3 else "a sample"
-            problem = problem or f"{what} of shape {shape} ({reason(error)})"
-    else:
-        raise ValueError(
-            f"{name} cannot run on {problem}; give the shape that it takes, input_shape=(C, H, W)."
+def _head(number: int, stage: Stage, o: HeadOptions) -> nn.Module:
+    dims = len(stage.shape) - 2
+    sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
+    if (o.kernel_size > 1 or o.hidden) and not (dims == 2 or sequence):
+        option, plain = ("hidden", 0) if o.hidden else ("kernel_size", 1)
+        shape = ", ".join(map(str, stage.shape[1:]))
+        raise SFFError(
+            f"{option}={getattr(o, option)} needs maps (B, C, H, W) or sequences (B, C, L), but "
+            f"block {number} gives (B, {shape}); use {option}={plain}"
         )
-    try:
-        points = feature_points(traced)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}; give its parts in order, stages=[...].") from None
-    layers = _layers(points, children_only=sequential and isinstance(cut, str))
+    shared_options = (o.kernel_size, o.filters, o.form, stage.channel_dim, 1 if sequence else 2)
+    channels = stage.shape[stage.channel_dim]
+    if o.hidden:
+        return HiddenHead(channels, o.num_classes, o.hidden, *shared_options)
+    return GoodnessHead(channels, o.num_classes, *shared_options)
+
+
+# --- from a model to stages ----------------------------------------------------------------------
+
+
+def cut_model(model: nn.Module, cut: str | int, input_shape: Sequence[int] | None) -> list[Stage]:
+    """The model's stages, compared with the model itself; see ``split_stages``.
+
+    Tracing loses what Python does beside computing tensors. So the graph is taken in several ways,
+    and the first whose stages equal the original is used.
+    """
     if isinstance(cut, str):
-        ends = layers if cut == "layer" else _blocks(points) or layers
-        ends = _one_resolution(points, ends) if cut == "stage" else ends
-    elif cut > len(layers):
-        raise ValueError(
-            f"cut={cut} is more than the {len(layers)} blocks that {name} can be cut into; "
-            f"use at most {len(layers)}."
-        )
+        check_known(cut, CUTS, "cut")
     else:
-        ends = _equal_cost(points, layers, cut)
-    ends = [points[i] for i in ends]
-    starts = [next(n for n in traced.graph.nodes if n.op == "placeholder"), *ends[:-1]]
-    return [
-        _Stage(stage_module(traced, start, end), end.meta["shape"], channel_dim(end))
-        for start, end in zip(starts, ends)
-    ]
+        check_count(cut, "cut")
+    check_traceable(model)
+    shapes = example_shapes(model, input_shape)
+    first_problem = None
+    for capture in CAPTURES:
+        try:
+            return _cut_captured(model, capture, cut, shapes)
+        except CountError:
+            raise
+        except SFFError as error:
+            first_problem = first_problem or error
+    raise first_problem
 
 
-def _given(model: nn.Module, stages: Sequence, input_shape: Sequence[int] | None) -> list[_Stage]:
-    """The stages that the user listed, measured one after the other."""
-    bodies = [_part(model, part) for part in stages]
+class CountError(SFFError):
+    """More blocks were asked for than there are."""
+
+
+def _cut_captured(
+    model: nn.Module, capture: Callable, cut: str | int, shapes: list[tuple[int, ...]]
+) -> list[Stage]:
+    name = type(model).__name__
+    evaluation, training = capture(model, False), capture(model, True)
+    shape = _measure_first(evaluation, name, shapes)
+    try:
+        points = feature_points(evaluation)
+    except SFFError as error:
+        raise SFFError(f"{name} cannot be cut: {error}") from None
+    pairs = twins(evaluation, training)
+    points = _legal_in_training(points, training, pairs, name)
+    ends = [points[i] for i in choose_ends(points, cut, model)]
+    starts = [next(n for n in evaluation.graph.nodes if n.op == "placeholder"), *ends[:-1]]
+    stages = []
+    for start, end in zip(starts, ends):
+        graph = stage_graph(evaluation, start, end)
+        graph_when_training = stage_graph(training, pairs[start], pairs[end])
+        body = stage_module(evaluation, graph, graph_when_training)
+        body.train(model.training)
+        stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
+    move_hooks(model, stages[0].body)
+    bodies = [stage.body for stage in stages]
+    graphs = {False: (evaluation, ends[-1]), True: (training, pairs[ends[-1]])}
+    verify(model, bodies, graphs, smallest_shape(model, shapes) or shape)
+    return stages
+
+
+def _measure_first(
+    evaluation: fx.GraphModule, name: str, shapes: list[tuple[int, ...]]
+) -> tuple[int, ...]:
+    """The first of the shapes that the graph can run on, without the batch; it is measured."""
+    problem = None
+    for shape in shapes:
+        try:
+            measure(evaluation, (EXAMPLES, *shape))
+            return shape
+        except Exception as error:  # whatever the model's own code raises
+            problem = problem or error
+    raise SFFError(
+        f"{name} cannot run on a sample of shape {shapes[0]}: {where(problem)}. Give the shape of "
+        "yours, input_shape=(C, H, W)"
+    ) from problem
+
+
+def _legal_in_training(
+    points: list[fx.Node], training: fx.GraphModule, pairs: dict[fx.Node, fx.Node], name: str
+) -> list[fx.Node]:
+    """The points that may be cut in the training graph as well; the segments are joined."""
+    end = points[-1]
+    if end not in pairs:
+        raise SFFError(f"{name} computes other features in training than in evaluation")
+    ignored = set(training.graph.nodes) - closure(training, pairs[end])
+    legal = {*cut_points(training, ignored), pairs[end]}
+    kept, segment = [], []
+    for point in points:
+        segment += point.meta["segment"]
+        if pairs.get(point) in legal and (point is end or not overwritten(training, pairs[point])):
+            point.meta["segment"] = segment
+            point.meta["cost"] = sum(n.meta["flops"] for n in segment)
+            kept.append(point)
+            segment = []
+    return kept
+
+
+def move_hooks(model: nn.Module, first: nn.Module) -> None:
+    """Let the first stage run the forward pre-hooks of the model itself, and forget them alike."""
+    first._forward_pre_hooks = model._forward_pre_hooks
+    first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
+
+
+CAPTURES: tuple[Callable[[nn.Module, bool], fx.GraphModule], ...] = (
+    trace,
+    partial(trace, in_place=True),
+)
+"""Ways to take a model's graph, from the one that cuts finest."""
+
+
+def stages_from_list(
+    model: nn.Module, listed: Sequence, input_shape: Sequence[int] | None
+) -> list[Stage]:
+    """The stages that the user listed, measured one after the other and compared with the model.
+
+    Raises:
+        SFFError: they share parameters, do not fit together, or do not compute what model computes.
+    """
+    bodies = [resolve_stage(model, part) for part in listed]
     if not bodies:
-        raise ValueError("stages is empty; list the model's parts in order.")
+        raise SFFError("stages is empty; list the model's parts in order")
     owners = Counter(id(p) for body in bodies for p in set(body.parameters()))
     if max(owners.values(), default=0) > 1:
-        raise ValueError("stages share parameters; let every module belong to one stage only.")
+        raise SFFError("stages share parameters; let every module belong to one stage only")
     if not owners.keys() <= {id(p) for p in model.parameters()}:
-        raise ValueError("stages hold parameters that model does not; list the model's own parts.")
-    problem = ""
-    for image in _example_shapes(model, input_shape):
-        plan, shape, dim = [], (EXAMPLES, *image), 1
+        raise SFFError("stages hold parameters that model does not; list the model's own parts")
+    problem = None
+    for shape in example_shapes(model, input_shape):
+        stages = []
         try:
+            x, dim = (EXAMPLES, *shape), 1
             for body in bodies:
-                try:
-                    traced = trace(body)
-                except ValueError:
-                    traced = trace(nn.Sequential(body), whole=[body])
-                measure(traced, shape, dim)
-                output = next(iter(reversed(traced.graph.nodes)))
-                shape, dim = output.meta["shape"], channel_dim(output)
-                plan.append(_Stage(body, shape, dim))
-            return plan
+                stages.append(_measured_stage(body, x, dim))
+                x, dim = stages[-1].shape, stages[-1].channel_dim
         except Exception as error:  # whatever the model's own code raises
-            problem = problem or f"stages[{len(plan)}] cannot run on {shape} ({reason(error)})"
-    raise ValueError(f"{problem}; list the parts in order, and give input_shape=(C, H, W).")
+            problem = problem or SFFError(
+                f"stages[{len(stages)}] cannot run on {x}: {where(error)}"
+            )
+            continue
+        verify_listed(model, bodies, shape)
+        return stages
+    raise problem
 
 
-def _part(model: nn.Module, part: nn.Module | str | Sequence) -> nn.Module:
+def _measured_stage(body: nn.Module, shape: tuple[int, ...], dim: int) -> Stage:
+    try:
+        traced = trace(body)
+    except SFFError:
+        traced = trace(nn.Sequential(body))
+    measure(traced, shape, dim)
+    output = next(reversed(traced.graph.nodes)).all_input_nodes[0]
+    if output.meta["channels"] is None:
+        raise SFFError("its output (B, ...) has no dimension of channels")
+    return Stage(body, output.meta["shape"], channel_dim(output))
+
+
+class Glue(nn.Module):
+    """A function between parts of a model, as a module."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the function returns for x."""
+        return self.function(x)
+
+
+def resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable) -> nn.Module:
+    """A stage as a module: a module itself, the model's module of that name, a function, a list."""
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, list | tuple):
-        return nn.Sequential(*(_part(model, p) for p in part))
-    modules = dict(model.named_modules())
-    if part not in modules:
-        nearest(part, [name for name in modules if name], "module in stages:")
+        return nn.Sequential(*(resolve_stage(model, p) for p in part))
+    if callable(part):
+        return Glue(part)
+    modules = {name: module for name, module in model.named_modules() if name}
+    check_known(part, modules, "module in stages:")
     return modules[part]
 
 
-def _example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[tuple[int, ...]]:
+def example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """The shapes to try, without the batch: the given one, or what the first layer suggests."""
     if input_shape is not None:
         for size in input_shape:
             check_count(size, "input_shape")
         return [tuple(input_shape)]
-    maps = [p.shape[1] for p in model.parameters() if p.dim() == 4]
-    if not maps:
-        for module in model.modules():
-            if isinstance(module, nn.Conv1d):
-                return [(module.in_channels, size) for size in _SIZES]
-            if isinstance(module, nn.Linear):
-                return [(module.in_features,)]
-    channels = maps[0] if maps else 3
-    return [(channels, size, size) for size in _SIZES]
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return [(module.in_channels, size, size) for size in SIZES]
+        if isinstance(module, nn.Conv1d):
+            return [(module.in_channels, size) for size in SIZES]
+    linear = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
+    return [(3, size, size) for size in SIZES] if linear is None else [(linear.in_features,)]
 
 
 # --- choosing among the points; each function returns the indices of the points it cuts at --------
+
+
+def choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> list[int]:
+    """The points where ``cut`` ends its blocks; see ``split_stages``."""
+    sequential = isinstance(model, nn.Sequential)
+    layers = _layers(points, children_only=sequential and isinstance(cut, str))
+    if not isinstance(cut, str):
+        if cut > len(layers):
+            raise CountError(
+                f"cut={cut} is more than the {len(layers)} blocks that {type(model).__name__} can "
+                f"be cut into; use at most {len(layers)}"
+            )
+        return _equal_cost(points, layers, cut)
+    ends = layers if cut == "layer" else _blocks(points) or layers
+    return _one_resolution(points, ends) if cut == "stage" else ends
 
 
 def _layers(points: list[fx.Node], children_only: bool) -> list[int]:
@@ -347,7 +470,7 @@ def _blocks(points: list[fx.Node]) -> list[int]:
     for point, segment in zip(points, stacks):
         if len(segment) > 1 and point.meta["cost"] and shared(segment):
             branching.add(shared(segment)[-1][1])
-    branching = {kind for kind in branching if number[kind] > 1 and kind is not nn.Sequential}
+    branching = {kind for kind in branching if number[kind] > 1 and kind != "Sequential"}
 
     def block(i: int) -> str | None:  # the outermost block that holds the whole segment
         return next((name for name, kind in shared(stacks[i]) if kind in branching), None)

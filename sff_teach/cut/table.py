@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core import SFF, GoodnessHead
 from ..goodness import cheaper_form
 from ..heads import ChannelGroups, HiddenHead
-from ..util.checks import explained
-from .graph import dry_run, reason
+from ..util.checks import SFFError
+from .graph import where
+from .measure import dry_run
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ def _printed(counts: Sequence[int]) -> list[str]:
     return [f"{n:,}" for n in counts[:2]] + [f"{n / 1e6:,.2f}" for n in counts[2:]]
 
 
-@explained()
 def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     """A table of the model's blocks for images of ``input_shape`` (C, H, W).
 
@@ -65,8 +65,12 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     counter: two per multiply-add; normalisation, activation and pooling count nothing), and the
     head's form, ``"direct"`` or ``"moments"``. Nothing in the model changes.
 
+    Args:
+        model: from ``localize`` or built from blocks.
+        input_shape: of one sample, (C, H, W) for an image.
+
     Raises:
-        ValueError: the model does not take such images.
+        SFFError: the model does not take such images.
     """
     table = BlockTable()
     names = _names(model)
@@ -94,10 +98,9 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     try:
         dry_run(model, (1, *input_shape), run)
     except Exception as error:  # whatever the model's own code raises
-        raise ValueError(
-            f"input_shape={tuple(input_shape)} does not fit the model ({reason(error)}); "
-            "give the (C, H, W) of its images."
-        ) from None
+        raise SFFError(
+            f"the model cannot run on input_shape={tuple(input_shape)}: {where(error)}"
+        ) from error
     return table
 
 

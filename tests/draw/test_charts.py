@@ -23,7 +23,7 @@ from PIL import Image
 
 from sff_teach import cnn, fit, load, localize
 from sff_teach import draw as plots
-from sff_teach.cut.localize import BlockRow, BlockTable
+from sff_teach.cut.table import BlockRow, BlockTable
 from sff_teach.draw import diagrams, live
 from sff_teach.draw import style as _figures
 from sff_teach.rules import RULES

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sff_teach.core import GoodnessHead, LinearHead
-from sff_teach.cut.localize import describe, localize
+from sff_teach.cut import describe
+from sff_teach.cut.localize import localize
 from sff_teach.heads import ChannelGroups, HiddenHead, learn_vote
 from sff_teach.losses import class_loss
 from sff_teach.models import cnn

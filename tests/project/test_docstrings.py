@@ -18,9 +18,6 @@ import sff_teach
 NOT_YET = [
     "classroom.exercises",
     "classroom.student",
-    "cut.graph",
-    "cut.localize",
-    "cut.table",
     "data.download",
     "data.folder",
     "data.sets",

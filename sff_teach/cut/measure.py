@@ -1,0 +1,233 @@
+"""Shapes, channels and FLOPs at every node of a graph, and where its features end."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..util.checks import SFFError
+from .graph import closure, cut_points, kind, modules_of, overwritten, shared, weights
+from .state import preserve_model
+
+EXAMPLES = 2  # images in the batch that measures shapes
+
+# --- shapes and FLOPs ----------------------------------------------------------------------------
+
+
+def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
+    """Note each node's output ``shape``, ``channels`` (their dimension) and ``flops`` in its meta.
+
+    A classifier that wants inputs of another size may fail; then its nodes have no shape.
+
+    Args:
+        traced: the graph.
+        shape: of the input, with the batch.
+        dim: where the input has its channels.
+    """
+
+    def run(x: Tensor, counter: FlopCounterMode) -> None:
+        for node in traced.graph.nodes:
+            node.meta.pop("shape", None)
+        try:
+            _ShapeFlopInterpreter(traced, counter, dim).run(x)
+        except Exception:  # whatever the model's own code raises
+            if _tail(traced, points := _measured(traced)) == len(points):
+                raise
+
+    dry_run(traced, shape, run)
+
+
+def example(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    """A batch of made-up values, on the model's device and of its dtype."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    x = torch.linspace(-1, 1, math.prod(shape), device=weight.device, dtype=weight.dtype)
+    return x.reshape(*shape)
+
+
+def dry_run(
+    model: nn.Module, shape: Sequence[int], run: Callable[[Tensor, FlopCounterMode], None]
+) -> None:
+    """Call ``run`` on an example of ``shape``, in evaluation mode; nothing in the model changes.
+
+    First with fake tensors, which have shapes and no values, so that nothing is computed; if the
+    model looks at values, once more with real ones.
+    """
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is caught here
+    disabled = log.disabled
+    counter = FlopCounterMode(display=False)
+    with preserve_model(model), torch.enable_grad(), counter:
+        model.eval()
+        # With a gradient: attention has a fast path without, whose FLOPs are not counted.
+        try:
+            log.disabled = True
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                run(example(model, shape).requires_grad_().clone(), counter)
+        except Exception:  # whatever the model's own code raises
+            run(example(model, shape).requires_grad_().clone(), counter)
+        finally:
+            log.disabled = disabled
+
+
+class _ShapeFlopInterpreter(fx.Interpreter):
+    """Runs a graph and writes down what ``measure`` notes."""
+
+    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode, dim: int):
+        super().__init__(traced)
+        self.counter = counter
+        self.dim = dim
+
+    def run_node(self, n: fx.Node):
+        before = self.counter.get_total_flops()
+        value = super().run_node(n)
+        tensor = value if isinstance(value, Tensor) else None
+        n.meta["flops"] = self.counter.get_total_flops() - before
+        n.meta["shape"] = None if tensor is None else tuple(tensor.shape)
+        n.meta["holds_tensors"] = tensor is not None or isinstance(value, tuple | list | dict)
+        n.meta["channels"] = None if tensor is None else self.find_channels(n, tensor)
+        return value
+
+    def find_channels(self, node: fx.Node, h: Tensor) -> int | None:
+        """The dimension of ``h`` that holds channels; None if they are split or mixed.
+
+        An image has them in dimension 1. Convolution and batch norm put them there, linear and
+        layer norm put them last. All else leaves them in place, or moves them to the one dimension
+        that has their size.
+        """
+        if node.op == "placeholder":
+            return self.dim % h.dim()
+        what = kind(self.module, node)
+        if any(name in what for name in ("conv", "batchnorm", "batch_norm")) and h.dim() > 1:
+            module = node.op == "call_module" and self.module.get_submodule(node.target)
+            if not module or not [*module.children()]:
+                return 1
+        module = self.module.get_submodule(node.target) if node.op == "call_module" else None
+        if type(module) in (nn.Linear, nn.LayerNorm) or what in ("linear", "layer_norm"):
+            return h.dim() - 1
+        if module is not None and h.dim() == 3 and [*module.children()]:
+            return 2  # attention
+        for source in node.all_input_nodes:
+            if source.meta.get("channels") is not None:
+                return self.follow(self.env[source], source.meta["channels"], h)
+        return None
+
+    def follow(self, x: Tensor, dim: int, h: Tensor) -> int | None:
+        """Where the channels of ``x`` are in ``h``, which was made from it."""
+        view = h._is_view()
+        if h.dim() == x.dim() and not (view and h.shape != x.shape):
+            return dim
+        size, stride = x.shape[dim], x.stride(dim)
+        same = [d for d in range(1, h.dim()) if h.shape[d] == size]
+        if len(same) > 1 and view:
+            same = [d for d in same if h.stride(d) == stride]
+        if h.dim() == x.dim() and not same:
+            return dim  # a slice
+        return same[0] if len(same) == 1 else None
+
+
+# --- where features may be cut -------------------------------------------------------------------
+
+
+def feature_points(traced: fx.GraphModule) -> list[fx.Node]:
+    """Where a measured graph's features may be cut; the last point is where they end.
+
+    Notes at each point ``meta["segment"]``, the nodes since the point before; ``meta["cost"]``,
+    their FLOPs; and ``meta["depth"]``, how many modules both this node and the next one lie in.
+
+    Raises:
+        SFFError: there is no such point.
+    """
+    nodes = list(traced.graph.nodes)
+    candidates = _measured(traced)
+    end = _end(traced, candidates)
+    legal = set(cut_points(traced, set(nodes) - closure(traced, end)))
+    before = candidates[: candidates.index(end)]
+    points = [p for p in before if p in legal and not overwritten(traced, p)] + [end]
+    start = 0
+    for point in points:
+        stop = nodes.index(point) + 1
+        point.meta["segment"] = [n for n in nodes[start:stop] if n.op.startswith("call")]
+        point.meta["cost"] = sum(n.meta["flops"] for n in point.meta["segment"])
+        following = next(n for n in nodes[stop:] if n.op != "get_attr")
+        point.meta["depth"] = len(shared([modules_of(point), modules_of(following)]))
+        start = stop
+    return points
+
+
+def _measured(traced: fx.GraphModule) -> list[fx.Node]:
+    """The cut points that give (B, ...) with channels in one dimension.
+
+    Numbers such as a batch size do not count as alive here; only the classifier may need them.
+    """
+    nodes = traced.graph.nodes
+    numbers = {n for n in nodes if n.meta.get("shape", ()) is None and not n.meta["holds_tensors"]}
+    points = [node for node in cut_points(traced, numbers) if node.meta.get("shape")]
+    return [p for p in points if p.meta["shape"][0] == EXAMPLES and p.meta["channels"] is not None]
+
+
+def _end(traced: fx.GraphModule, candidates: list[fx.Node]) -> fx.Node:
+    """Where the features end: before the classifier, and behind most layers with weights.
+
+    A model that joins early activations at its end has its last cut point before the classifier
+    long after pooling; then everything up to there is one block.
+    """
+    weighted = [n for n in traced.graph.nodes if weights(traced, n)]
+    count = _tail(traced, candidates)
+    place = {node: i for i, node in enumerate(traced.graph.nodes)}
+
+    def behind(end: fx.Node) -> int:
+        return sum(place[n] > place[end] for n in weighted)
+
+    for end in (candidates[count - 1 : count] if count else []) + [
+        p for p in candidates[count:] if behind(p)
+    ][-1:]:
+        if 2 * behind(end) <= len(weighted) or behind(end) <= 3:
+            return end
+    raise SFFError(
+        "nowhere behind the first half of its layers is a single tensor alive: early "
+        "activations are needed at the end"
+    )
+
+
+def _tail(traced: fx.GraphModule, points: list[fx.Node]) -> int:
+    """How many of the points are features; what follows is pooling and classifier."""
+    nodes = list(traced.graph.nodes)
+    weighted = [i for i, n in enumerate(nodes) if weights(traced, n)] or [0]
+    place = [nodes.index(p) for p in points]
+    flat = [i for i, p in enumerate(points) if len(p.meta["shape"]) < 3 and place[i] >= weighted[0]]
+    if not flat:
+        return len(points)  # positions to the end: features all through
+    if place[flat[0]] == weighted[0]:  # no positions from the first layer on
+        return len(points) - (len(points) > 1 and place[-1] == weighted[-1])
+    end = _before_pooling(traced, points, flat[0])
+    for name, _ in modules_of(points[end]):
+        inside = [i for i, n in enumerate(nodes) if name in dict(modules_of(n))]
+        if weighted[-1] in inside and weighted[0] not in inside:  # a classifier that pools last
+            first = next(i for i, p in enumerate(place) if p >= inside[0])
+            return _before_pooling(traced, points, min(end, first))
+    return end
+
+
+def _before_pooling(traced: fx.GraphModule, points: list[fx.Node], end: int) -> int:
+    """Step back over global pooling and dropout that stand right before ``points[end]``."""
+    while end > 1:
+        what = kind(traced, points[end - 1])
+        average = ("avg" in what or what == "mean") and positions(points[end - 1]) == 1
+        if not (average or "adaptive" in what or "dropout" in what):
+            break
+        end -= 1
+    return end
+
+
+def positions(point: fx.Node) -> int:
+    """H·W, or the number of tokens."""
+    return math.prod(point.meta["shape"][1:]) // point.meta["shape"][channel_dim(point)]
+
+
+def channel_dim(point: fx.Node) -> int:
+    """Which dimension holds the channels: 1 for maps, -1 for tokens."""
+    dim, rank = point.meta["channels"], len(point.meta["shape"])
+    return -1 if rank > 2 and dim == rank - 1 else dim
