@@ -102,7 +102,13 @@ class Tracer(fx.Tracer):
 
 
 def check_side_effects(m: nn.Module, attributes: dict, rng: tuple) -> None:
-    """Raise TraceError if tracing m changed more than the graph."""
+    """Raise TraceError if tracing m changed more than the graph.
+
+    Args:
+        m: the module.
+        attributes: what ``vars(m)`` was before.
+        rng: what ``random_state()`` was before.
+    """
     for name, value in vars(m).items():
         new = name not in attributes or attributes[name] is not value
         if new and not name.startswith("_tensor_constant"):
@@ -176,7 +182,13 @@ def where(error: Exception) -> str:
 
 
 def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The piece of the graph after ``start`` that leads to ``end``."""
+    """The piece of the graph after ``start`` that leads to ``end``.
+
+    Args:
+        traced: from ``trace``.
+        start: what it computes becomes the piece's input.
+        end: what it computes is the piece's output.
+    """
     graph, needed = fx.Graph(), closure(traced, end)
     new = {start: graph.placeholder("x")}
     nodes = list(traced.graph.nodes)
@@ -192,7 +204,12 @@ def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Grap
 
 
 def closure(traced: fx.GraphModule, end: fx.Node) -> set[fx.Node]:
-    """All that ``end`` needs, and what before it is called for its side effect alone."""
+    """All that ``end`` needs, and what before it is called for its side effect alone.
+
+    Args:
+        traced: from ``trace``.
+        end: a node of its graph.
+    """
     nodes, needed = list(traced.graph.nodes), {end}
     for node in reversed(nodes[: nodes.index(end) + 1]):
         side_effect = not node.users and node.op.startswith("call")
@@ -243,7 +260,13 @@ class ModeStage(nn.Module):
 
 
 def stage_module(root: nn.Module, evaluation: fx.Graph, training: fx.Graph) -> nn.Module:
-    """A module on root's parameters that computes these graphs; ``GraphModule`` if they agree."""
+    """A module on root's parameters that computes these graphs; ``GraphModule`` if they agree.
+
+    Args:
+        root: has the modules and parameters that the graphs name.
+        evaluation: what to compute in evaluation mode.
+        training: what to compute in training mode.
+    """
     if _text(evaluation) != _text(training):
         return ModeStage(root, evaluation, training)
     return fx.GraphModule(root, evaluation, "Stage")
@@ -281,7 +304,12 @@ def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list
 
 
 def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
-    """The identities of the parameters that a node uses."""
+    """The identities of the parameters that a node uses.
+
+    Args:
+        traced: from ``trace``.
+        node: of its graph.
+    """
     if node.op == "call_module":
         return [id(p) for p in traced.get_submodule(node.target).parameters()]
     fetched = [n for n in node.all_input_nodes if n.op == "get_attr"]
@@ -294,6 +322,10 @@ def twins(evaluation: fx.GraphModule, training: fx.GraphModule) -> dict[fx.Node,
 
     Two nodes are the same if they do the same kind of thing after the same parameters were used,
     in the same turn. A wrong pair is harmless: each stage has the same parameters in both modes.
+
+    Args:
+        evaluation: the graph in evaluation mode.
+        training: the graph in training mode.
     """
     if _text(evaluation.graph) == _text(training.graph):
         return dict(zip(evaluation.graph.nodes, training.graph.nodes))
@@ -314,7 +346,12 @@ def _keys(traced: fx.GraphModule) -> dict[tuple, fx.Node]:
 
 
 def overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
-    """Whether a stage that starts behind the point would work in place on its output."""
+    """Whether a stage that starts behind the point would work in place on its output.
+
+    Args:
+        traced: from ``trace``.
+        point: a node of its graph.
+    """
     for user in point.users:
         if user.op == "call_module":
             if vars(traced.get_submodule(user.target)).get("inplace"):
@@ -329,7 +366,12 @@ def overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
 
 
 def kind(traced: fx.GraphModule, node: fx.Node) -> str:
-    """What a node does, in lower case: the name of its module's class, function or method."""
+    """What a node does, in lower case: the name of its module's class, function or method.
+
+    Args:
+        traced: from ``trace``.
+        node: of its graph.
+    """
     if node.op == "call_module":
         return type(traced.get_submodule(node.target)).__name__.lower()
     if isinstance(node.target, torch._ops.OpOverload):

@@ -67,9 +67,9 @@ def localize(
         cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
         kernel_size: of the heads, see ``GoodnessHead``.
         filters: of the heads, see ``GoodnessHead``.
-        form: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
             ``heads.HiddenHead``: nearer to backprop's accuracy, at a price.
+        form: of the heads, see ``GoodnessHead``.
         normalise: between blocks, see ``SFF``.
         vote: of the blocks, see ``SFF``.
         stages: instead of ``cut``, the parts in order: modules, names of modules, functions that
@@ -154,11 +154,11 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
     narrower one with a stride keeps its weights and gets stride 1 (MobileNet). A max-pool module
     before the second convolution becomes the identity. First is as ``model.modules()`` lists them.
 
-    Returns:
-        The modules that were replaced, by name.
-
     Args:
         model: changed in place.
+
+    Returns:
+        The modules that were replaced, by name.
 
     Raises:
         SFFError: the first convolution keeps the size already, or there is none.
@@ -210,7 +210,13 @@ class HeadOptions:
 
 
 def add_heads(model: nn.Module, stages: list[Stage], options: HeadOptions) -> list[LocalBlock]:
-    """Every stage with a head of its own."""
+    """Every stage with a head of its own.
+
+    Args:
+        model: the original; the heads get its device and dtype.
+        stages: in order.
+        options: of every head.
+    """
     weight = next(model.parameters(), torch.empty(0))
     blocks = []
     for number, stage in enumerate(stages, 1):
@@ -244,6 +250,11 @@ def cut_model(model: nn.Module, cut: str | int, input_shape: Sequence[int] | Non
 
     Tracing loses what Python does beside computing tensors. So the graph is taken in several ways,
     and the first whose stages equal the original is used.
+
+    Args:
+        model: the original.
+        cut: see ``split_stages``.
+        input_shape: see ``localize``.
     """
     if isinstance(cut, str):
         check_known(cut, CUTS, "cut")
@@ -332,7 +343,12 @@ def _legal_in_training(
 
 
 def move_hooks(model: nn.Module, first: nn.Module) -> None:
-    """Let the first stage run the forward pre-hooks of the model itself, and forget them alike."""
+    """Let the first stage run the forward pre-hooks of the model itself, and forget them alike.
+
+    Args:
+        model: the original.
+        first: its first stage.
+    """
     first._forward_pre_hooks = model._forward_pre_hooks
     first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
 
@@ -348,6 +364,11 @@ def stages_from_list(
     model: nn.Module, listed: Sequence, input_shape: Sequence[int] | None
 ) -> list[Stage]:
     """The stages that the user listed, measured one after the other and compared with the model.
+
+    Args:
+        model: the original.
+        listed: modules, names, functions, or lists of these.
+        input_shape: see ``localize``.
 
     Raises:
         SFFError: they share parameters, do not fit together, or do not compute what model computes.
@@ -385,7 +406,7 @@ def _measured_stage(body: nn.Module, shape: tuple[int, ...], dim: int) -> Stage:
         traced = trace(nn.Sequential(body))
     measure(traced, shape, dim)
     output = next(reversed(traced.graph.nodes)).all_input_nodes[0]
-    if output.meta["channels"] is None:
+    if len(output.meta["channels"]) != 1:
         raise SFFError("its output (B, ...) has no dimension of channels")
     return Stage(body, output.meta["shape"], channel_dim(output))
 
@@ -403,7 +424,12 @@ class Glue(nn.Module):
 
 
 def resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable) -> nn.Module:
-    """A stage as a module: a module itself, the model's module of that name, a function, a list."""
+    """A stage as a module: a module itself, the model's module of that name, a function, a list.
+
+    Args:
+        model: the original.
+        part: what the user listed.
+    """
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, list | tuple):
@@ -416,7 +442,12 @@ def resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable)
 
 
 def example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """The shapes to try, without the batch: the given one, or what the first layer suggests."""
+    """The shapes to try, without the batch: the given one, or what the first layer suggests.
+
+    Args:
+        model: the original.
+        input_shape: the given one, or None.
+    """
     if input_shape is not None:
         for size in input_shape:
             check_count(size, "input_shape")
@@ -434,7 +465,13 @@ def example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[
 
 
 def choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> list[int]:
-    """The points where ``cut`` ends its blocks; see ``split_stages``."""
+    """The points where ``cut`` ends its blocks; see ``split_stages``.
+
+    Args:
+        points: from ``feature_points``.
+        cut: see ``split_stages``.
+        model: the original.
+    """
     sequential = isinstance(model, nn.Sequential)
     layers = _layers(points, children_only=sequential and isinstance(cut, str))
     if not isinstance(cut, str):

@@ -19,7 +19,7 @@ EXAMPLES = 2  # images in the batch that measures shapes
 
 
 def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
-    """Note each node's output ``shape``, ``channels`` (their dimension) and ``flops`` in its meta.
+    """Note each node's output ``shape``, ``channels`` (their dimensions) and ``flops`` in its meta.
 
     A classifier that wants inputs of another size may fail; then its nodes have no shape.
 
@@ -42,7 +42,12 @@ def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
 
 
 def example(model: nn.Module, shape: Sequence[int]) -> Tensor:
-    """A batch of made-up values, on the model's device and of its dtype."""
+    """A batch of made-up values, on the model's device and of its dtype.
+
+    Args:
+        model: tells device and dtype.
+        shape: with the batch.
+    """
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     x = torch.linspace(-1, 1, math.prod(shape), device=weight.device, dtype=weight.dtype)
     return x.reshape(*shape)
@@ -55,6 +60,11 @@ def dry_run(
 
     First with fake tensors, which have shapes and no values, so that nothing is computed; if the
     model looks at values, once more with real ones.
+
+    Args:
+        model: what ``run`` calls.
+        shape: of the example, with the batch.
+        run: called with the example and the counter.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is caught here
     disabled = log.disabled
@@ -87,45 +97,56 @@ class _ShapeFlopInterpreter(fx.Interpreter):
         n.meta["flops"] = self.counter.get_total_flops() - before
         n.meta["shape"] = None if tensor is None else tuple(tensor.shape)
         n.meta["holds_tensors"] = tensor is not None or isinstance(value, tuple | list | dict)
-        n.meta["channels"] = None if tensor is None else self.find_channels(n, tensor)
+        n.meta["channels"] = set() if tensor is None else self.find_channels(n, tensor)
         return value
 
-    def find_channels(self, node: fx.Node, h: Tensor) -> int | None:
-        """The dimension of ``h`` that holds channels; None if they are split or mixed.
+    def find_channels(self, node: fx.Node, h: Tensor) -> set[int]:
+        """The dimensions of ``h`` that hold channels, more than one if they were split.
 
         An image has them in dimension 1. Convolution and batch norm put them there, linear and
-        layer norm put them last. All else leaves them in place, or moves them to the one dimension
-        that has their size.
+        layer norm put them last; a view or reshape takes them along; all else leaves them in place.
         """
         if node.op == "placeholder":
-            return self.dim % h.dim()
+            return {self.dim % h.dim()}
         what = kind(self.module, node)
         if any(name in what for name in ("conv", "batchnorm", "batch_norm")) and h.dim() > 1:
             module = node.op == "call_module" and self.module.get_submodule(node.target)
             if not module or not [*module.children()]:
-                return 1
+                return {1}
         module = self.module.get_submodule(node.target) if node.op == "call_module" else None
         if type(module) in (nn.Linear, nn.LayerNorm) or what in ("linear", "layer_norm"):
-            return h.dim() - 1
+            return {h.dim() - 1}
         if module is not None and h.dim() == 3 and [*module.children()]:
-            return 2  # attention
-        for source in node.all_input_nodes:
-            if source.meta.get("channels") is not None:
-                return self.follow(self.env[source], source.meta["channels"], h)
-        return None
+            return {2}  # attention
+        sources = [n for n in node.all_input_nodes if n.meta.get("channels")]
+        if not sources:
+            return set()
+        x, channels = self.env[sources[0]], sources[0].meta["channels"]
+        if h._is_view() or what in ("reshape", "flatten"):
+            return _carried(x, h, channels)
+        return {min(dim, h.dim() - 1) for dim in channels}
 
-    def follow(self, x: Tensor, dim: int, h: Tensor) -> int | None:
-        """Where the channels of ``x`` are in ``h``, which was made from it."""
-        view = h._is_view()
-        if h.dim() == x.dim() and not (view and h.shape != x.shape):
-            return dim
-        size, stride = x.shape[dim], x.stride(dim)
-        same = [d for d in range(1, h.dim()) if h.shape[d] == size]
-        if len(same) > 1 and view:
-            same = [d for d in same if h.stride(d) == stride]
-        if h.dim() == x.dim() and not same:
-            return dim  # a slice
-        return same[0] if len(same) == 1 else None
+
+def _carried(x: Tensor, h: Tensor, channels: set[int]) -> set[int]:
+    """Where some dimensions of ``x`` are in its view or reshape ``h``."""
+    places = list(zip(h.shape, h.stride()))
+    wanted = [(x.shape[dim], x.stride(dim)) for dim in channels]
+    if sorted(x.shape) == sorted(h.shape) and all(place in places for place in wanted):
+        return {places.index(place) for place in wanted}  # permuted
+    if x.numel() != h.numel():
+        return {min(dim, h.dim() - 1) for dim in channels}  # picked or repeated
+    found, i, j = set(), 0, 0
+    while i < x.dim() and j < h.dim():  # the shortest runs of dimensions with equal sizes
+        m, n = next(
+            (m, n)
+            for m in range(i + 1, x.dim() + 1)
+            for n in range(j + 1, h.dim() + 1)
+            if math.prod(x.shape[i:m]) == math.prod(h.shape[j:n])
+        )
+        if channels & set(range(i, m)):
+            found |= set(range(j, n))
+        i, j = m, n
+    return found
 
 
 # --- where features may be cut -------------------------------------------------------------------
@@ -165,7 +186,7 @@ def _measured(traced: fx.GraphModule) -> list[fx.Node]:
     nodes = traced.graph.nodes
     numbers = {n for n in nodes if n.meta.get("shape", ()) is None and not n.meta["holds_tensors"]}
     points = [node for node in cut_points(traced, numbers) if node.meta.get("shape")]
-    return [p for p in points if p.meta["shape"][0] == EXAMPLES and p.meta["channels"] is not None]
+    return [p for p in points if p.meta["shape"][0] == EXAMPLES and len(p.meta["channels"]) == 1]
 
 
 def _end(traced: fx.GraphModule, candidates: list[fx.Node]) -> fx.Node:
@@ -229,5 +250,6 @@ def positions(point: fx.Node) -> int:
 
 def channel_dim(point: fx.Node) -> int:
     """Which dimension holds the channels: 1 for maps, -1 for tokens."""
-    dim, rank = point.meta["channels"], len(point.meta["shape"])
+    (dim,) = point.meta["channels"]
+    rank = len(point.meta["shape"])
     return -1 if rank > 2 and dim == rank - 1 else dim

@@ -34,7 +34,12 @@ def set_torch_seed(seed: int) -> None:
 
 
 def same_random_state(a: tuple, b: tuple) -> bool:
-    """Whether no random number was drawn between the two."""
+    """Whether no random number was drawn between the two.
+
+    Args:
+        a: from ``random_state``.
+        b: from ``random_state``, later.
+    """
     return a[0] == b[0] and np.array_equal(a[1][1], b[1][1]) and torch.equal(a[2], b[2])
 
 

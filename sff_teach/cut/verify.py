@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..util.checks import SFFError
+from ..util.modes import preserve_training_mode
 from .graph import where
 from .measure import EXAMPLES, example
 from .state import preserve_model, set_torch_seed
@@ -76,7 +77,7 @@ class _Run:
     def __init__(self, model: nn.Module, module: nn.Module, training: bool, shape: Sequence[int]):
         self.error: Exception | None = None
         self.outputs: list[Tensor] = []
-        with preserve_model(model), torch.enable_grad():
+        with preserve_model(model), preserve_training_mode(module), torch.enable_grad():
             model.train(training)
             module.train(training)
             set_torch_seed(0)
@@ -191,7 +192,8 @@ def verify_listed(model: nn.Module, stages: list[nn.Module], shape: tuple[int, .
                     raise SFFError(
                         f"{name} cannot run on a sample of shape {shape}: {where(error)}"
                     ) from error
-        with preserve_model(model), torch.no_grad():
+        together = nn.ModuleList(stages)
+        with preserve_model(model), preserve_training_mode(together), torch.no_grad():
             set_torch_seed(1)
             for number, stage in enumerate(stages):
                 x = stage.train(training)(x)
