@@ -20,7 +20,9 @@ def seed(student_id: str) -> int:
         raise TypeError(f"STUDENT_ID must be a string, not {short_repr(student_id)}.")
     name = student_id.strip().casefold()
     if not name:
-        raise SFFError('STUDENT_ID is empty; write your student id, like "ada17".')
+        raise SFFError(
+            'STUDENT_ID is empty; write your student id between the quotes, like "ada17".'
+        )
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 

@@ -171,7 +171,15 @@ def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | 
 def cifar_binary(
     paths: Sequence[Path], train: Sequence[str], test: Sequence[str], names: str, label_bytes: int
 ):
-    """Read CIFAR's binary archive: a record is the labels, of which the last counts, and pixels."""
+    """Read CIFAR's binary archive: a record is the labels, of which the last counts, and pixels.
+
+    Args:
+        paths: The archive.
+        train: Names of its files with training records.
+        test: Names of its files with test records.
+        names: Name of its file of class names.
+        label_bytes: Labels per record.
+    """
     with tarfile.open(paths[0]) as archive:
         members = {PurePosixPath(member.name).name: member for member in archive}
 
@@ -194,7 +202,12 @@ def _by_hash(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
-    """Read MNIST's four files: training images, their labels, test images, their labels."""
+    """Read MNIST's four files.
+
+    Args:
+        paths: Training images, their labels, test images, their labels.
+        classes: Names of the classes, in the order of the labels.
+    """
     arrays = {"classes": np.array(classes)}
     for part, images, labels in (("train", *paths[:2]), ("test", *paths[2:])):
         x = np.frombuffer(gzip.decompress(images.read_bytes()), np.uint8, offset=16)
@@ -205,7 +218,12 @@ def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
 
 
 def medmnist(paths: Sequence[Path], classes: Sequence[str]):
-    """Read a MedMNIST file of grey images."""
+    """Read a MedMNIST file of grey images.
+
+    Args:
+        paths: The file.
+        classes: Names of the classes, in the order of the labels.
+    """
     arrays = {"classes": np.array(classes)}
     with np.load(paths[0], allow_pickle=False) as stored:
         for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):

@@ -28,6 +28,10 @@ def embedded_path(name: str) -> Path | None:
 def read_embedded(name: str, sha256: str) -> bytes:
     """The content of an embedded file.
 
+    Args:
+        name: Of the file.
+        sha256: Its checksum.
+
     Raises:
         FileNotFoundError: The file is not there.
         SFFError: The file is damaged.

@@ -273,7 +273,12 @@ def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def to_uint8(image: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """An image of ``read_image`` as (H, W, C) uint8; see ``value_range`` for the scale."""
+    """An image as (H, W, C) uint8.
+
+    Args:
+        image: What ``read_image`` returns.
+        scale: The values that become 0 and 255, see ``value_range``.
+    """
     if image.dtype != np.uint8:
         low, high = scale
         image = ((image - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)

@@ -240,7 +240,12 @@ def safe_std(stds: Sequence[float]) -> tuple[float, ...]:
 
 
 def per_channel(values: Sequence[float], x: Tensor) -> Tensor:
-    """One number per channel, in the shape (C, 1, …) that broadcasts over x (N, C, ...)."""
+    """One number per channel, in the shape (C, 1, …) that broadcasts over x.
+
+    Args:
+        values: C numbers.
+        x: Samples of shape (N, C, ...).
+    """
     return torch.tensor(values).to(x).reshape(-1, *[1] * (x.dim() - 2))
 
 

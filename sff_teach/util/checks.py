@@ -6,8 +6,7 @@ checked again: there torch's own exception stands, and so does whatever a user's
 
 import difflib
 import math
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import NoReturn
 
@@ -244,33 +243,8 @@ def check_head(
 # ---------------------------------------------------------------- to be removed soon
 
 
-def explained(**checks: Callable) -> Callable:
-    """Do nothing; its uses are being removed."""
-    return lambda thing: thing
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The error that started it all."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def check_kernel(kernel_size: object) -> None:
     """Raise unless `kernel_size` is odd, so that the output can have the input's size."""
     check_count(kernel_size, "kernel_size")
     if kernel_size % 2 == 0:
         raise SFFError(f"kernel_size must be odd, not {kernel_size}")
-
-
-def memory() -> int:
-    """Bytes of this machine's memory; 8 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
