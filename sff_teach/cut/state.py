@@ -73,6 +73,6 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
                 vars(module)[name].update(table)
         with torch.no_grad():
             for tensor, value in values:
-                if not torch.equal(tensor, value):
+                if not tensor.is_meta and not torch.equal(tensor, value):
                     tensor.copy_(value)
         set_random_state(rng)

@@ -50,6 +50,11 @@ def verify(
             raise SFFError(f"{name}'s stages compute something else than the model in {mode}")
 
 
+def has_no_data(model: nn.Module) -> bool:
+    """Whether the model is on the device "meta", where only shapes can be compared."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 def smallest_shape(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
     """The smallest sample that the model can run on in both modes, as small ones are fast.
 
