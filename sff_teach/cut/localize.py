@@ -144,7 +144,7 @@ def split_stages(
     Raises:
         SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
-    return [stage.body for stage in cut_model(model, cut, input_shape)]
+    return [stage.body for stage in cut_model(model, cut, input_shape, verified=False)]
 
 
 def small_stem(model: nn.Module) -> dict[str, nn.Module]:
@@ -245,7 +245,12 @@ def _head(number: int, stage: Stage, o: HeadOptions) -> nn.Module:
 # --- from a model to stages ----------------------------------------------------------------------
 
 
-def cut_model(model: nn.Module, cut: str | int, input_shape: Sequence[int] | None) -> list[Stage]:
+def cut_model(
+    model: nn.Module,
+    cut: str | int,
+    input_shape: Sequence[int] | None,
+    verified: bool = True,
+) -> list[Stage]:
     """The model's stages, compared with the model itself; see ``split_stages``.
 
     Tracing loses what Python does beside computing tensors. So the graph is taken in several ways,
@@ -255,6 +260,7 @@ def cut_model(model: nn.Module, cut: str | int, input_shape: Sequence[int] | Non
         model: the original.
         cut: see ``split_stages``.
         input_shape: see ``localize``.
+        verified: whether an example is sent through model and stages, and the two are compared.
     """
     if isinstance(cut, str):
         check_known(cut, CUTS, "cut")
@@ -265,7 +271,7 @@ def cut_model(model: nn.Module, cut: str | int, input_shape: Sequence[int] | Non
     first_problem = None
     for capture in CAPTURES:
         try:
-            return _cut_captured(model, capture, cut, shapes)
+            return _cut_captured(model, capture, cut, shapes, verified)
         except CountError:
             raise
         except SFFError as error:
@@ -278,7 +284,11 @@ class CountError(SFFError):
 
 
 def _cut_captured(
-    model: nn.Module, capture: Callable, cut: str | int, shapes: list[tuple[int, ...]]
+    model: nn.Module,
+    capture: Callable,
+    cut: str | int,
+    shapes: list[tuple[int, ...]],
+    verified: bool,
 ) -> list[Stage]:
     name = type(model).__name__
     evaluation, training = capture(model, False), capture(model, True)
@@ -301,7 +311,7 @@ def _cut_captured(
     move_hooks(model, stages[0].body)
     bodies = [stage.body for stage in stages]
     graphs = {False: (evaluation, ends[-1]), True: (training, pairs[ends[-1]])}
-    if not has_no_data(model):
+    if verified and not has_no_data(model):
         verify(model, bodies, graphs, smallest_shape(model, shapes) or shape)
     return stages
 
