@@ -71,8 +71,9 @@ class Tracer(fx.Tracer):
         hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks
         if m in self.closed or hooks or next(m.children(), None) is None:
             return True
-        scripted = isinstance(m, torch.jit.ScriptModule)
-        return scripted or super().is_leaf_module(m, module_qualified_name)
+        # A norm with an activation inside is still one layer, and its statistics are its own.
+        whole = isinstance(m, torch.jit.ScriptModule | nn.modules.batchnorm._NormBase)
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
     def create_node(self, *args, **kwargs) -> fx.Node:
         if _context() != self.context:
@@ -222,22 +223,28 @@ class ModeStage(nn.Module):
     """A stage that computes one graph in evaluation and another in training, on the same modules.
 
     Args:
-        root: has the modules and parameters that the graphs name.
+        roots: the traced models of both modes, which have the modules that the graphs name.
         evaluation: what to compute in evaluation mode.
         training: what to compute in training mode.
     """
 
-    def __init__(self, root: nn.Module, evaluation: fx.Graph, training: fx.Graph):
+    def __init__(
+        self,
+        roots: tuple[nn.Module, nn.Module],
+        evaluation: fx.Graph,
+        training: fx.Graph,
+    ):
         super().__init__()
         for op in ("call_module", "get_attr"):  # a whole module before its parameters
-            for node in (*evaluation.nodes, *training.nodes):
-                if node.op == op:
-                    _copy_attr(root, self, node.target)
+            for root, graph in zip(roots, (evaluation, training)):
+                for node in graph.nodes:
+                    if node.op == op:
+                        _copy_attr(root, self, node.target)
         self._sources = {}  # by mode; source text, which can be pickled
         for mode, graph in ((False, evaluation), (True, training)):
             code = graph.python_code("self")
             self._sources[mode] = _format_import_block(code.globals, sys_importer) + code.src
-        self.train(root.training)
+        self.training = roots[0].training
         self._compile()
 
     def _compile(self) -> None:
@@ -259,21 +266,36 @@ class ModeStage(nn.Module):
         self._compile()
 
 
-def stage_module(root: nn.Module, evaluation: fx.Graph, training: fx.Graph) -> nn.Module:
-    """A module on root's parameters that computes these graphs; ``GraphModule`` if they agree.
+def stage_module(
+    roots: tuple[nn.Module, nn.Module], evaluation: fx.Graph, training: fx.Graph
+) -> nn.Module:
+    """A module on the model's parameters that computes these graphs; ``GraphModule`` if they agree.
 
     Args:
-        root: has the modules and parameters that the graphs name.
+        roots: the traced models of both modes, which have the modules that the graphs name.
         evaluation: what to compute in evaluation mode.
         training: what to compute in training mode.
     """
     if _text(evaluation) != _text(training):
-        return ModeStage(root, evaluation, training)
-    return fx.GraphModule(root, evaluation, "Stage")
+        return ModeStage(roots, evaluation, training)
+    return fx.GraphModule(roots[0], evaluation, "Stage")
 
 
 def _text(graph: fx.Graph) -> str:
     return graph.python_code("self").src
+
+
+def share_pre_hooks(model: nn.Module, first: nn.Module) -> None:
+    """Let the first stage run the hooks that the model runs on its input.
+
+    The table of hooks is the same object, so that a hook's handle removes it from both.
+
+    Args:
+        model: the original.
+        first: its first stage.
+    """
+    first._forward_pre_hooks = model._forward_pre_hooks
+    first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
 
 
 # --- where a cut is legal ------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from .graph import (
     cut_points,
     modules_of,
     overwritten,
+    share_pre_hooks,
     shared,
     stage_graph,
     stage_module,
@@ -305,10 +306,10 @@ def _cut_captured(
     for start, end in zip(starts, ends):
         graph = stage_graph(evaluation, start, end)
         graph_when_training = stage_graph(training, pairs[start], pairs[end])
-        body = stage_module(evaluation, graph, graph_when_training)
-        body.train(model.training)
+        body = stage_module((evaluation, training), graph, graph_when_training)
+        body.training = model.training  # the modules inside keep the modes they have
         stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
-    move_hooks(model, stages[0].body)
+    share_pre_hooks(model, stages[0].body)
     bodies = [stage.body for stage in stages]
     graphs = {False: (evaluation, ends[-1]), True: (training, pairs[ends[-1]])}
     if verified and not has_no_data(model):
@@ -351,17 +352,6 @@ def _legal_in_training(
             kept.append(point)
             segment = []
     return kept
-
-
-def move_hooks(model: nn.Module, first: nn.Module) -> None:
-    """Let the first stage run the forward pre-hooks of the model itself, and forget them alike.
-
-    Args:
-        model: the original.
-        first: its first stage.
-    """
-    first._forward_pre_hooks = model._forward_pre_hooks
-    first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
 
 
 CAPTURES: tuple[Callable[[nn.Module, bool], fx.GraphModule], ...] = (

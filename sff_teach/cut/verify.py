@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..util.checks import SFFError
 from ..util.modes import preserve_training_mode
-from .graph import where
+from .graph import share_pre_hooks, where
 from .measure import EXAMPLES, example
 from .state import preserve_model, set_torch_seed
 
@@ -38,9 +38,10 @@ def verify(
         mode = "training" if training else "evaluation"
         batch = EXAMPLES + 1  # another one than the shapes were measured with
         whole = _Run(model, model, training, (batch, *shape))
-        traced = _Run(model, _ReturnsBoth(graph, end), training, (batch, *shape))
+        traced = _Run(model, _ReturnsBoth(model, graph, end), training, (batch, *shape))
         if whole.error and traced.error:
-            traced = _Run(model, _ReturnsBoth(graph, end, only_end=True), training, (batch, *shape))
+            only_end = _ReturnsBoth(model, graph, end, only_end=True)
+            traced = _Run(model, only_end, training, (batch, *shape))
         elif difference := _differ(whole, traced, len(whole.outputs)):
             raise SFFError(f"{name} does in {mode} what its traced graph does not: {difference}")
         composed = _Run(model, nn.Sequential(*stages), training, (batch, *shape))
@@ -144,11 +145,14 @@ def _close(a: Tensor, b: Tensor) -> bool:
 class _ReturnsBoth(nn.Module):
     """Runs a graph and returns its output and the value of one node, or of that node only."""
 
-    def __init__(self, traced: fx.GraphModule, node: fx.Node, only_end: bool = False):
+    def __init__(
+        self, model: nn.Module, traced: fx.GraphModule, node: fx.Node, only_end: bool = False
+    ):
         super().__init__()
         self.traced = traced
         self.node = node
         self.only_end = only_end
+        share_pre_hooks(model, self)
 
     def forward(self, x: Tensor) -> object:
         interpreter = _Stopping(self.traced, self.node, self.only_end)

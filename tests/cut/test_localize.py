@@ -121,7 +121,7 @@ def classifier(model, size):
     end, pairs = feature_points(evaluation)[-1], twins(evaluation, training)
     (logits,) = next(reversed(evaluation.graph.nodes)).args
     graphs = (evaluation, end, logits), (training, pairs[end], pairs[logits])
-    return stage_module(evaluation, *(stage_graph(*graph) for graph in graphs))
+    return stage_module((evaluation, training), *(stage_graph(*graph) for graph in graphs))
 
 
 @torch.no_grad()
@@ -290,6 +290,66 @@ def test_what_only_training_computes_is_computed_in_training_only():
         torch.manual_seed(1)
         assert torch.equal(compose(stages, x), expected)
         assert torch.equal(compose(stages, x), expected) != training
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm with an activation inside and statistics of its own, as in timm."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return self.act(
+            F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+        )
+
+
+class Counting(nn.Module):
+    """Counts batches in a buffer, outside of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.register_buffer("batches", torch.tensor(0.0))
+
+    def forward(self, x):
+        x = self.a(x)
+        if self.training:
+            self.batches.add_(1)
+        return self.b(x)
+
+
+def test_statistics_that_only_training_collects_are_collected_by_the_stages():
+    norm = nn.Sequential(nn.Conv2d(3, 8, 3), NormAct(8), nn.Conv2d(8, 8, 3))
+    counting, x = Counting(), torch.randn(4, 3, 9, 9)
+    compose([stage.train() for stage in split_stages(norm, "layer")], x)
+    compose([stage.train() for stage in split_stages(counting, "layer")], x)
+    assert norm[1].num_batches_tracked == counting.batches == 1
+
+
+def test_layers_frozen_in_evaluation_mode_stay_frozen():
+    model = torchvision.models.resnet18().train()
+    model.bn1.eval()
+    split_stages(model, input_shape=(3, 32, 32))
+    assert not model.bn1.training and model.layer1[0].bn1.training
+
+
+def test_hooks_run_with_the_stages_and_never_see_a_proxy():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 3)))
+    seen, images = [], torch.randn(2, 3, 16, 16)
+    handle = model.register_forward_pre_hook(lambda module, args: (args[0] * 2 - 1,))
+    model[1].register_forward_hook(lambda module, args, output: seen.append(output))
+    model.eval()
+    stages = split_stages(model, "layer", input_shape=(3, 16, 16))
+    assert all(isinstance(output, Tensor) for output in seen)
+    for _ in range(2):  # with the hook on the images, and when its handle has removed it
+        seen.clear()
+        assert torch.equal(compose(stages, images), model(images))
+        assert len(seen) == 2
+        handle.remove()
 
 
 def test_copies_pickles_and_state_dicts_keep_the_weights_shared():
