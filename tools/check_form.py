@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.check_links import Tags
 
 MAX_BYTES = 1_500_000
-MAX_SECONDS = 100  # of one run of a notebook on two cores; the aim is 90
+MAX_SECONDS = 90  # of one run of a notebook, on two cores
 MAX_LINE = 100
 TAGS = {"raises-exception", "nbval-check-output", "hide-input", "exercise", "solution", "gpu"}
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "sff_teach"}
