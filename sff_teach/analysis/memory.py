@@ -18,9 +18,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
 
 from ..core import SFF, LocalBlock
-from ..cut.graph import trace
+from ..cut.graph import ModeStage, trace
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
+from ..util.checks import SFFError
 
 # --- counting ------------------------------------------------------------------------------------
 
@@ -291,6 +292,8 @@ def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
 
 
 def _graph(body: nn.Module) -> fx.GraphModule:
+    if isinstance(body, ModeStage):
+        raise SFFError("training computes something else than evaluation; it has no single graph")
     return body if isinstance(body, fx.GraphModule) else trace(body)
 
 

@@ -200,3 +200,22 @@ def test_accumulation_is_not_backprop_with_batchnorm():
     sgd_step(whole, "bp", 8), sgd_step(parts, "bp-accumulate", 8)
     weights = (next(model.parameters()) for model in (whole, parts))
     assert not torch.allclose(*weights, rtol=1e-3)
+
+
+class FunctionalDropout(nn.Module):
+    """Training computes something else than evaluation, so there is no single graph to halve."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        h = nn.functional.dropout(self.features(x), 0.5, self.training)
+        h = self.features[2](h)
+        return self.head(h.mean((2, 3)))
+
+
+def test_recomputation_leaves_functional_dropout_alone():
+    model = localize(FunctionalDropout(), 10, cut=1, input_shape=(1, 12, 12))
+    assert choose_cuts(model, torch.randn(4, 1, 12, 12)) == [""]
