@@ -114,12 +114,12 @@ versions-test: .venv-newest/made .venv-floor/made  ## daily tests with the newes
 colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
 	$(PY) tools/colab_kit.py
 
-notebooks: install  ## run the notebooks in place and keep their outputs; NB=notebooks/05_….ipynb for one
+notebooks: install  ## run the notebooks, write their executed copies; NB=notebooks/05_….ipynb for one
 	OMP_NUM_THREADS=1 $(PY) tools/run_notebooks.py $(NB)
 	$(PY) tools/gallery.py
 	$(PY) results/notebook_times.py
 
-stamp: install  ## write the bootstrap cell and the Colab links in, without running notebooks anew
+stamp: install  ## clean the notebooks; write first cell, links and minutes in, without running them
 	$(PY) tools/stamp.py
 
 assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes

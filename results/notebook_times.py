@@ -2,7 +2,7 @@
 
     python results/notebook_times.py
 
-Reads what `make notebooks` recorded in the notebooks and writes notebook_times.md.
+Reads what `make notebooks` recorded in executed/ and writes notebook_times.md.
 """
 
 import json
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Write the table."""
     rows = []
-    for path in sorted((HERE.parent / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted((HERE.parent / "executed").glob("[0-9][0-9]_*.ipynb")):
         recorded = json.loads(path.read_text())["metadata"]["sff_teach"]["seconds"]
         rows.append((path.stem, recorded))
     lines = [

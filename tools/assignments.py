@@ -28,7 +28,7 @@ from sff_grade.regions import (
     regions,
     replace_regions,
 )
-from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link
+from tools.bootstrap_cell import BOOTSTRAP, MARK, with_links
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks" / "assignments"
@@ -57,7 +57,7 @@ def read(path: Path):
         )
     first.source = BOOTSTRAP
     released = copy_path(path, "release").relative_to(ROOT).as_posix()
-    notebook.cells[0].source = with_colab_link(notebook.cells[0].source, released)
+    notebook.cells[0].source = with_links(notebook.cells[0].source, released)
     return notebook
 
 

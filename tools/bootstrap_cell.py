@@ -19,6 +19,7 @@ TAG = "v0.1.0"  # what Colab opens and clones; a tag, because a branch changes u
 
 # The first line marks the cell: a notebook whose first code cell starts so gets the rest anew.
 MARK = "# Run this cell first"
+RESULTS, WORK, IN_COLAB = "Read it with its results", "Open the copy to work in", "Open in Colab"
 COLAB = "https://colab.research.google.com/github/"
 
 
@@ -53,14 +54,28 @@ def colab_address(path: str) -> str | None:
     return f"{COLAB}{REPOSITORY.partition('.com/')[2]}/blob/{TAG}/{path}"
 
 
-def with_colab_link(opening: str, path: str) -> str:
-    """Return a notebook's first cell with the link to Colab below its title, or without one."""
-    opening = re.sub(rf"\n\n\[[^\]]*\]\({re.escape(COLAB)}[^)]*\)(?=\n)", "", opening)
-    address = colab_address(path)
-    if address is None:
-        return opening
+def with_links(opening: str, path: str) -> str:
+    """Return a notebook's first cell with the generated links below its title.
+
+    A notebook of the course gets a link to its copy with results, that copy a link back, and both a
+    link to Colab once there is a repository.
+
+    Args:
+        opening: the first cell's text.
+        path: of the notebook inside the repository.
+    """
+    opening = re.sub(rf"\n\n\[(?:{RESULTS}|{WORK}|{IN_COLAB})\]\([^\n]*(?=\n)", "", opening)
+    folder, _, name = path.rpartition("/")
+    links = []
+    if folder == "notebooks":
+        links.append(f"[{RESULTS}](../executed/{name})")
+    elif folder == "executed":
+        links.append(f"[{WORK}](../notebooks/{name}) (this one was run, and is not edited)")
+    address = colab_address(path.replace("executed/", "notebooks/"))
+    if address is not None:
+        links.append(f"[{IN_COLAB}]({address})")
     title, _, rest = opening.partition("\n")
-    return f"{title}\n\n[Open in Colab]({address})\n{rest}"
+    return f"{title}\n\n{' · '.join(links)}\n{rest}" if links else opening
 
 
 if __name__ == "__main__":

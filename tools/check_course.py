@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.bootstrap_cell import BOOTSTRAP, COLAB, with_colab_link
+from tools.bootstrap_cell import BOOTSTRAP, COLAB, with_links
 from tools.check_links import Page
+from tools.reading_time import core_minutes, write_minutes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,6 +18,8 @@ ANSWER = re.compile(
     r"(?s)<details><summary>(?=\S)(.+?)</summary>\n\n\*\*(Right|No|Not quite)\.\*\* (.*?)</details>"
 )
 
+
+MAX_CORE_MINUTES = 60
 
 OPENING = {  # what the text before the first code cell says, and how it is recognised
     '"You will be able to"': r"you will be able to",
@@ -30,6 +34,7 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     if len(title) != 1 or page.headings[0] != title[0] or title[0].cell != 1:
         yield 0, f"{len(title)} headings of level 1; want one, in the first cell"
     yield from opening_problems(path, notebook, page)
+    yield from minutes_problems(notebook)
     yield from exercise_problems(notebook)
     words = ("claim", "evidence", "verdict")
     if not any(all(word in cell.source.lower() for word in words) for cell in notebook.cells):
@@ -50,11 +55,26 @@ def opening_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, st
         number = first_code + 1
         yield number, "the first code cell is not that of tools/bootstrap_cell.py; run make stamp"
     first = cells[0].source
-    if with_colab_link(first, place_in_repository(path)) != first:
-        yield 1, "the link to Colab is not that of tools/bootstrap_cell.py; run make stamp"
+    if with_links(first, place_in_repository(path)) != first:
+        yield (
+            1,
+            "the links below the title are not those of the repository; run make stamp",
+        )
     for link in page.links:
         if link.cell > 1 and link.url.startswith(COLAB):
             yield link.cell, "a second link to Colab"
+
+
+def minutes_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield minutes that are not those of the formula, and a core too long for one sitting."""
+    stamped = copy.deepcopy(notebook)
+    write_minutes(stamped)
+    for number, (cell, right) in enumerate(zip(notebook.cells, stamped.cells), 1):
+        if cell.source != right.source:
+            yield number, "its minutes are not those of tools/reading_time.py; run make stamp"
+    core = core_minutes(notebook)
+    if core > MAX_CORE_MINUTES:
+        yield 0, f"its core takes {core} minutes; at most {MAX_CORE_MINUTES}"
 
 
 def exercise_problems(notebook) -> Iterator[tuple[int, str]]:
@@ -80,7 +100,8 @@ def summary_problems(page: Page) -> Iterator[tuple[int, str]]:
 def place_in_repository(path: Path) -> str:
     """Return where a notebook stands, or would stand, in the repository."""
     path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if ROOT in path.parents else f"notebooks/{path.name}"
+    inside = path.relative_to(ROOT) if ROOT in path.parents else Path(path.parent.name, path.name)
+    return inside.as_posix()
 
 
 def question_problems(notebook) -> Iterator[tuple[int, str]]:

@@ -22,6 +22,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
+
+from tools.check_form import executed_copy  # noqa: E402
+
 FIGURE = re.compile(
     r"(?<![\w.])[−+-]?(\d[\d,]*(?:\.\d+)?)\s?(%|points?\b|×(?!\s?\d)|times\b|seconds\b)"
 )
@@ -81,7 +85,9 @@ def problems(path: Path, stored: str) -> list[str]:
     if path.suffix == ".md":
         return [f"{path.name}: {one}" for one in unfounded(text, "", stored)]
     notebook = json.loads(text)
-    computed = computed_by(notebook)
+    executed = executed_copy(path)  # the notebook itself keeps no outputs
+    run = json.loads(executed.read_text(encoding="utf-8")) if executed.exists() else notebook
+    computed = computed_by(run)
     return [
         f"{path.name}, cell {number}: {one}"
         for number, cell in enumerate(notebook["cells"], 1)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 import sff_teach  # noqa: E402
 
 ASSIGNMENTS = "notebooks/assignments/"
-FOLDERS = ("sff_teach/", "notebooks/", "data/", "results/", "docs/")
+FOLDERS = ("sff_teach/", "notebooks/", "executed/", "data/", "results/", "docs/")
 PAPERS = ("README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
 
 

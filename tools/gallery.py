@@ -45,7 +45,7 @@ def figures(notebook: Path) -> list[tuple[bytes, str, str]]:
 
 def runs_matching(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
     """The notebook and the figure whose caption begins like this."""
-    (notebook,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    (notebook,) = (ROOT / "executed").glob(f"{number}_*.ipynb")
     for picture, alt, caption in figures(notebook):
         if caption.startswith(beginning):
             return notebook, picture, alt, caption
@@ -60,7 +60,7 @@ def page() -> tuple[str, dict[str, bytes]]:
         notebook, picture, alt, caption = runs_matching(number, beginning)
         pictures[f"{name}.png"] = picture
         alt = " ".join(alt.split()).replace("]", ")").replace("[", "(")
-        link = f"[Notebook {number}](../notebooks/{notebook.name})"
+        link = f"[Notebook {number}](../executed/{notebook.name})"
         lines += ["", f"## {title}", "", f"![{alt}](gallery/{name}.png)", "", f"{caption} {link}."]
     return "\n".join(lines) + "\n", pictures
 

@@ -10,6 +10,7 @@ it has read already, and here each warning stops the build.
 
 import importlib.util
 import json
+import os
 import pkgutil
 import re
 import shutil
@@ -21,7 +22,8 @@ from urllib.parse import unquote
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
-from tools.bootstrap_cell import REPOSITORY, TAG  # noqa: E402
+from tools.bootstrap_cell import REPOSITORY, TAG, with_links  # noqa: E402
+from tools.check_form import executed_copy  # noqa: E402
 from tools.check_links import page_anchor  # noqa: E402
 
 SOURCE, OUT, CACHE = (ROOT / "build" / name for name in ("site-source", "site", "site-cache"))
@@ -30,14 +32,14 @@ PAGES = (
     "docs/*.md",
     "results/*.md",
     "data/README.md",
-    "notebooks/*.ipynb",
+    "executed/*.ipynb",
     "notebooks/assignments/release/*/*.ipynb",  # the other copies hold the answers
 )
 FILES = ("docs/gallery/*.png", "LICENSE", "*/LICENSE", "CITATION.cff")  # what the pages link to
 
 # The landing page is the README with the contents below it, unseen; they fill the side bar.
 CONTENTS = (  # heading, pages in the order of their names, the first ones before
-    ("The course", "notebooks/*"),
+    ("The course", "executed/*"),
     ("Assignments", "notebooks/assignments/release/*/*"),
     ("Guides", "docs/teaching", "docs/*"),
     ("What we measured", "results/claims", "results/*"),
@@ -65,6 +67,9 @@ def for_the_site(text: str, folder: Path, copied: set[Path]) -> str:
     def changed(link: re.Match) -> str:
         words, path, anchor = link[1], link[2], link[3]
         target = (folder / unquote(path)).resolve()
+        if target.parent == ROOT / "notebooks" and executed_copy(target) in copied:
+            target = executed_copy(target)  # visitors read the copy with results
+            path = os.path.relpath(target, folder)
         if target == ROOT / "README.md":
             path = path.removesuffix("README.md") + "index.md"
         elif path and target.exists() and target not in copied:
@@ -92,6 +97,8 @@ def copy_pages() -> None:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".ipynb":
             notebook = json.loads(text)
+            opening = notebook["cells"][0]
+            opening["source"] = with_links("".join(opening["source"]), file.name)
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     source = "".join(cell["source"])

@@ -1,17 +1,18 @@
-"""Run notebooks in place and keep their outputs, so that a second run changes as little as it can.
+"""Run notebooks and write what came of it into executed/; students' copies stay without outputs.
 
     python tools/run_notebooks.py [notebooks/05_….ipynb …]      without names: all of them
 
-Each notebook is stamped (tools/stamp.py), run from top to bottom in a fresh kernel, and written
-back only if every cell did what it should: an error (except in a cell tagged raises-exception,
-which must raise) or a file that grew too large leaves it as it was. Cell ids stay. What differs
-from run to run or from machine to machine goes (tools/tidy_outputs.py). The version of the package,
-the seconds taken and the hash of the source that ran are kept in `metadata.sff_teach`, and the
-guard test compares the hash with the committed source.
+Each notebook is stamped (tools/stamp.py) and run from top to bottom in a fresh kernel. Both copies
+are written only if every cell did what it should: an error (except in a cell tagged
+raises-exception, which must raise) or a file that grew too large leaves them as they were. Cell ids
+stay. What differs from run to run or from machine to machine goes (tools/tidy_outputs.py). The
+version of the package and the seconds taken are kept in the executed copy's `metadata.sff_teach`;
+the guard compares the two copies cell by cell.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import time
@@ -28,16 +29,17 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat.reader import NotJSONError  # noqa: E402
 
 import sff_teach  # noqa: E402
-from tools.bootstrap_cell import BOOTSTRAP, MARK, with_colab_link  # noqa: E402
+from tools.bootstrap_cell import BOOTSTRAP, MARK, with_links  # noqa: E402
 from tools.check_course import place_in_repository  # noqa: E402
 from tools.check_form import (  # noqa: E402
     CELL_METADATA,
     COLOUR,
     LANGUAGE,
     MAX_BYTES,
-    source_sha256,
+    executed_copy,
 )
-from tools.check_notebooks import check_notebook  # noqa: E402
+from tools.check_notebooks import check_executed, check_notebook  # noqa: E402
+from tools.reading_time import write_minutes  # noqa: E402
 from tools.tidy_outputs import tidy  # noqa: E402
 
 CELL_TIMEOUT = 120  # seconds, as in `make test`
@@ -49,7 +51,11 @@ class NotebookError(Exception):
 
 
 def stamp(notebook, path: Path) -> None:
-    """Write in what is the same in every notebook: bootstrap cell, link to Colab, language."""
+    """Make a notebook the copy that students open: without outputs, with what is generated in it.
+
+    Generated are the bootstrap cell, the links below the title, the minutes and the metadata.
+    """
+    notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
     first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
     if first is None or not first.source.startswith(MARK):
         raise NotebookError(
@@ -58,12 +64,9 @@ def stamp(notebook, path: Path) -> None:
         )
     first.source = BOOTSTRAP
     opening = notebook.cells[0]
-    opening.source = with_colab_link(opening.source, place_in_repository(path))
-    notebook.metadata["language_info"] = LANGUAGE
-
-
-def clear(notebook) -> None:
-    """Remove what an old run left: outputs, counts, and metadata that nobody needs."""
+    opening.source = with_links(opening.source, place_in_repository(path))
+    write_minutes(notebook)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
         if cell.cell_type == "code":
@@ -111,36 +114,33 @@ def _failed(cell) -> bool:
 
 def record(notebook, seconds: float) -> None:
     """Keep of a run's metadata only what says how the outputs came about."""
+    record = {"version": sff_teach.__version__, "seconds": round(seconds, 1)}
     notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": KERNEL,
-            "language_info": LANGUAGE,
-            "sff_teach": {
-                "version": sff_teach.__version__,
-                "seconds": round(seconds, 1),
-                "source_sha256": source_sha256(notebook),
-            },
-        }
+        {"kernelspec": KERNEL, "language_info": LANGUAGE, "sff_teach": record}
     )
 
 
 def run_notebook(path: Path) -> float:
-    """Run one notebook and write it back; return the seconds taken."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
-    stamp(notebook, path)
-    clear(notebook)
+    """Run one notebook and write both copies; return the seconds taken."""
+    clean = nbformat.read(path, as_version=4)
+    stamp(clean, path)
+    notebook = copy.deepcopy(clean)
     seconds = execute(notebook, path.parent)
     tidy(notebook)
     record(notebook, seconds)
-    text = nbformat.writes(notebook) + "\n"
-    if len(text.encode()) > MAX_BYTES:
+    target = executed_copy(path)
+    opening = notebook.cells[0]
+    opening.source = with_links(opening.source, place_in_repository(target))
+    size = len(nbformat.writes(notebook).encode())
+    if size > MAX_BYTES:
         raise NotebookError(
-            f"it would be {len(text.encode()):,} bytes; at most {MAX_BYTES:,}. Show fewer pictures."
+            f"it would be {size:,} bytes; at most {MAX_BYTES:,}. Show fewer pictures."
         )
-    temporary = path.with_suffix(".ipynb.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    target.parent.mkdir(exist_ok=True)
+    for copied, place in ((notebook, target), (clean, path)):
+        temporary = place.with_suffix(".ipynb.new")
+        temporary.write_text(nbformat.writes(copied) + "\n", encoding="utf-8")
+        temporary.replace(place)
     return seconds
 
 
@@ -157,7 +157,7 @@ def main(names: list[str]) -> int:
             bad += 1
             continue
         print(f"{seconds:.0f} s", flush=True)
-        problems = check_notebook(path)
+        problems = [*check_notebook(path), *check_executed(path)]
         bad += bool(problems)
         for problem in problems:
             print(f"  {problem}", flush=True)

@@ -1,9 +1,10 @@
-"""Write what all notebooks share into them: bootstrap cell, link to Colab, metadata.
+"""Clean the notebooks, and write what is generated into them: first cell, links, minutes, metadata.
 
     python tools/stamp.py [notebooks/05_….ipynb …]      without names: all notebooks and README.md
 
-Needed after a change of tools/bootstrap_cell.py. No notebook is run for it, and outputs stay. The
-recorded hash of the code that ran is renewed where it was true before.
+No notebook is run for it. Outputs go: what a run shows is kept in executed/ (`make notebooks`). Its
+copies get the notebooks' present prose, as long as the code is what ran. The README gets each
+notebook's minutes, and links to Colab once there is an address.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 import nbformat  # noqa: E402
 
 from tools import run_notebooks  # noqa: E402
-from tools.bootstrap_cell import colab_address  # noqa: E402
-from tools.check_form import source_sha256  # noqa: E402
+from tools.bootstrap_cell import colab_address, with_links  # noqa: E402
+from tools.check_form import executed_copy  # noqa: E402
+from tools.reading_time import core_minutes  # noqa: E402
 
 README = ROOT / "README.md"
-ROW = re.compile(
+ROW = re.compile(  # number and link · Colab? | what it teaches | minutes |
     r"(?m)^(\| \d\d \| \[[^\]]+\]\((notebooks/[^)]+\.ipynb)\))(?: · \[Colab\]\([^)]*\))?"
+    r"( \|.*\| )\d+ \|$"
 )
 
 
 def stamp_readme(text: str) -> str:
-    """Return the README with a link to Colab for each notebook of its table, or without links."""
+    """Return the README with each notebook's minutes, and its link to Colab if there is one."""
 
     def stamped(row: re.Match) -> str:
         address = colab_address(row[2])
-        return row[1] + (f" · [Colab]({address})" if address else "")
+        minutes = core_minutes(nbformat.read(ROOT / row[2], as_version=4))
+        return row[1] + (f" · [Colab]({address})" if address else "") + f"{row[3]}{minutes} |"
 
     return ROW.sub(stamped, text)
 
@@ -40,12 +44,38 @@ def stamp_readme(text: str) -> str:
 def stamp_notebook(text: str, path: Path) -> str:
     """Return a notebook's file, stamped."""
     notebook = nbformat.reads(text, as_version=4)
-    record = notebook.metadata.get("sff_teach", {})
-    was_true = record.get("source_sha256") == source_sha256(notebook)
     run_notebooks.stamp(notebook, path)
-    if was_true:
-        record["source_sha256"] = source_sha256(notebook)
     return nbformat.writes(notebook) + "\n"
+
+
+def refresh_executed(clean, executed):
+    """Return the executed copy with the notebook's present prose, or None if other code ran."""
+
+    def code(notebook):
+        return [(c.id, c.source) for c in notebook.cells if c.cell_type == "code"]
+
+    if code(clean) != code(executed):
+        return None
+    ran = {cell.id: cell for cell in executed.cells}
+    fresh = nbformat.from_dict({**clean, "metadata": executed.metadata})
+    for cell in fresh.cells:
+        if cell.cell_type == "code":
+            cell.outputs = ran[cell.id].outputs
+            cell.execution_count = ran[cell.id].execution_count
+    return fresh
+
+
+def stamp_executed(path: Path) -> str | None:
+    """Return the executed copy's file with the present prose, or None if it must run."""
+    target = executed_copy(path)
+    if not target.exists():
+        return None
+    clean = nbformat.read(path, as_version=4)
+    fresh = refresh_executed(clean, nbformat.read(target, as_version=4))
+    if fresh is None:
+        return None
+    fresh.cells[0].source = with_links(fresh.cells[0].source, f"executed/{path.name}")
+    return nbformat.writes(fresh) + "\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -63,6 +93,12 @@ def main(arguments: list[str]) -> int:
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(f"{path.name}: stamped")
+        if path != README:
+            executed = stamp_executed(path)
+            if executed is None:
+                print(f"{path.name}: must run; make notebooks NB=notebooks/{path.name}")
+            else:
+                executed_copy(path).write_text(executed, encoding="utf-8")
     return bad
 
 

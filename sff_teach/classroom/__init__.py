@@ -1,7 +1,10 @@
 """For exercises and assignments: comparisons, and numbers that belong to one student."""
 
 from .exercises import (
+    Prediction,
     check_equal,
+    checked,
+    predict,
 )
 from .student import (
     seed,
@@ -9,7 +12,10 @@ from .student import (
 )
 
 __all__ = [
+    "Prediction",
     "check_equal",
+    "checked",
+    "predict",
     "seed",
     "subset",
 ]

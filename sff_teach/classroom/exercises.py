@@ -1,7 +1,105 @@
-"""Comparisons for exercises."""
+"""Exercises in line: a prediction that is kept, an answer that is checked, a comparison."""
+
+import dis
+import traceback
+from collections.abc import Callable, Mapping
+from types import CodeType
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class Prediction:
+    """What you expected, to be shown beside the result. Made by ``predict``.
+
+    Args:
+        question: What is asked.
+        guess: The answer, or ``...`` if there is none.
+    """
+
+    def __init__(self, question: str, guess: Any) -> None:
+        self.question = question
+        self.guess = guess
+
+    def compare(self, result: Any) -> None:
+        """Print your prediction beside the result.
+
+        Args:
+            result: What the notebook measured, as a number or as text.
+        """
+        guess = "none was written" if self.guess is ... else _readable(self.guess)
+        print(
+            f"{self.question}\n  your prediction: {guess}\n  the result:      {_readable(result)}"
+        )
+
+
+def predict(question: str, guess: Any = ...) -> Prediction:
+    """Keep what you expect before you run a cell. The guess stands in the notebook itself.
+
+    Args:
+        question: What is asked, with its unit.
+        guess: Your answer, a number or a text. While it is ``...`` nothing is kept, and the
+            notebook goes on.
+
+    Returns:
+        The prediction; its ``compare(result)`` shows both.
+    """
+    if guess is ...:
+        print(f"{question} Write your guess in place of the three dots, and run the cell again.")
+    else:
+        print(f"Kept: {_readable(guess)}")
+    return Prediction(question, guess)
+
+
+def checked(
+    answer: Callable,
+    course: Callable,
+    probe: Callable[[Callable], Any],
+    mistakes: Mapping[str, Callable] | None = None,
+    atol: float = 1e-5,
+) -> Callable:
+    """Compare your function or class with the course's, and return the one to go on with.
+
+    An answer that is missing, fails or differs never stops the notebook: what is wrong is printed,
+    and the course's version is returned.
+
+    Args:
+        answer: Yours.
+        course: The course's version.
+        probe: Called with either of them; returns the numbers to compare: a tensor, a number, or a
+            list of them.
+        mistakes: What a usual mistake is → a function that makes it. If its numbers are yours, the
+            mistake is named.
+        atol: How far a value may be off, as in ``check_equal``.
+
+    Returns:
+        ``answer`` if its numbers are the course's, else ``course``.
+    """
+    name = getattr(answer, "__name__", "your answer")
+    go_on = "The notebook goes on with the course's version."
+    try:
+        mine = probe(answer)
+    except Exception as error:
+        if _is_empty(answer):
+            print(f"○ {name} is not written yet. {go_on}")
+        else:
+            lines = traceback.format_exception(type(error), error, error.__traceback__.tb_next)
+            print(f"✗ {name} stops with an error:\n\n{''.join(lines)}\n{go_on}")
+        return course
+    problem = _difference(mine, probe(course), atol)
+    if problem is None:
+        print(f"✓ {name} is right.")
+        return answer
+    if _is_empty(answer):
+        print(f"○ {name} is not written yet. {go_on}")
+        return course
+    for what, wrong in (mistakes or {}).items():
+        if _difference(mine, probe(wrong), atol) is None:
+            problem = what
+            break
+    print(f"✗ {name} is not right yet: {problem}\n{go_on}")
+    return course
 
 
 def check_equal(
@@ -19,15 +117,48 @@ def check_equal(
     Raises:
         AssertionError: Shapes differ, or a value is off by more than ``atol``.
     """
+    problem = _difference(mine, reference, atol)
+    if problem is not None:
+        raise AssertionError(f"{name}: {problem}")
+    off = _largest_difference(torch.as_tensor(mine), torch.as_tensor(reference))
+    print(f"✓ {name}: " + ("exact" if off == 0 else f"close, largest difference {off:.1e}"))
+
+
+def _difference(mine: Any, reference: Any, atol: float) -> str | None:
+    """What differs, in a sentence, or None."""
+    if isinstance(reference, (list, tuple)):
+        if not isinstance(mine, (list, tuple, Tensor)) or len(mine) != len(reference):
+            return f"{len(reference)} values are expected."
+        pairs = zip(mine, reference, strict=True)
+        found = (_difference(one, other, atol) for one, other in pairs)
+        return next((problem for problem in found if problem is not None), None)
+    if not isinstance(mine, (Tensor, int, float)):
+        return f"a number or a tensor is expected, not {type(mine).__name__}."
     mine, reference = torch.as_tensor(mine), torch.as_tensor(reference)
     if mine.shape != reference.shape:
-        raise AssertionError(
-            f"{name}: your result has shape {tuple(mine.shape)}, the reference "
-            f"{tuple(reference.shape)}."
-        )
-    with torch.no_grad():
-        off = (mine.double() - reference.double()).abs().max().item() if mine.numel() else 0.0
-        scale = max(reference.double().abs().max().item(), 1.0) if mine.numel() else 1.0
-    if not off <= atol * scale:
-        raise AssertionError(f"{name}: not equal, the largest difference is {off:.3g}.")
-    print(f"✓ {name}: " + ("exact" if off == 0 else f"close, largest difference {off:.1e}"))
+        return f"your result has shape {tuple(mine.shape)}, the right one {tuple(reference.shape)}."
+    off = _largest_difference(mine, reference)
+    scale = max(reference.detach().double().abs().max().item(), 1.0) if mine.numel() else 1.0
+    return None if off <= atol * scale else f"the largest difference is {off:.3g}."
+
+
+def _largest_difference(mine: Tensor, reference: Tensor) -> float:
+    if not mine.numel():
+        return 0.0
+    return (mine.detach().double() - reference.detach().double()).abs().max().item()
+
+
+def _is_empty(answer: Callable) -> bool:
+    """Whether a function, or a method of a class, still holds ``...`` or has no body."""
+    functions = vars(answer).values() if isinstance(answer, type) else [answer]
+    codes = [f.__code__ for f in functions if hasattr(f, "__code__")]
+    return any(... in code.co_consts or _does_nothing(code) for code in codes)
+
+
+def _does_nothing(code: CodeType) -> bool:
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP")]
+    return len(steps) <= 2 and steps[-1].opname.startswith("RETURN") and steps[0].argval is None
+
+
+def _readable(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

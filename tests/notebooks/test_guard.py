@@ -6,6 +6,7 @@ the checker knows, one at a time; and tools/run_notebooks.py is run on small not
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -20,8 +21,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tools import bootstrap_cell, notebook_times, run_notebooks, stamp
 from tools.bootstrap_cell import BOOTSTRAP, COLAB, MARK
-from tools.check_form import LANGUAGE, MAX_BYTES, WIDGET_VIEW, source_sha256
-from tools.check_notebooks import ROOT, check_markdown, check_notebook, course_files
+from tools.check_form import LANGUAGE, MAX_BYTES, WIDGET_VIEW, executed_copy
+from tools.check_notebooks import (
+    ROOT,
+    check_executed,
+    check_markdown,
+    check_notebook,
+    course_files,
+)
 
 NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
 PAGES = [path for path in course_files() if path.suffix == ".md"]
@@ -33,8 +40,12 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_notebook(path):
-    problems = check_notebook(path)
+    problems = [*check_notebook(path), *check_executed(path)]
     assert not problems, "\n".join(problems)
+
+
+def test_executed_copies_are_those_of_the_notebooks():
+    assert sorted((ROOT / "executed").iterdir()) == [executed_copy(path) for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
@@ -54,8 +65,12 @@ PICTURE = '<img src="data:image/png;base64,iVBORw0KGgo/tmp/AAAA" alt="two lines 
 FIGURE = f"<figure>{PICTURE}<figcaption>Two lines.</figcaption></figure>"
 OPENING = """# A small notebook
 
+[Read it with its results](../executed/small.ipynb)
+
 You will be able to say what a good notebook is. 5 minutes on a laptop. Needs: nothing."""
 EXERCISES = """## Exercises
+
+*Optional · about 1 minute*
 
 ### Exercise 1: predict
 
@@ -73,7 +88,7 @@ Count.
 ```
 </details>"""
 CLAIM = "**Claim** it is small → **Evidence** a test → **Verdict** yes"
-QUESTIONS = "## Check yourself\n" + "".join(
+QUESTIONS = "## Check yourself\n\n*Core · about 1 minute*\n" + "".join(
     f"""
 **{letter}.** Which is it?
 
@@ -94,12 +109,15 @@ QUESTIONS = "## Check yourself\n" + "".join(
 """
     for letter in "ABC"
 )
-ONWARD = (
-    "## Summary\n\nThat was it. On to [the next](next.ipynb#More-to-read), or [up](#Exercises)."
-)
+ONWARD = """## Summary
+
+*Core · about 1 minute*
+
+That was it. On to [the next](next.ipynb#More-to-read), or [up](#Exercises)."""
 
 
 def good_notebook():
+    """A good executed copy, but for the link below its title."""
     code = [
         new_code_cell(BOOTSTRAP, outputs=[new_output("stream", name="stdout", text="0.1.0\n")]),
         new_code_cell(
@@ -122,24 +140,35 @@ def good_notebook():
         "language": "python",
     }
     notebook.metadata["language_info"] = LANGUAGE
-    record(notebook)
+    notebook.metadata["sff_teach"] = {"version": "0.1.0", "seconds": 3.0}
     return notebook
 
 
-def record(notebook):
-    notebook.metadata["sff_teach"] = {
-        "version": "0.1.0",
-        "seconds": 3.0,
-        "source_sha256": source_sha256(notebook),
-    }
+def cleaned(notebook):
+    """The students' copy of an executed notebook."""
+    clean = copy.deepcopy(notebook)
+    clean.metadata.pop("sff_teach", None)
+    for cell in clean.get("cells", ()):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return clean
+
+
+def write_course(folder: Path, clean, executed) -> Path:
+    """Write both copies of a notebook, and another that it links to, as the course has them."""
+    further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
+    for part, notebook in (("notebooks", clean), ("executed", executed)):
+        (folder / part).mkdir(exist_ok=True)
+        nbformat.write(further, folder / part / "next.ipynb")
+        text = json.dumps(notebook)  # as it is, valid or not
+        (folder / part / "small.ipynb").write_text(text, encoding="utf-8")
+    return folder / "notebooks" / "small.ipynb"
 
 
 def problems_of(notebook, folder: Path) -> list[str]:
-    further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
-    nbformat.write(further, folder / "next.ipynb")
-    path = folder / "small.ipynb"
-    path.write_text(json.dumps(notebook), encoding="utf-8")  # as it is, valid or not
-    return check_notebook(path)
+    """What is wrong with a notebook and its executed copy, given the executed one."""
+    path = write_course(folder, cleaned(notebook), notebook)
+    return [*check_notebook(path), *check_executed(path)]
 
 
 def test_good_notebook_has_no_problem(tmp_path):
@@ -147,13 +176,12 @@ def test_good_notebook_has_no_problem(tmp_path):
 
 
 def edit(number: int, old: str, new: str):
-    """Break a cell's source, and the record with it, so that only the one thing is wrong."""
+    """Break a cell's source, in both copies, so that only the one thing is wrong."""
 
     def change(notebook):
         cell = notebook.cells[number]
         assert old in cell.source
         cell.source = cell.source.replace(old, new)
-        record(notebook)
 
     return change
 
@@ -193,7 +221,6 @@ def no_outputs(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    record(notebook)
 
 
 BROKEN = {
@@ -214,19 +241,13 @@ BROKEN = {
     "no outputs": (no_outputs, "no outputs are kept"),
     "no version": (forget("version"), "sff_teach.version is missing"),
     "no seconds": (forget("seconds"), "sff_teach.seconds is missing"),
-    "no hash": (forget("source_sha256"), "sff_teach.source_sha256 is missing"),
     "slow": (lambda n: n.metadata["sff_teach"].update(seconds=91), "one run took 91 s"),
     "slower than said": (
         lambda n: n.cells[0].update(source=OPENING + " It runs in\nabout 1 seconds."),
         "one run took 3.0 s; the opening says 1 seconds",
     ),
-    "edited": (field(2, "source", "draw(2)"), "the code was changed after it was run"),
     "error": (output(2, "error", ename="KeyError", evalue="x", traceback=[]), "error output"),
     "raised nothing": (output(3, "stream", text="fine"), "nothing was raised"),
-    "unkept mark": (
-        lambda n: n.cells[2].update(metadata={"tags": ["nbval-check-output"]}, outputs=[]),
-        "tagged nbval-check-output, but no output",
-    ),
     "warning": (output(2, "stream", name="stderr", text="UserWarning: x"), "text on stderr"),
     "live widget": (
         output(2, "display_data", {WIDGET_VIEW: {"model_id": "1"}}),
@@ -307,7 +328,10 @@ BROKEN = {
     ),
     "no summary": (edit(7, "## Summary", "## End"), 'no heading "Summary"'),
     "no link onward": (edit(7, "[the next](next.ipynb#More-to-read)", ""), "no link onward"),
-    "a link to Colab": (edit(0, "You will", f"[Colab]({COLAB}x/y)\n\nYou will"), "link to Colab"),
+    "a link to Colab": (
+        edit(0, "You will", f"[Open in Colab]({COLAB}x/y)\n\nYou will"),
+        "links below the",
+    ),
     "language": (metadata("language_info", {"name": "python"}), "language_info is not what"),
 }
 
@@ -318,6 +342,33 @@ def test_checker_sees(case, tmp_path):
     notebook = good_notebook()
     change(notebook)
     assert any(words in problem for problem in problems_of(notebook, tmp_path))
+
+
+def test_checker_sees_two_copies_that_differ(tmp_path):
+    executed = good_notebook()
+    clean = cleaned(executed)
+    clean.cells[5].source += " And more."
+    path = write_course(tmp_path, clean, executed)
+    assert check_notebook(path) == []
+    assert any("cells are not those of the notebook" in said for said in check_executed(path))
+    executed_copy(path).unlink()
+    assert any("is missing" in said for said in check_executed(path))
+
+
+def test_checker_sees_outputs_in_a_students_copy(tmp_path):
+    path = write_course(tmp_path, good_notebook(), good_notebook())
+    problems = check_notebook(path)
+    assert sum("an output or a count is kept" in said for said in problems) == 3
+    assert any("metadata nobody needs: sff_teach" in said for said in problems)
+
+
+def test_checker_sees_minutes_that_are_not_true(tmp_path):
+    notebook = good_notebook()
+    notebook.cells[7].source = notebook.cells[7].source.replace("1 minute", "5 minutes")
+    assert any("its minutes are not those" in said for said in problems_of(notebook, tmp_path))
+    notebook = good_notebook()
+    notebook.cells[7].source += " word" * 9000
+    assert any("its core takes 80 minutes" in said for said in problems_of(notebook, tmp_path))
 
 
 def test_checker_accepts_what_only_looks_wrong(tmp_path):
@@ -366,31 +417,29 @@ framed = ipywidgets.HTML(dot)
 display(ipywidgets.VBox([ipywidgets.IntSlider(), ipywidgets.HBox([framed])]))"""
 
 
-def test_running_keeps_ids_and_drops_what_varies(tmp_path, capsys):
+def test_running_writes_a_clean_and_an_executed_copy(tmp_path, capsys):
     notebook = good_notebook()
     notebook.cells[1].source = f"{MARK}\nan old bootstrap cell"
     notebook.cells[2].source = TO_RUN
     notebook.metadata["widgets"] = {}
     notebook.cells[2].metadata["execution"] = {"iopub.execute_input": "2020-01-01"}
     ids = [cell.id for cell in notebook.cells]
-    path = tmp_path / "small.ipynb"
-    nbformat.write(
-        new_notebook(cells=[new_markdown_cell("## More to read")]), tmp_path / "next.ipynb"
-    )
-    nbformat.write(notebook, path)
+    path = write_course(tmp_path, notebook, good_notebook())
 
     assert run_notebooks.main([str(path)]) == 0, capsys.readouterr().out  # and nothing to mend
-    first = nbformat.read(path, as_version=4)
-    assert [cell.id for cell in first.cells] == ids
+    clean, first = (nbformat.read(p, as_version=4) for p in (path, executed_copy(path)))
+    assert [cell.id for cell in first.cells] == [cell.id for cell in clean.cells] == ids
     assert first.cells[1].source == BOOTSTRAP
+    assert not any(cell.get("outputs") for cell in clean.cells)
     printed, widget = first.cells[2].outputs
     assert printed.text == "temporary/" + printed.text.split("/", 1)[1]
     assert "<object object at 0x…>" in printed.text
     assert '<img src="data:," alt="a dot">' in widget.data["text/html"]
     assert set(first.metadata) == {"kernelspec", "language_info", "sff_teach"}
+    assert "(../notebooks/small.ipynb)" in first.cells[0].source
 
     assert run_notebooks.main([str(path)]) == 0
-    again = nbformat.read(path, as_version=4)
+    again = nbformat.read(executed_copy(path), as_version=4)
     for run in (first, again):
         del run.metadata["sff_teach"]["seconds"]
     assert again == first
@@ -401,24 +450,27 @@ def test_what_cannot_be_kept_stays_as_it_was(tmp_path, capsys):
         notebook = good_notebook()
         for cell, source in zip(notebook.cells[2:4], sources):
             cell.source = source
-        nbformat.write(notebook, tmp_path / name)
+        nbformat.write(notebook, folder / name)
 
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
     write("fails.ipynb", "print(undefined)")
     write("large.ipynb", "print('x' * 1_600_000)")
     write("raises_nothing.ipynb", "1 + 1", "2 + 2")
     write("no_bootstrap.ipynb")
-    unmarked = tmp_path / "no_bootstrap.ipynb"
+    unmarked = folder / "no_bootstrap.ipynb"
     unmarked.write_text(unmarked.read_text(encoding="utf-8").replace(MARK, "# Mine"))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in folder.iterdir()}
 
-    assert run_notebooks.main([str(path) for path in [*before, tmp_path / "missing.ipynb"]]) == 1
+    assert run_notebooks.main([str(path) for path in [*before, folder / "missing.ipynb"]]) == 1
     printed = capsys.readouterr().out
     assert "fails.ipynb … NOT KEPT: cell 3 failed: NameError" in printed
     assert "large.ipynb … NOT KEPT: it would be 1," in printed
     assert "raises_nothing.ipynb … NOT KEPT: cell 4 is tagged raises-exception" in printed
     assert "no_bootstrap.ipynb … NOT KEPT: the first code cell is not the bootstrap" in printed
     assert "missing.ipynb … NOT KEPT" in printed
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "executed").exists()
 
 
 # ---------------------------------------------------------------- the bootstrap cell
@@ -512,38 +564,28 @@ def test_bootstrap_clones_a_tag_once_there_is_an_address(tmp_path):
 # ---------------------------------------------------------------- stamping
 
 
-def stale(tmp_path: Path) -> Path:
-    """A good notebook that ran with another bootstrap cell."""
-    notebook = good_notebook()
-    notebook.cells[1].source = f"{MARK}\nimport sys"
-    notebook.metadata["language_info"] = {"name": "python"}
-    record(notebook)
-    further = new_notebook(cells=[new_markdown_cell("# Next\n\n## More to read")])
-    nbformat.write(further, tmp_path / "next.ipynb")
-    nbformat.write(notebook, tmp_path / "small.ipynb")
-    return tmp_path / "small.ipynb"
-
-
-def test_stamping_keeps_the_outputs(tmp_path):
-    path = stale(tmp_path)
-    before = nbformat.read(path, as_version=4)
-    assert len(check_notebook(path)) == 2  # the cell and the language
+def test_stamping_cleans_and_brings_new_prose_to_the_executed_copy(tmp_path):
+    executed = good_notebook()
+    notebook = copy.deepcopy(executed)
+    notebook.cells[5].source += " And more."
+    path = write_course(tmp_path, notebook, executed)
     assert stamp.main([str(path)]) == 0
-    assert check_notebook(path) == []
-    after = nbformat.read(path, as_version=4)
-    assert after.cells[1].source == BOOTSTRAP
-    assert after.cells[2:] == before.cells[2:]
-    text = path.read_bytes()
-    assert stamp.main([str(path)]) == 0 and path.read_bytes() == text
+    assert check_notebook(path) == check_executed(path) == []
+    after = nbformat.read(executed_copy(path), as_version=4)
+    assert after.cells[5].source.endswith("And more.")
+    assert after.cells[1].outputs == executed.cells[1].outputs
+    text = path.read_bytes(), executed_copy(path).read_bytes()
+    assert stamp.main([str(path)]) == 0
+    assert text == (path.read_bytes(), executed_copy(path).read_bytes())
 
 
-def test_stamping_does_not_hide_code_that_never_ran(tmp_path):
-    path = stale(tmp_path)
-    notebook = nbformat.read(path, as_version=4)
+def test_stamping_does_not_hide_code_that_never_ran(tmp_path, capsys):
+    notebook = good_notebook()
     notebook.cells[2].source = "never_ran()"
-    nbformat.write(notebook, path)
+    path = write_course(tmp_path, notebook, good_notebook())
     stamp.main([str(path)])
-    assert any("changed after it was run" in problem for problem in check_notebook(path))
+    assert "small.ipynb: must run" in capsys.readouterr().out
+    assert any("cells are not those" in problem for problem in check_executed(path))
 
 
 def test_stamping_writes_links_to_colab_and_removes_them(monkeypatch):
@@ -554,11 +596,11 @@ def test_stamping_writes_links_to_colab_and_removes_them(monkeypatch):
     with monkeypatch.context() as owned:
         owned.setattr(bootstrap_cell, "REPOSITORY", ADDRESS)
         linked = stamp.stamp_readme(readme)
-        opening = bootstrap_cell.with_colab_link(OPENING, "notebooks/small.ipynb")
+        opening = bootstrap_cell.with_links(OPENING, "notebooks/small.ipynb")
     assert linked.count(f"{COLAB}an-owner/a-name/blob/{bootstrap_cell.TAG}/") == len(NOTEBOOKS)
     assert opening.splitlines()[2].endswith("/notebooks/small.ipynb)")
     assert stamp.stamp_readme(linked) == readme
-    assert bootstrap_cell.with_colab_link(opening, "notebooks/small.ipynb") == OPENING
+    assert bootstrap_cell.with_links(opening, "notebooks/small.ipynb") == OPENING
 
 
 # ---------------------------------------------------------------- time

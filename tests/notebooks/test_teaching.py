@@ -20,7 +20,7 @@ def opening(path) -> str:
 
 
 MINUTES = {
-    path.name[:2]: int(re.search(r"\*\*Minutes:\*\* about (\d+) to read", opening(path))[1])
+    path.name[:2]: int(re.search(r"\*\*Minutes:\*\* about (\d+) for the core", opening(path))[1])
     for path in NOTEBOOKS
 }
 
@@ -28,7 +28,7 @@ MINUTES = {
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_section_for_each_notebook(path):
     number, title = re.match(r"# (\d\d) · (.+)", opening(path)).groups()
-    heading = f"### {number} · {title} ({MINUTES[number]} minutes)\n"
+    heading = f"### {number} · {title}\n"
     assert TEXT.count(heading) == 1, f"docs/teaching.md has no heading {heading!r}"
     section = re.split(r"(?m)^##+ ", TEXT.partition(heading)[2])[0]
     for part in ("**Key question.** ", "**Usual misconceptions.**", "**Discussion.** *"):
@@ -49,7 +49,7 @@ def test_the_afternoon_adds_up():
     table = rows("One afternoon")
     for minutes, what, _ in table:
         link = LINK.fullmatch(what)
-        assert not link or int(minutes) == MINUTES[link[1]], what
+        assert not link or int(minutes) >= MINUTES[link[1]], what
     assert sum(int(row[0]) for row in table) == 240
     assert "That is four hours." in TEXT
 

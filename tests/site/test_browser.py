@@ -9,8 +9,8 @@ from PIL import Image
 
 LANDING, MATHS, FIGURES = (
     "index.html",
-    "notebooks/05_class_goodness.html",
-    "notebooks/09_small_data.html",
+    "executed/05_class_goodness.html",
+    "executed/09_small_data.html",
 )
 CLAIMS, CORE = "results/claims.html", "api/sff_teach.core.html"
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}

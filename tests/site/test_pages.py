@@ -12,7 +12,7 @@ from tools.make_site import ROOT
 
 from ._pages import broken_links, loaded_from_outside, read_pages
 
-NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted(ROOT.glob("executed/[0-9][0-9]_*.ipynb"))
 RELEASED = sorted(ROOT.glob("notebooks/assignments/release/*/*.ipynb"))
 
 
