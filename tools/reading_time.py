@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 
 WORDS, LINES, FIGURE = 120, 10, 0.75  # a minute; a minute; minutes
-MARK = re.compile(r"\n\n\*(Core|Optional) · about \d+ minutes?\*(?=\n|$)")
+MARK = re.compile(r"(?:\n\n\*(Core|Optional) · about \d+ minutes?\*)+(?=\n|$)")
 EXERCISE = re.compile(r"[●○]{3}(?: · [a-z]+)? · (\d+) minutes")
 FOLDED = re.compile(r"(?s)<details.*?</details>|<!--.*?-->|\$\$.*?\$\$")
 OPENING = re.compile(r"\*\*Minutes:\*\*[^;]*;")
