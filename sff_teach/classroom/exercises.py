@@ -1,6 +1,7 @@
 """Exercises in line: a prediction that is kept, an answer that is checked, a comparison."""
 
 import dis
+import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -46,7 +47,7 @@ def predict(question: str, guess: Any = ...) -> Prediction:
         The prediction; its ``compare(result)`` shows both.
     """
     if guess is ...:
-        print(f"{question} Write your guess in place of the three dots, and run the cell again.")
+        print(f"{question}\n  Write your guess in place of the three dots, and run this cell again.")
     else:
         print(f"Kept: {_readable(guess)}")
     return Prediction(question, guess)
@@ -151,7 +152,7 @@ def _largest_difference(mine: Tensor, reference: Tensor) -> float:
 def _is_empty(answer: Callable) -> bool:
     """Whether a function, or a method of a class, still holds ``...`` or has no body."""
     functions = vars(answer).values() if isinstance(answer, type) else [answer]
-    codes = [f.__code__ for f in functions if hasattr(f, "__code__")]
+    codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
     return any(... in code.co_consts or _does_nothing(code) for code in codes)
 
 

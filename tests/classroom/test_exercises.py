@@ -70,13 +70,16 @@ def test_what_is_not_written_is_said_to_be_so(capsys):
         squares = x.square()
         return squares.mean(...)
 
+    @torch.no_grad()
+    def decorated(x): ...
+
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
 
         def forward(self, x): ...
 
-    for stub in (empty, documented, half):
+    for stub in (empty, documented, half, decorated):
         assert checked(stub, course, probe) is course
 
     class CourseBlock(nn.Module):
@@ -85,7 +88,7 @@ def test_what_is_not_written_is_said_to_be_so(capsys):
 
     assert checked(Block, CourseBlock, lambda make: make()(X)) is CourseBlock
     said = capsys.readouterr().out
-    assert said.count("is not written yet") == 4 and "✗" not in said
+    assert said.count("is not written yet") == 5 and "✗" not in said
 
 
 def test_lists_are_compared_piece_by_piece(capsys):
