@@ -47,7 +47,8 @@ def predict(question: str, guess: Any = ...) -> Prediction:
         The prediction; its ``compare(result)`` shows both.
     """
     if guess is ...:
-        print(f"{question}\n  Write your guess in place of the three dots, and run this cell again.")
+        print(question)
+        print("  Write your guess in place of the three dots, and run this cell again.")
     else:
         print(f"Kept: {_readable(guess)}")
     return Prediction(question, guess)
