@@ -103,16 +103,20 @@ def test_notebook_shows_its_stored_outputs(site, pages, path):
     assert pictures
 
 
-def test_links_are_those_of_the_site():
+ADDRESS = "https://github.com/an-owner/a-name"
+
+
+def test_links_are_those_of_the_site(monkeypatch):
     guide = ROOT / "docs" / "teaching.md"
+    monkeypatch.setattr(make_site, "REPOSITORY", ADDRESS)
     for folder, link, changed in (
         ("notebooks", "../README.md#the-course", "../index.md#the-course"),
         (".", "data/README.md", "data/README.md"),
         ("notebooks", "b.ipynb#More-to-read", "b.ipynb#more-to-read"),
         ("notebooks", "#Summary", "#summary"),
         ("notebooks", "../docs/teaching.md", "../docs/teaching.md"),
-        ("notebooks", "../tests", f"{REPOSITORY}/tree/{TAG}/tests"),
-        (".", "Makefile", f"{REPOSITORY}/blob/{TAG}/Makefile"),
+        ("notebooks", "../tests", f"{ADDRESS}/tree/{TAG}/tests"),
+        (".", "Makefile", f"{ADDRESS}/blob/{TAG}/Makefile"),
         (".", "https://example.org/B#More", "https://example.org/B#More"),
         (".", "gone.md", "gone.md"),  # Sphinx stops there
     ):
@@ -122,12 +126,13 @@ def test_links_are_those_of_the_site():
         assert text == f"see [x]({changed}), f[0](x)"
 
 
-def test_what_is_no_page_leads_to_the_repository(site, pages):
-    links = {link for page in pages.values() for tag, link in page.addresses if tag == "a"}
-    ours = {link for link in links if link.startswith(REPOSITORY)}
-    assert REPOSITORY in ours
-    assert f"{REPOSITORY}/tree/{TAG}/notebooks/assignments/release" in ours
-    for link in ours:
-        kind, _, path = link.removeprefix(REPOSITORY).strip("/").partition("/")
-        if kind in ("tree", "blob"):
-            assert path.startswith(f"{TAG}/") and (ROOT / path.partition("/")[2]).exists(), link
+def test_a_notebook_s_name_leads_to_its_copy_with_results():
+    copies = {path for path in NOTEBOOKS if path.name.startswith("05")}
+    text = make_site.for_the_site("[x](notebooks/05_class_goodness.ipynb#Summary)", ROOT, copies)
+    assert text == "[x](executed/05_class_goodness.ipynb#summary)"
+
+
+def test_without_a_repository_nothing_leads_to_one(site, pages):
+    assert REPOSITORY is None
+    text = make_site.for_the_site("see [the tests](tests)", ROOT, set())
+    assert text == "see the tests"
