@@ -100,6 +100,13 @@ def test_lists_are_compared_piece_by_piece(capsys):
     assert "2 values are expected" in capsys.readouterr().out
 
 
+def test_a_mistake_that_cannot_be_seen_is_an_error_of_the_course():
+    def empty(x): ...
+
+    with pytest.raises(AssertionError, match="cannot see this mistake"):
+        checked(empty, course, probe, {"this is no mistake": lambda x: (x * x).mean(1)})
+
+
 def test_an_error_of_the_course_is_not_hidden():
     def broken(x):
         raise KeyError("the course's own fault")
