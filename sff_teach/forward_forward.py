@@ -118,8 +118,8 @@ class FFNetwork(nn.Module):
     Every layer's input, the image included, is divided by its length, so that a layer cannot just
     pass on the goodness of the one before. The prediction is the label with the most goodness.
 
-    Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; hard negatives by the
-    K-pass goodness, his by the read-out; the read-out sees convolutions averaged over positions.
+    Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; the read-out sees
+    convolutions averaged over positions.
 
     Args:
         layers: bodies in order, e.g. ``models.mlp(784)`` or ``models.cnn()``.
@@ -129,7 +129,9 @@ class FFNetwork(nn.Module):
         slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``; SymBa's α. None for 10 with
             ``"mean"`` and 1 with ``"sum"``: sum, θ = D, slope 1 is mean, θ = 1, slope D.
         loss: ``"logistic"`` or ``"symba"`` (no θ).
-        negatives: ``"random"`` wrong labels, or ``"hard"`` ones, for K more passes a step.
+        negatives: ``"random"`` wrong labels; ``"readout"``, which the read-out finds likely
+            (Hinton's; one more pass a step, and the read-out has to be trained); or ``"hard"``,
+            which the goodness finds likely (K more passes).
         vote: mean of all layers ``"but-first"`` (Hinton), of all (``"mean"``), or the ``"last"``.
         high: value of the label's "on" pixel, see ``embed_label``.
 
@@ -154,7 +156,7 @@ class FFNetwork(nn.Module):
         check_count(num_classes, "num_classes", minimum=2)
         check_known(goodness, GOODNESS, "goodness")
         check_known(loss, ("logistic", "symba"), "loss")
-        check_known(negatives, ("random", "hard"), "negatives")
+        check_known(negatives, ("random", "readout", "hard"), "negatives")
         check_known(vote, ("but-first", "mean", "last"), "vote")
         if loss == "symba" and theta is not None:
             raise SFFError('loss="symba" has no threshold; leave theta out')
@@ -254,7 +256,7 @@ class FFNetwork(nn.Module):
             return self.readout(self.neutral_features(x)).argmax(1)
 
     def negative_labels(self, x: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw wrong labels, random or hard as the network was told.
+        """Draw wrong labels in the way that the network was told.
 
         Args:
             x: (B, C, H, W) images without labels.
@@ -267,6 +269,8 @@ class FFNetwork(nn.Module):
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
         with evaluating(self):
+            if self.negatives == "readout":
+                return hard_labels(self.readout(self.neutral_features(x)), y, generator)
             return hard_labels(self.slope * self(x), y, generator)
 
 

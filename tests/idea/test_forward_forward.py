@@ -177,6 +177,18 @@ def test_a_network_draws_its_own_hard_negatives_and_is_not_changed_by_it():
     assert torch.equal(wrong, g.argmax(1))
 
 
+def test_hard_negatives_by_the_read_out_take_one_neutral_pass():
+    network = small_cnn(negatives="readout").train()
+    with torch.no_grad():
+        network.readout.weight.mul_(1e6)  # so steep that the best always wins
+    x, y = random_batch()
+    before = state(network)
+    wrong = network.negative_labels(x, y, torch.Generator().manual_seed(0))
+    assert same(network, before) and network.training
+    logits = network.eval().readout(network.neutral_features(x))
+    assert torch.equal(wrong, logits.scatter(1, y[:, None], float("-inf")).argmax(1))
+
+
 # The network
 
 
