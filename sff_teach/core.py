@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .goodness import class_goodness, head_activation
 from .util.checks import SFFError, check_head, check_known
+from .util.original import SharesOriginal
 
 NORMALISATIONS = ("all", "channels", "length", "none")
 VOTES = ("mean", "last", "learned")
@@ -152,7 +153,7 @@ class LocalBlock(nn.Module):
         return h, self.head(h)
 
 
-class SFF(nn.Module):
+class SFF(SharesOriginal):
     """A chain of local blocks that vote.
 
     Args:
@@ -160,7 +161,10 @@ class SFF(nn.Module):
         normalise: what happens between blocks, see ``hand_over``.
         vote: the ``"mean"`` of all blocks' goodness (the paper's), the ``"last"`` block's, or with
             ``"learned"`` weights (``heads.learn_vote``).
-        original: the model the blocks were cut from, if any; its weights are the blocks' weights.
+        original: the model the blocks were cut from, if any; its weights are the blocks' weights,
+            and its mode, device, dtype and state follow this network's.
+        classifier: the name of the module in ``original`` that maps the mean of the last features
+            to its output. ``bp`` trains a linear layer in its place; then ``original`` predicts.
 
     Raises:
         SFFError: no blocks, or an unknown ``normalise`` or ``vote``.
@@ -173,8 +177,9 @@ class SFF(nn.Module):
         normalise: str = "all",
         vote: str = "mean",
         original: nn.Module | None = None,
+        classifier: str | None = None,
     ):
-        super().__init__()
+        super().__init__(original)
         self.blocks = nn.ModuleList(blocks)
         if not self.blocks:
             raise SFFError("blocks is empty; a network needs at least one LocalBlock")
@@ -183,12 +188,7 @@ class SFF(nn.Module):
         self.normalise = normalise
         self.vote = vote
         self.register_buffer("vote_weights", torch.ones(len(self.blocks)) / len(self.blocks))
-        self._original = [original]  # in a list, so that its parameters are not registered twice
-
-    @property
-    def original(self) -> nn.Module | None:
-        """The user's own model object, trained in place; None if the blocks were built directly."""
-        return self._original[0]
+        self.classifier = classifier
 
     @property
     def num_classes(self) -> int:

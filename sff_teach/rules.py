@@ -322,7 +322,8 @@ class Backprop(Rule):
     """``bp``: the ordinary network. One block, average pooling, a linear layer, cross-entropy.
 
     Blocks are joined in place and their heads dropped. A model that ends in its own classifier
-    (``wrap_classifier``) keeps it.
+    (``wrap_classifier``) keeps it. If the original of a cut model classifies the mean of its last
+    features, its classifier is replaced by the linear layer, so that it is trained as well.
     """
 
     def prepare(self, model: nn.Module) -> SFF:
@@ -332,6 +333,8 @@ class Backprop(Rule):
             like = head.weight
             head = LinearHead(head.channels, head.num_classes, head.channel_dim)
             head = head.to(device=like.device, dtype=like.dtype)
+            if model.classifier is not None:  # the original predicts with the same linear layer
+                model.original.set_submodule(model.classifier, head.linear)
         return merge_blocks(model, head)
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:

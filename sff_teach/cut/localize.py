@@ -35,7 +35,7 @@ from .graph import (
     where,
 )
 from .measure import EXAMPLES, channel_dim, feature_points, measure, positions
-from .verify import has_no_data, smallest_shape, verify, verify_listed
+from .verify import find_classifier, has_no_data, smallest_shape, verify, verify_listed
 
 CUTS = ("layer", "block", "stage")
 SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
@@ -60,7 +60,10 @@ def localize(
 
     The features are cut as ``split_stages`` says; each stage gets a ``GoodnessHead``. Pooling and
     classifier stay in ``result.original``, which is ``model`` itself: training the blocks trains it
-    in place. Tokens (B, N, C) and channels-last maps (B, H, W, C) are positions × channels.
+    in place. Under ``bp`` it predicts afterwards, if it classifies the mean of its last features;
+    under the other rules its own classifier is not trained, and ``fit(result.original, train,
+    rule="bp")`` trains the whole from there. Tokens (B, N, C) and channels-last maps (B, H, W, C)
+    are positions × channels.
 
     Args:
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace.
@@ -106,7 +109,9 @@ def localize(
         else:
             found = stages_from_list(model, stages, input_shape)
         blocks = add_heads(model, found, options)
-        return SFF(blocks, normalise=normalise, vote=vote, original=model)
+        bodies, shapes = [stage.body for stage in found], example_shapes(model, input_shape)
+        classifier = find_classifier(model, bodies, found[-1].channel_dim, shapes)
+        return SFF(blocks, normalise=normalise, vote=vote, original=model, classifier=classifier)
     except BaseException:  # the model stays as it was
         for name, module in replaced.items():
             model.set_submodule(name, module)

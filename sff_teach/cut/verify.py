@@ -77,6 +77,59 @@ def smallest_shape(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple
     return None
 
 
+def find_classifier(
+    model: nn.Module,
+    bodies: list[nn.Module],
+    channel_dim: int,
+    shapes: Sequence[tuple[int, ...]],
+) -> str | None:
+    """The name of the module that makes the model's output of the mean of its last features.
+
+    Args:
+        model: the original.
+        bodies: of the stages, in order.
+        channel_dim: the dimension of the last features that holds the channels.
+        shapes: of a sample, to try.
+
+    Returns:
+        The innermost such module; None if the model ends in another way.
+    """
+    if has_no_data(model):
+        return None
+    shape = smallest_shape(model, shapes) or shapes[0]
+    shared = {id(p) for body in bodies for p in body.parameters()}
+    seen: dict[str, tuple] = {}
+
+    def watch(name: str):
+        return lambda module, args, output: seen.update({name: (*args, output)})
+
+    with preserve_model(model), preserve_training_mode(nn.ModuleList(bodies)), torch.no_grad():
+        model.eval()
+        x = example(model, (EXAMPLES, *shape)) + torch.randn(EXAMPLES, *shape).to(
+            example(model, (1,))
+        )
+        features = nn.Sequential(*bodies).eval()(x)
+        if features.dim() < 2:
+            return None
+        features = features.movedim(channel_dim, 1)
+        mean = features.reshape(*features.shape[:2], -1).mean(2)
+        hooks = []
+        for name, module in model.named_modules():
+            own = {id(p) for p in module.parameters()}
+            if name and own and not own & shared:
+                hooks.append(module.register_forward_hook(watch(name)))
+        try:
+            output = model(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, (given, *_, made) in seen.items():
+            is_mean = isinstance(given, Tensor) and given.shape == mean.shape
+            if made is output and is_mean and torch.allclose(given, mean, rtol=1e-4, atol=1e-5):
+                return name
+    return None
+
+
 class _Run:
     """What a module returns for an example, its buffers then, and the gradients of the sum."""
 

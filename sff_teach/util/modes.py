@@ -10,7 +10,9 @@ from torch import nn
 @contextmanager
 def preserve_training_mode(model: nn.Module) -> Iterator[nn.Module]:
     """On leaving, also by an error, every module is in the mode it was in on entering."""
-    modes = [(module, module.training) for module in model.modules()]
+    original = getattr(model, "original", None)  # of a cut network; its mode follows
+    others = original.modules() if isinstance(original, nn.Module) else ()
+    modes = [(module, module.training) for module in (*model.modules(), *others)]
     try:
         yield model
     finally:
