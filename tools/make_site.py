@@ -52,6 +52,9 @@ LINK = re.compile(
     r"(?<!!)\[([^\[\]]*(?:!\[[^\]]*\]\([^)]*\))?[^\[\]]*)\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)"
 )
 
+# Between the ends of an interval, which stay on one line.
+INTERVAL = re.compile(r"(?<=\d) … (?=[-+−]?\d)")
+
 # Of MathJax: one renderer with its fonts, and what its menu offers people who listen to formulas.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre")
 
@@ -105,7 +108,7 @@ def copy_pages() -> None:
                     cell["source"] = for_the_site(source, file.parent, copied)
             text = json.dumps(notebook, ensure_ascii=False, indent=1)
         else:
-            text = for_the_site(text, file.parent, copied)
+            text = INTERVAL.sub("\u00a0…\u00a0", for_the_site(text, file.parent, copied))
         copy.write_text(text, encoding="utf-8")
     (SOURCE / "README.md").rename(SOURCE / "index.md")
 

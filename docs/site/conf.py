@@ -51,6 +51,7 @@ viewcode_follow_imported_members = False  # one source per name, where it is wri
 html_use_index = html_domain_indices = False  # the reference and the search do that
 html_theme = "sphinx_book_theme"
 html_title = project
+html_favicon = "favicon.svg"
 html_static_path = [str(ROOT / "build" / "site-source" / "_static"), "site.css"]
 html_css_files = ["site.css"]
 html_theme_options = {
