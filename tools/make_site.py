@@ -86,6 +86,14 @@ def for_the_site(text: str, folder: Path, copied: set[Path]) -> str:
     return LINK.sub(changed, text)
 
 
+def fold(cell: dict) -> None:
+    """Fold on the site what is folded in JupyterLab: a cell's code, or its outputs as well."""
+    folded = cell["metadata"].get("jupyter", {})
+    if folded.get("source_hidden"):
+        tag = "hide-cell" if folded.get("outputs_hidden") else "hide-input"
+        cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), tag]
+
+
 def copy_pages() -> None:
     """Lay out the pages and what they link to as in the course, the README as index.md."""
     pages = {page for pattern in PAGES for page in ROOT.glob(pattern)}
@@ -103,6 +111,7 @@ def copy_pages() -> None:
             opening = notebook["cells"][0]
             opening["source"] = with_links("".join(opening["source"]), file.name)
             for cell in notebook["cells"]:
+                fold(cell)
                 if cell["cell_type"] == "markdown":
                     source = "".join(cell["source"])
                     cell["source"] = for_the_site(source, file.parent, copied)

@@ -136,3 +136,11 @@ def test_without_a_repository_nothing_leads_to_one(site, pages):
     assert REPOSITORY is None
     text = make_site.for_the_site("see [the tests](tests)", ROOT, set())
     assert text == "see the tests"
+
+
+def test_what_is_folded_in_a_notebook_is_folded_here(site):
+    page = (site / "executed" / "06_an_sff_cnn.html").read_text("utf-8")
+    notebook = json.loads((ROOT / "executed" / "06_an_sff_cnn.ipynb").read_text("utf-8"))
+    folded = [c for c in notebook["cells"] if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    assert len(folded) > 8
+    assert page.count('<details class="admonition hide') == len(folded)
