@@ -29,7 +29,7 @@ from . import wire
 from .jail import Ended, Jail, Limits
 from .source import Assignment, Cell, read_source
 
-UNASKABLE = "This task hands over objects; a person marks it."
+UNASKABLE = "The test hands over something that is no number, text or array; it needs an adapter."
 RESTARTS = 6  # of a jail, for one notebook
 JUDGE_MEMORY = 4 << 30  # bytes that the tests of one notebook may take
 
@@ -301,8 +301,9 @@ def _run_test(cell: Cell, names: dict, session: Session) -> str | None:
 def _explain(cell: Cell, error: Exception, is_hidden: bool, label: str) -> str:
     """Why a test failed, in words for the student."""
     text = str(error).strip()
-    if isinstance(error, NotImplementedError) and not text:
-        return "There is no answer yet."
+    for cause in (error, error.__cause__):
+        if isinstance(cause, NotImplementedError) and not str(cause):
+            return "There is no answer yet."
     if getattr(error, "from_answer", False):
         kind = "" if isinstance(error, AnswerError) else f"{type(error).__name__}: "
         return f"{kind}{text}" if text else kind.rstrip(": ")
@@ -378,8 +379,6 @@ def _tasks(assignment: Assignment, layout: dict, outcome: dict) -> dict[str, dic
         if cell.kind == "test":
             test = outcome.get(cell.grade_id) or {"passed": False, "error": "No answer was found."}
             points = cell.points if test["passed"] else 0.0
-            if test["error"] == UNASKABLE:
-                points = None
             tasks[cell.grade_id] = {"points": points, "max": cell.points, "error": test["error"]}
         elif cell.kind == "by hand":
             before = [str(n) for n in range(i) if assignment.cells[n].code]

@@ -20,6 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 
+from sff_grade.source import ADAPTER  # noqa: E402
 from tools import assignments  # noqa: E402
 from tools.assignments import SOLUTION, grade_id, is_test  # noqa: E402
 
@@ -97,8 +98,10 @@ def check(source: Path, student_id: str = STUDENT) -> list[Outcome]:
         if task:
             test = next(i for i in range(number, len(code)) if is_test(code[i]))
             after = [assignments.visible(c) for c in code[number + 1 : test + 1]]
+            adapters = [c for c in code[:number] if (grade_id(c) or "").endswith(ADAPTER)]
             for mistake in task.mistakes:
-                outcomes.append(_try(task.cell, mistake, mutate(cell, mistake), after, namespace))
+                cells = [*adapters, mutate(cell, mistake), *after]  # adapters call the mistake
+                outcomes.append(_try(task.cell, mistake, cells, namespace))
         if not by_cell:
             break
         error = assignments.run_cell(cell, namespace)
@@ -109,9 +112,9 @@ def check(source: Path, student_id: str = STUDENT) -> list[Outcome]:
     return outcomes
 
 
-def _try(name: str, mistake: dict, mutant, after: list, namespace: dict) -> Outcome:
+def _try(name: str, mistake: dict, cells: list, namespace: dict) -> Outcome:
     namespace = dict(namespace)  # what the mistake defines is gone afterwards
-    for cell in (mutant, *after):
+    for cell in cells:
         error = assignments.run_cell(cell, namespace)
         if error:
             by_test = isinstance(error, AssertionError) and is_test(cell)
