@@ -3,8 +3,7 @@
 from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes
 from .history import History, learning_rate
-from .pipeline import fit_pipeline
-from .plan import balance
+from .pipeline import balance, fit_pipeline
 from .precision import pick_device
 
 __all__ = [

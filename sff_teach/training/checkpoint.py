@@ -12,56 +12,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..rules import Rule
 from ..util.checks import SFFError
 from ..util.files import atomic_write, check_writable, exclusive_lock, remove_partial_files
-from .history import History
+from .prepare import Run
 
-FORMAT = "sff-teach checkpoint 2"
+FORMAT = "sff-teach checkpoint 3"
 
 
 class Checkpoint:
     """A file that follows one training.
 
     Args:
-        path: of the file, in a folder that exists; None: nothing is saved.
-        learner: the rule at work; its modules and optimisers are kept.
-        history: its rows are kept.
-        generator: of ``fit``: order, augmentation, negatives. The random states of torch, numpy
-            and Python are kept as well.
-        data: what identifies the training data.
-        writes: False for the processes of a training that only read the file.
+        path: of the file; None: nothing is saved.
+        run: the training. Of its processes only the first one writes.
 
     Raises:
-        OSError: the folder does not exist, or the file cannot be written.
+        OSError: the file cannot be written.
     """
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        learner: Rule,
-        history: History,
-        generator: torch.Generator,
-        data: list[int],
-        writes: bool = True,
-    ):
+    def __init__(self, path: str | Path | None, run: Run):
         self.path = None if path is None else Path(path)
-        self.learner = learner
-        self.history = history
-        self.generator = generator
-        self.data = data
-        self.writes = writes
+        self.run = run
+        self.writes = path is not None and run.team.rank == 0
         self.warned = False
         if self.path is not None:
-            if self.path.is_dir():
-                raise IsADirectoryError(f"checkpoint={self.path} is a folder; give a file in it")
-            if not self.path.absolute().parent.is_dir():
-                raise FileNotFoundError(f"checkpoint={self.path}: its folder does not exist")
             check_writable(self.path, f"checkpoint={self.path}")
+
+    def exclusive_lock(self) -> AbstractContextManager:
+        """Keep other trainings away from the file; ``OSError`` if one uses it already."""
+        if not self.writes:
+            return nullcontext()
+        return exclusive_lock(self.path, f"checkpoint={self.path}")
 
     def save(self) -> None:
         """Write the state after an epoch, whole or not at all; a full disk is a warning."""
-        if self.path is None or not self.writes:
+        if not self.writes:
             return
         state = self._state()
         try:
@@ -78,30 +63,22 @@ class Checkpoint:
             self.warned = True
 
     def _state(self) -> dict[str, Any]:
+        learner, history = self.run.learner, self.run.history
         return {
             "format": FORMAT,
-            "rule": self.history.rule,
-            "settings": self.history.settings,
-            "data": self.data,
-            "rows": self.history.rows,
-            "modules": {name: m.state_dict() for name, m in self.learner.modules().items()},
-            "optimizers": optimizer_states(self.learner.optimizers),
+            "rule": history.rule,
+            "settings": history.settings,
+            "data": self.run.train.fingerprint(),
+            "rows": history.rows,
+            "modules": {name: m.state_dict() for name, m in learner.modules().items()},
+            "optimizers": optimizer_states(learner.optimizers),
             "scalers": [scaler.state_dict() for scaler in self._scalers()],
-            "generator": self.generator.get_state(),
+            "generator": self.run.generator.get_state(),
             "random": _random_states(),
         }
 
     def _scalers(self) -> list[torch.amp.GradScaler]:
-        return [o.scaler for o in self.learner.optimizers if hasattr(o, "scaler")]
-
-    def exclusive_lock(self) -> AbstractContextManager:
-        """Keep other trainings away from the file; ``OSError`` if one uses it already.
-
-        Of the processes of one training only the one that writes takes the lock.
-        """
-        if self.path is None or not self.writes:
-            return nullcontext()
-        return exclusive_lock(self.path, f"checkpoint={self.path}")
+        return [o.scaler for o in self.run.learner.optimizers if hasattr(o, "scaler")]
 
     def resume(self) -> int:
         """Take over the state of the file, if there is one.
@@ -117,36 +94,39 @@ class Checkpoint:
         remove_partial_files(self.path)
         if not self.path.exists():
             return 0
-        state = read(self.path)
+        state, learner = read(self.path), self.run.learner
         self._check_same_training(state)
-        for name, module in self.learner.modules().items():
+        for name, module in learner.modules().items():
             module.load_state_dict(state["modules"][name])
-        load_optimizer_states(self.learner.optimizers, state["optimizers"])
+        load_optimizer_states(learner.optimizers, state["optimizers"])
         for scaler, saved in zip(self._scalers(), state["scalers"], strict=True):
             scaler.load_state_dict(saved)
-        self.generator.set_state(state["generator"])
+        self.run.generator.set_state(state["generator"])
         _set_random_states(state["random"])
-        self.history.rows[:] = state["rows"]
+        self.run.history.rows[:] = state["rows"]
         return len(state["rows"])
 
     def _check_same_training(self, state: dict) -> None:
-        expected = {"rule": self.history.rule, **self.history.settings}
-        found = {"rule": state["rule"], **state["settings"]}
-        for name, value in expected.items():
-            if found.get(name) != value:
+        own = self._state()
+        for name, value in {"rule": own["rule"], **own["settings"]}.items():
+            found = {"rule": state["rule"], **state["settings"]}.get(name)
+            if found != value:
                 raise SFFError(
-                    f"checkpoint={self.path} was made with {name}={found.get(name)!r}, not "
-                    f"{value!r}; give the same settings, or another file"
+                    f"checkpoint={self.path} was made with {name}={found!r}, not {value!r}; give "
+                    "the same settings, or another file"
                 )
-        if state["data"] != self.data:
+        if state["data"] != own["data"]:
             raise SFFError(f"checkpoint={self.path} was made with other training images or labels")
-        for name, module in self.learner.modules().items():
-            if _shapes(module.state_dict()) != _shapes(state["modules"].get(name, {})):
-                raise SFFError(f"checkpoint={self.path} is of another network")
+        if _shapes(state["modules"]) != _shapes(own["modules"]):
+            raise SFFError(f"checkpoint={self.path} is of another network")
 
 
-def _shapes(state: dict[str, Any]) -> dict[str, tuple]:
-    return {key: tuple(getattr(value, "shape", ())) for key, value in state.items()}
+def _shapes(modules: dict[str, dict]) -> dict[tuple[str, str], Any]:
+    return {
+        (name, key): getattr(value, "shape", None)
+        for name, state in modules.items()
+        for key, value in state.items()
+    }
 
 
 def read(path: Path) -> dict[str, Any]:

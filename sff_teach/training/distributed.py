@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 -m sff_teach train NAME
 
-After a block's backward pass its gradients are summed over the processes, then the block takes its
-step. The weights are those of one process on the joined batch, but for the order of sums.
+As soon as the backward pass of a block has made a gradient, it is summed over the processes. So
+the weights are those of one process on the joined batch, but for the order of sums.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import Function
+from torch.distributed.nn.functional import all_reduce  # whose backward sums as well
 
 from ..core import SFF
 from ..rules import Rule, StepResult
@@ -88,21 +88,21 @@ class SingleProcess:
     rank = 0
     smallest_batch = 2  # BatchNorm cannot train on one sample
 
+    def synchronized(self, learner: Rule) -> AbstractContextManager:
+        """The time in which ``step`` may be called."""
+        return nullcontext()
+
     def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch."""
         return x, y
 
-    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float, n: int) -> StepResult:
-        """``learner.step`` on this process's part of ``n`` samples, measured on all of them."""
+    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float) -> StepResult:
+        """``learner.step`` on what ``shard`` gave, measured on the whole batch."""
         return learner.step(x, y, done)
 
     def any(self, flag: bool) -> bool:
         """True if ``flag`` is true in any process."""
         return flag
-
-    def synchronized(self, learner: Rule) -> AbstractContextManager:
-        """The time in which ``step`` may be called."""
-        return nullcontext()
 
 
 class DataParallel(SingleProcess):
@@ -125,13 +125,14 @@ class DataParallel(SingleProcess):
         if not isinstance(learner.model, SFF) or isinstance(learner, OverlappingSFF):
             raise SFFError("this rule trains on one process only; start it without torchrun")
         with ExitStack() as undo:
-            for root in learner.modules().values():
-                for module in root.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.forward = _joined_batch_norm(module, self.device)
-                        undo.callback(delattr, module, "forward")  # the class's own again
-            undo.callback(setattr, learner, "optimizers", learner.optimizers)
-            learner.optimizers = [_SummingOptimizer(o) for o in learner.optimizers]
+            for parameter in learner.model.parameters():
+                if parameter.requires_grad:
+                    hook = parameter.register_post_accumulate_grad_hook(_sum_gradient)
+                    undo.callback(hook.remove)
+            for module in learner.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.forward = partial(_normalise_joined, module)
+                    undo.callback(delattr, module, "forward")  # the class's own again
             loss = learner.loss
             # A mean over a part becomes a part of the batch's mean. The loss is scaled and not the
             # gradient, because gradients of BatchNorm's statistics cross processes before that.
@@ -141,14 +142,15 @@ class DataParallel(SingleProcess):
 
     def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch."""
-        return tuple(part.tensor_split(self.processes)[self.rank] for part in (x, y))
+        own_x, own_y = (part.tensor_split(self.processes)[self.rank] for part in (x, y))
+        self.fraction = len(own_y) / len(y)
+        return own_x, own_y
 
-    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float, n: int) -> StepResult:
-        """One step of all processes together, on a part of ``n`` samples."""
-        self.fraction = len(y) / n
+    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float) -> StepResult:
+        """One step of all processes together, each on its part of the batch."""
         with _connection_errors_explained():
             result = learner.step(x, y, done)
-            measured = torch.stack([result.losses.detach(), result.correct.float()])
+            measured = torch.stack([result.losses, result.correct.float()])
             dist.all_reduce(measured)
         return StepResult(measured[0], measured[1].round().long())
 
@@ -160,26 +162,32 @@ class DataParallel(SingleProcess):
         return flags.item() > 0
 
 
-class _SummingOptimizer:
-    """An optimiser whose gradients are summed over the processes before it steps."""
+def _sum_gradient(parameter: Tensor) -> None:
+    dist.all_reduce(parameter.grad)
 
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.optimizer, name)
-
-    def step(self) -> None:
-        gradients = [
-            p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
-        ]
-        if gradients:
-            joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(joined)
-            parts = joined.split([gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))
-        self.optimizer.step()
+def _normalise_joined(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
+    """``(x - mean) / sqrt(var + eps) · weight + bias`` with mean and variance of all processes."""
+    if not module.training:
+        return type(module).forward(module, x)
+    dims = [0, *range(2, x.dim())]
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    h = x if x.dtype == torch.float64 else x.float()  # also under autocast
+    n = all_reduce(h.new_tensor(x.numel() / x.shape[1]))
+    mean = all_reduce(h.sum(dims)) / n  # (C,)
+    centred = h - mean.view(shape)
+    variance = all_reduce(centred.square().sum(dims)) / n  # (C,)
+    if module.track_running_stats:
+        with torch.no_grad():
+            module.num_batches_tracked += 1
+            step = module.momentum
+            step = 1.0 / module.num_batches_tracked.item() if step is None else step
+            module.running_mean.lerp_(mean, step)
+            module.running_var.lerp_(variance * n / (n - 1), step)
+    y = centred * (variance + module.eps).rsqrt().view(shape)
+    if module.affine:
+        y = y * module.weight.view(shape) + module.bias.view(shape)
+    return y.to(x.dtype)
 
 
 @contextmanager
@@ -192,54 +200,3 @@ def _connection_errors_explained() -> Iterator[None]:
         if not broken or isinstance(error, LostProcess):
             raise
         raise LostProcess(_LOST) from None
-
-
-def _joined_batch_norm(module: nn.modules.batchnorm._BatchNorm, device: torch.device):
-    """The forward of a BatchNorm over the joined batch: torch's on a GPU, else ours."""
-    if device.type != "cuda":
-        return partial(_normalise_joined, module)
-    joined = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # the same parameters and statistics
-
-    def forward(x: Tensor) -> Tensor:
-        joined.training = module.training
-        return joined(x)
-
-    return forward
-
-
-class _Sum(Function):
-    """A tensor summed over the processes, and so is its gradient."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradient)
-
-
-def _normalise_joined(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) · weight + bias`` with mean and variance of all processes."""
-    if not module.training:
-        return type(module).forward(module, x)
-    dims = [0, *range(2, x.dim())]
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    h = x if x.dtype == torch.float64 else x.float()  # also under autocast
-    n = _Sum.apply(h.new_tensor(x.numel() / x.shape[1]))
-    mean = _Sum.apply(h.sum(dims)) / n  # (C,)
-    centred = h - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(dims)) / n  # (C,)
-    if module.track_running_stats:
-        with torch.no_grad():
-            module.num_batches_tracked += 1
-            step = module.momentum
-            step = 1.0 / module.num_batches_tracked.item() if step is None else step
-            module.running_mean.lerp_(mean, step)
-            module.running_var.lerp_(variance * n / (n - 1), step)
-    y = centred * (variance + module.eps).rsqrt().view(shape)
-    if module.affine:
-        y = y * module.weight.view(shape) + module.bias.view(shape)
-    return y.to(x.dtype)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import SFF
 from ..forward_forward import FFNetwork
 from ..rules import wrap_classifier
 from ..util.checks import check_count, check_fits, check_module
 from ..util.modes import evaluating
-from .loader import Data, MemoryLoader, StreamLoader, as_loader, lay_out, pick_layout
+from .loader import Data, Loader, lay_out, pick_layout
 
 BATCH = 500  # samples at a time
 
@@ -78,16 +78,14 @@ def evaluate_votes(
     """
     check_module(model)
     check_count(batch_size, "batch_size")
-    loader = as_loader(data, "data")
+    loader = Loader(data, "data")
     device = next(model.parameters()).device
     network = as_network(model, loader, device)
     channels_last = pick_layout(None, network, loader.sample, device)
     return measure(network, loader, channels_last, votes, batch_size)
 
 
-def as_network(
-    model: nn.Module, loader: MemoryLoader | StreamLoader, device: torch.device
-) -> SFF | FFNetwork:
+def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | FFNetwork:
     """The model on its device, known to take these samples; a classifier becomes one block.
 
     Args:
@@ -99,15 +97,14 @@ def as_network(
         SFFError: samples or labels do not fit.
     """
     sample = loader.sample.to(device)
+    model.to(device)
     if not isinstance(model, SFF | FFNetwork):
-        model.to(device)
         classes = loader.num_classes
         if classes is None:  # of a stream nobody knows: as many as the model has outputs
             with evaluating(model):
                 classes = model(sample).shape[1]
         model = wrap_classifier(model, classes)
     loader.check_labels(model.num_classes)
-    model.to(device)
     if isinstance(model, SFF) and model.original is not None:
         model.original.to(device)  # its pooling and classifier, which no block owns
     check_fits(model, sample, f"{loader.name} x", model.num_classes)
@@ -116,7 +113,7 @@ def as_network(
 
 def measure(
     network: SFF | FFNetwork,
-    loader: MemoryLoader | StreamLoader,
+    loader: Loader,
     channels_last: bool,
     votes: Sequence[str | None] = (None,),
     batch_size: int = BATCH,
@@ -131,44 +128,21 @@ def measure(
         batch_size: samples at a time, where the data does not come in batches.
     """
     device = next(network.parameters()).device
-    count = VoteCount(network, votes)
+    n, by_block, right, losses = 0, 0, 0, []
     with evaluating(network):
         for x, y in loader.batches(batch_size):
-            goodness = network.block_goodness(lay_out(x, device, channels_last))
-            count.add(goodness, y.to(device))
-    return count.evaluations()
-
-
-class VoteCount:
-    """Counts right answers and adds up losses, on the device, until all samples are through.
-
-    Args:
-        network: whose blocks vote.
-        votes: as for ``evaluate_votes``.
-    """
-
-    def __init__(self, network: SFF | FFNetwork, votes: Sequence[str | None] = (None,)):
-        self.network = network
-        self.votes = votes
-        self.samples = 0
-        self.by_block: Tensor | int = 0  # (blocks,)
-        self.right: list[Tensor] = []  # (votes,) per batch
-        self.losses: list[Tensor] = []
-
-    def add(self, goodness: Tensor, y: Tensor) -> None:
-        """Add a batch: goodness (B, blocks, K), labels (B,) or soft labels (B, K)."""
-        label = y if y.dim() == 1 else y.argmax(1)
-        voted = [self.network.combine(goodness, vote) for vote in self.votes]  # (B, K) each
-        losses = [nn.functional.cross_entropy(g, y, reduction="sum") for g in voted]
-        self.samples += len(y)
-        self.by_block = self.by_block + (goodness.argmax(2) == label[:, None]).sum(0)
-        self.right.append(torch.stack([(g.argmax(1) == label).sum() for g in voted]))
-        self.losses.append(torch.stack(losses))
-
-    def evaluations(self) -> list[Evaluation]:
-        """One per vote."""
-        n = self.samples
-        by_block = [count / n for count in self.by_block.tolist()]
-        right = torch.stack(self.right).sum(0).tolist()
-        losses = torch.stack(self.losses).cpu().double().sum(0).tolist()
-        return [Evaluation(r / n, by_block, loss / n, n) for r, loss in zip(right, losses)]
+            goodness = network.block_goodness(lay_out(x, device, channels_last))  # (B, blocks, K)
+            y = y.to(device)
+            label = y if y.dim() == 1 else y.argmax(1)
+            voted = [network.combine(goodness, vote) for vote in votes]  # (B, K) each
+            n += len(y)
+            by_block = by_block + (goodness.argmax(2) == label[:, None]).sum(0)
+            right = right + torch.stack([(g.argmax(1) == label).sum() for g in voted])
+            batch_losses = [nn.functional.cross_entropy(g, y, reduction="sum") for g in voted]
+            losses.append(torch.stack(batch_losses))
+    block_accuracy = [count / n for count in by_block.tolist()]
+    sums = torch.stack(losses).cpu().double().sum(0).tolist()
+    return [
+        Evaluation(count / n, block_accuracy, loss / n, n)
+        for count, loss in zip(right.tolist(), sums)
+    ]

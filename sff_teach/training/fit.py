@@ -3,8 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..rules import Rule
-from ..util.checks import SFFError, check_count, short_repr
+from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .distributed import DataParallel, SingleProcess, is_distributed
 from .evaluation import Evaluation, evaluate, evaluate_votes, measure
-from .history import EpochMetrics, History, divergence, learning_rate
-from .loader import Data, MemoryLoader, as_labelled_tensors, lay_out
+from .history import EpochMetrics, History, divergence, learning_rate, summary_of
+from .loader import Data, lay_out
 from .pipeline import fit_pipeline
-from .precision import accelerated, to_device_if_it_fits
 from .prepare import Run, prepare, resolve_config
-from .progress import progress_bar, summary_of
 
-__all__ = [
-    "Evaluation",
-    "History",
-    "as_labelled_tensors",
-    "evaluate",
-    "evaluate_votes",
-    "fit",
-]
+__all__ = ["Evaluation", "History", "evaluate", "evaluate_votes", "fit"]
 
 CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 
@@ -73,7 +61,7 @@ def fit(
             global generator.)
         pipeline: for ``sff``, how many processes on the CPU share the blocks, and torch's threads;
             the weights stay those of one process with as many threads as each of them has. See
-            ``pipeline.fit_pipeline``, also for several GPUs.
+            ``pipeline.fit_pipeline``.
         overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
@@ -92,31 +80,28 @@ def fit(
     """
     config = resolve_config(config, overrides)
     if pipeline is not None:
-        config = _pipeline_config(config, pipeline, stop)
-        threads = max(1, torch.get_num_threads() // pipeline)
+        check_count(pipeline, "pipeline")
+        if stop is not None:
+            raise SFFError("pipeline does not work with stop")
         return fit_pipeline(
-            model, train, valid, config, processes=pipeline, threads=threads, progress=progress,
-            on_epoch=on_epoch, checkpoint=checkpoint,
+            model, train, valid, config, processes=pipeline,
+            threads=max(1, torch.get_num_threads() // pipeline),
+            progress=progress, on_epoch=on_epoch, checkpoint=checkpoint,
         )  # fmt: skip
     run = prepare(model, train, valid, config)
     history = run.history
-    team = _team(run)
-    saved = Checkpoint(
-        checkpoint, run.learner, history, run.generator, run.train.fingerprint(), team.rank == 0
-    )
-    _keep_on_device(run)
-    with _training(run, team, saved), progress_bar(run, progress and not team.rank) as bar:
+    saved = Checkpoint(checkpoint, run)
+    run.train.keep_on(run.device)
+    with run.training(saved.exclusive_lock()), run.progress_bar(progress) as bar:
         first = saved.resume()
-        if team.rank:
-            torch.manual_seed(config.seed + (team.rank << 32) + first)  # its own dropout
-        bar.update(first * (run.steps(team.smallest_batch) or 0))
+        bar.update(first * (run.steps() or 0))
         for epoch in range(first, config.epochs):
             bar.set_description(f"{config.rule} epoch {epoch + 1}/{config.epochs}")
-            row = _train_and_measure(run, team, epoch, stop, bar)
+            row = _train_and_measure(run, epoch, stop, bar)
             if row["steps"]:
                 history.rows.append(row)
                 bar.set_postfix_str(summary_of(row), refresh=False)
-            with _ended_by_ctrl_c(history, team):
+            with _ended_by_ctrl_c(run):
                 if history.stopped is None:
                     saved.save()
                 if on_epoch is not None:
@@ -127,97 +112,41 @@ def fit(
     return history
 
 
-def _pipeline_config(
-    config: TrainConfig, processes: int, stop: threading.Event | None
-) -> TrainConfig:
-    """The settings for a pipeline on the CPU; SFFError for what it cannot do."""
-    check_count(processes, "pipeline")
-    if config.device not in ("auto", "cpu"):
-        raise SFFError(
-            f"pipeline works on the CPU, not on device={short_repr(config.device)}; call "
-            "fit_pipeline with devices="
-        )
-    if stop is not None:
-        raise SFFError("pipeline does not work with stop")
-    return config.replace(device="cpu")
-
-
-def _team(run: Run) -> SingleProcess:
-    """The processes that train together: those of torchrun, or this one."""
-    if not is_distributed():
-        return SingleProcess()
-    team = DataParallel(run.device)
-    if run.config.batch_size < team.smallest_batch:
-        raise SFFError(
-            f"batch_size={run.config.batch_size} is less than a sample for each of the "
-            f"{team.processes} processes"
-        )
-    return team
-
-
-def _keep_on_device(run: Run) -> None:
-    """Move the training samples to a GPU that has room for them."""
-    if isinstance(run.train, MemoryLoader):
-        data = run.train.data
-        x, y = to_device_if_it_fits(data.x, data.y, run.device)
-        run.train = MemoryLoader(replace(data, x=x, y=y))
-
-
-@contextmanager
-def _training(run: Run, team: SingleProcess, saved: Checkpoint) -> Iterator[None]:
-    """All that holds while a network trains, and is undone afterwards."""
-    config, learner = run.config, run.learner
-    precision = run.history.settings["precision"]
-    with ExitStack() as stack:
-        stack.enter_context(saved.exclusive_lock())
-        cuda = [run.device] if run.device.type == "cuda" else []
-        stack.enter_context(torch.random.fork_rng(devices=cuda))
-        stack.enter_context(torch.enable_grad())  # perhaps a cell that evaluates switched it off
-        stack.enter_context(accelerated(learner, config, precision, run.channels_last, run.device))
-        stack.enter_context(team.synchronized(learner))
-        torch.manual_seed(config.seed)
-        yield
-
-
-def _train_and_measure(
-    run: Run, team: SingleProcess, epoch: int, stop: threading.Event | None, bar: tqdm
-) -> dict:
+def _train_and_measure(run: Run, epoch: int, stop: threading.Event | None, bar: tqdm) -> dict:
     """One epoch of training, then the validation: a row for the history."""
-    history, metrics = run.history, EpochMetrics()
-    with _ended_by_ctrl_c(history, team):
-        run.model.train()
-        _train_epoch(run, team, epoch, metrics, stop, bar)
+    metrics = EpochMetrics()
+    with _ended_by_ctrl_c(run):
+        _train_epoch(run, epoch, metrics, stop, bar)
     row = {"epoch": epoch + 1, "complete": False} | metrics.row()
-    with _ended_by_ctrl_c(history, team):
-        if run.valid is not None and history.stopped is None:
+    with _ended_by_ctrl_c(run):
+        if run.valid is not None and run.history.stopped is None:
             row |= measure(run.model, run.valid, run.channels_last)[0].row()
-    row["complete"] = history.stopped is None
+    row["complete"] = run.history.stopped is None
     return row
 
 
 def _train_epoch(
-    run: Run,
-    team: SingleProcess,
-    epoch: int,
-    metrics: EpochMetrics,
-    stop: threading.Event | None,
-    bar: tqdm,
+    run: Run, epoch: int, metrics: EpochMetrics, stop: threading.Event | None, bar: tqdm
 ) -> None:
     """Learn from every batch once, unless ``stop`` is set or a loss is no longer finite."""
-    config = run.config
-    steps = run.steps(team.smallest_batch) or 1  # if unknown, the schedule is constant
-    for x, y in run.train.shuffled(
-        config.batch_size, run.generator, config.augment, team.smallest_batch
-    ):
+    config, learner, team = run.config, run.learner, run.team
+    steps = run.steps() or 1  # if unknown, the schedule is constant
+    run.model.train()
+    if team.rank:
+        torch.manual_seed(config.seed + (team.rank << 32) + epoch)  # its own dropout
+    for x, y in run.batches():
         if stop is not None and team.any(stop.is_set()):
             run.history.stopped = "stopped"
             return
         done = min((epoch + metrics.steps / steps) / config.epochs, 1.0)
-        _set_learning_rates(run.learner, done, config)
+        for group, optimizer in enumerate(learner.optimizers):
+            rate = learning_rate(learner.progress(group, done), config.lr, config.schedule)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
         samples = len(y)
         x, y = team.shard(x, y)
         x = lay_out(x, run.device, run.channels_last)
-        metrics.add(team.step(run.learner, x, y.to(run.device), done, samples), samples)
+        metrics.add(team.step(learner, x, y.to(run.device), done), samples)
         bar.update()
         if metrics.steps % CHECK_EVERY == 0 and _diverged(run, metrics, epoch):
             return
@@ -234,19 +163,12 @@ def _diverged(run: Run, metrics: EpochMetrics, epoch: int) -> bool:
     return True
 
 
-def _set_learning_rates(learner: Rule, done: float, config: TrainConfig) -> None:
-    for group, optimizer in enumerate(learner.optimizers):
-        rate = learning_rate(learner.progress(group, done), config.lr, config.schedule)
-        for parameter_group in optimizer.param_groups:
-            parameter_group["lr"] = rate
-
-
 @contextmanager
-def _ended_by_ctrl_c(history: History, team: SingleProcess) -> Iterator[None]:
+def _ended_by_ctrl_c(run: Run) -> Iterator[None]:
     """Ctrl-C leaves the ``with`` and ends the training, which keeps what it has."""
     try:
         yield
     except KeyboardInterrupt:
-        if team.processes > 1:
+        if run.team.processes > 1:
             raise  # the others would wait for this one
-        history.stopped = "interrupted"
+        run.history.stopped = "interrupted"

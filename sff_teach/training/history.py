@@ -102,22 +102,9 @@ class EpochMetrics:
         """The epoch's figures, as History keeps them."""
         row = {"seconds": time.perf_counter() - self.start, "steps": self.steps}
         if self.steps:
-            row |= mean_row(self.losses.tolist(), self.correct.tolist(), self.samples)
+            row["train_loss"] = [loss / self.samples for loss in self.losses.tolist()]
+            row["train_accuracy"] = [count / self.samples for count in self.correct.tolist()]
         return row
-
-
-def mean_row(losses: list[float], correct: list[int], samples: int) -> dict:
-    """Sums over samples as means, by block.
-
-    Args:
-        losses: per block, summed over the samples.
-        correct: per block, samples judged right.
-        samples: how many there were.
-    """
-    return {
-        "train_loss": [loss / samples for loss in losses],
-        "train_accuracy": [count / samples for count in correct],
-    }
 
 
 def divergence(block: int, epoch: int, lr: float) -> str:
@@ -164,3 +151,18 @@ def learning_rate(done: float, lr: float, schedule: str) -> float:
 
 def _half_cosine(t: float) -> float:
     return (1 - math.cos(t * math.pi)) / 2
+
+
+def summary_of(row: dict) -> str:
+    """An epoch's figures, block by block, in a line for the progress bar."""
+    text = f"loss {_by_block(row['train_loss'], '{:.3g}')}"
+    if "valid_accuracy" in row:
+        text += f", validation {_by_block(row['valid_block_accuracy'], '{:.0%}')}"
+        if len(row["valid_block_accuracy"]) > 1:
+            text += f", vote {row['valid_accuracy']:.1%}"
+    return text
+
+
+def _by_block(values: list[float], form: str) -> str:
+    texts = [form.format(value) for value in values]
+    return " ".join(texts if len(texts) <= 6 else [*texts[:2], "…", *texts[-2:]])

@@ -3,38 +3,42 @@
 A block's update needs nothing from later blocks, and its output is computed before its update. So a
 process passes its output on after the forward pass, learns by itself, and takes the next batch,
 while the next process works on what it got. The weights come out bit for bit as in one process.
-
-This module is the process that the user called; ``stage`` is what the others do.
 """
 
 import copy
-import pickle
+import os
+import socket
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from itertools import islice, pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from ..core import SFF
+from ..core import SFF, hand_over
 from ..data import LabelledTensors
+from ..losses import class_loss
+from ..rules import StepResult, summarise
 from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
-from .evaluation import BATCH, VoteCount
-from .history import History, mean_row
-from .loader import MemoryLoader, lay_out
-from .plan import BlockCosts, balance, measure_blocks
-from .precision import pick_device
-from .prepare import Run, prepare, resolve_config
-from .progress import progress_bar
-from .stage import Job, work
+from .evaluation import measure
+from .history import EpochMetrics, History, divergence, learning_rate
+from .loader import Loader, lay_out
+from .prepare import Run, optimizer_maker, prepare, resolve_config
 
+AHEAD = 2  # outputs that may wait for the next process
+CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 POLL = 0.1  # seconds between two looks at what the processes have done
 
 
@@ -46,7 +50,6 @@ def fit_pipeline(
     *,
     processes: int = 2,
     threads: int = 1,
-    devices: Sequence[str] | None = None,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     checkpoint: str | Path | None = None,
@@ -55,21 +58,19 @@ def fit_pipeline(
 ) -> History:
     """Train like ``fit(model, train, valid, rule="sff", ...)``, with the blocks on processes.
 
-    On CPUs the weights are those of ``fit`` bit for bit, at the same number of threads. One thing
-    differs: a block that draws random numbers of its own (dropout) draws others than in ``fit``,
-    though the same ones in every pipeline. Blocks are shared out by their measured time. Starting
-    the processes takes some seconds. A script that calls this needs Python's usual
+    The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads. One
+    thing differs: a block that draws random numbers of its own (dropout) draws others than in
+    ``fit``, though the same ones in every pipeline. Blocks are shared out by their measured time.
+    Starting the processes takes some seconds. A script that calls this needs Python's usual
     ``if __name__ == "__main__":``, because each process imports it anew.
 
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
         train: a LabelledTensors or a pair (x, y) of tensors or arrays.
-        valid: the same, measured after every epoch.
+        valid: the same, measured after every epoch, while the processes go on.
         config: how to train; ``rule`` must be ``"sff"``, ``precision`` float32.
         processes: how many, each with at least one block.
         threads: of torch, in each process.
-        devices: one per process, such as ``["cuda:0", "cuda:1"]``; None for the CPU. Outputs
-            travel through the CPU's memory.
         progress: as for ``fit``.
         on_epoch: as for ``fit``.
         checkpoint: as for ``fit``, and in the same form: either goes on from the other's file.
@@ -93,43 +94,27 @@ def fit_pipeline(
     Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
     either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
     """
-    config = resolve_config(config, overrides).replace(device="cpu")
-    devices = _check_pipeline(model, config, processes, threads, devices)
+    config = resolve_config(config, overrides)
+    _check_pipeline(model, config, processes, threads)
     own = copy.deepcopy(model).cpu()  # what the processes learn; the caller's only gets the result
-    run = prepare(own, train, valid, config)
-    if not all(isinstance(data, MemoryLoader | None) for data in (run.train, run.valid)):
+    run = prepare(own, train, valid, config.replace(device="cpu"))
+    if not run.train.in_memory:
         raise TypeError("a pipeline reads tensors in memory: give a LabelledTensors or (x, y)")
-    saved = Checkpoint(checkpoint, run.learner, run.history, run.generator, run.train.fingerprint())
-    with ExitStack() as stack:
-        stack.enter_context(saved.exclusive_lock())
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        torch.manual_seed(config.seed)  # as in fit: it belongs to a checkpoint
-        if run.channels_last:
-            own.to(memory_format=torch.channels_last)
-        first = saved.resume()
-        costs = _measure_run(run, threads)
-        job = Job(
-            config=config,
-            plan=balance(costs.seconds, processes),
-            costs=costs,
-            normalise=own.normalise,
-            channels_last=run.channels_last,
-            samples=len(run.train.data),
-            valid_samples=0 if run.valid is None else len(run.valid.data),
-            first=first,
-            threads=threads,
-            devices=devices,
-            keep_optimizers=checkpoint is not None,
-            trace=trace is not None,
-            folder=Path(folder),
-        )
-        ended = 0.0  # the epoch before
+    saved = Checkpoint(checkpoint, run)
+    ended = 0.0  # the epoch before
+    with (
+        run.training(saved.exclusive_lock()),
+        tempfile.TemporaryDirectory() as folder,
+        _torch_threads(threads),
+    ):
+        job = _make_job(
+            run, processes, first=saved.resume(), threads=threads, trace=trace is not None,
+            keep_optimizers=checkpoint is not None, folder=Path(folder),
+        )  # fmt: skip
         try:
             for reports in _reports(job, run, progress):
                 _take_over(run, job, reports)
-                run.history.rows.append(_row(run, job, reports, ended))
+                run.history.rows.append(_row(run, reports, ended))
                 ended = max(report["ended"] for report in reports)
                 if trace is not None:
                     trace += [record for report in reports for record in report["trace"]]
@@ -140,76 +125,120 @@ def fit_pipeline(
             run.history.stopped = "interrupted"
     model.load_state_dict(own.state_dict())
     model.eval()
-    run.history.settings |= {"plan": job.plan, "block_seconds": costs.seconds}
+    run.history.settings |= {"plan": job.plan, "block_seconds": job.costs.seconds}
     return run.history
 
 
-def _check_pipeline(
-    model: SFF, config: TrainConfig, processes: int, threads: int, devices: Sequence[str] | None
-) -> list[str]:
-    """The devices of the processes; SFFError for what a pipeline cannot do."""
+def _check_pipeline(model: SFF, config: TrainConfig, processes: int, threads: int) -> None:
+    """SFFError for what a pipeline cannot do."""
     check_count(threads, "threads")
     check_count(processes, "processes")
+    if not isinstance(model, SFF):
+        raise TypeError("model must be an SFF network; give what localize returns")
     if config.rule != "sff":
         raise SFFError(
             f'a pipeline is for rule="sff", whose blocks need nothing from later ones, not for '
             f'"{config.rule}"'
         )
+    if config.device not in ("auto", "cpu"):
+        raise SFFError(f"a pipeline works on the CPU, not on device={config.device!r}")
     if config.precision not in ("float32", "auto") or config.compile:
         raise SFFError("a pipeline works without precision and compile")
-    if not isinstance(model, SFF):
-        raise TypeError("model must be an SFF network; give what localize returns")
-    if devices is not None and len(devices) != processes:
-        raise SFFError(f"devices names {len(devices)} for processes={processes}")
-    return [str(pick_device(name)) for name in devices or ["cpu"] * processes]
 
 
-def _measure_run(run: Run, threads: int) -> BlockCosts:
-    """``measure_blocks`` on the first batch as the first process will see it."""
-    data = run.train.data
-    size = min(run.config.batch_size, len(data))
-    x = lay_out(data.x[:size], "cpu", run.channels_last)
-    return measure_blocks(run.model, x, data.y[:size], threads=threads)
-
-
-def _write_stages(job: Job, run: Run) -> None:
-    """Put what the processes need into the folder: samples for the first, its blocks for each."""
-    data = {"x": run.train.data.x, "y": run.train.data.y}
-    if run.valid is not None:
-        data |= {"valid_x": run.valid.data.x, "valid_y": run.valid.data.y}
-    states = iter(optimizer_states(run.learner.optimizers))
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
-        torch.save(data, job.folder / "data.pt")  # a file, because shared memory is often small
-        for rank, (start, stop) in enumerate(pairwise(job.plan)):
-            blocks = run.model.blocks[start:stop]
-            own = list(islice(states, len(list(blocks.parameters()))))
-            job.stage(rank).write_bytes(pickle.dumps((blocks, own)))
-    except (OSError, RuntimeError) as error:
-        raise LostProcess(
-            f"what the processes need could not be written to {job.folder} "
-            f"({str(error).strip().splitlines()[0]}); free some space, or set TMPDIR to another "
-            "folder"
-        ) from None
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process has to know.
+
+    Attributes:
+        config: how to train.
+        plan: which blocks each process has, see ``balance``.
+        costs: shapes and strides of what the processes hand on.
+        normalise: between blocks, see ``core.hand_over``.
+        channels_last: the memory layout of images.
+        sizes: samples per batch of an epoch.
+        first: epochs that are over already.
+        threads: of torch, in each process.
+        keep_optimizers: whether reports hold the optimisers' state.
+        trace: whether reports hold the times of every step.
+        folder: where the processes meet, read their blocks and report.
+    """
+
+    config: TrainConfig
+    plan: list[int]
+    costs: "BlockCosts"
+    normalise: str
+    channels_last: bool
+    sizes: list[int]
+    first: int
+    threads: int
+    keep_optimizers: bool
+    trace: bool
+    folder: Path
+
+    @property
+    def processes(self) -> int:
+        """How many share the blocks."""
+        return len(self.plan) - 1
+
+    def report(self, epoch: int, rank: int) -> Path:
+        """The file in which a process tells what an epoch brought."""
+        return self.folder / f"report-{epoch}-{rank}"
+
+    def started(self, rank: int) -> Path:
+        """The file that says that a process has begun."""
+        return self.folder / f"started-{rank}"
+
+
+def _make_job(run: Run, processes: int, **others: Any) -> Job:
+    """Measure the blocks on the first batch, share them out, and write down what is to do."""
+    data, batch_size = run.train.data, run.config.batch_size
+    x = lay_out(data.x[:batch_size], "cpu", run.channels_last)
+    costs = measure_blocks(run.model, x, data.y[:batch_size])
+    starts = range(0, run.steps() * batch_size, batch_size)
+    return Job(
+        config=run.config,
+        plan=balance(costs.seconds, processes),
+        costs=costs,
+        normalise=run.model.normalise,
+        channels_last=run.channels_last,
+        sizes=[min(batch_size, len(data) - start) for start in starts],
+        **others,
+    )
 
 
 def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
     """Run the processes; per epoch, once all are through with it, their reports."""
-    epochs = range(job.first, job.config.epochs)
-    if not epochs:
+    if job.first == job.config.epochs:
         return
-    _write_stages(job, run)
-    steps = torch.tensor([job.first * len(job.sizes)]).share_memory_()  # of the first process
-    about = replace(run.train.data, x=run.train.data.x[:0], y=run.train.data.y[:0])
-    arguments = (job, run.generator.get_state(), about, steps)
-    context = spawn(work, arguments, nprocs=job.processes, join=False)
+    # a file, because shared memory is often small
+    start = {
+        "train": run.train.data,
+        "order": run.generator.get_state(),
+        "blocks": run.model.blocks,
+        "optimizers": optimizer_states(run.learner.optimizers),
+    }
+    torch.save(start, job.folder / "start.pt")
+    done = torch.zeros(1, dtype=torch.int64).share_memory_()  # steps of the first process
+    context = spawn(work, (job, done), nprocs=job.processes, join=False)
     try:
-        with progress_bar(run, progress) as bar:
-            for epoch in epochs:
+        with run.progress_bar(progress) as bar:
+            for epoch in range(job.first, job.config.epochs):
                 bar.set_description(f"sff epoch {epoch + 1} ({job.processes} processes)")
                 files = [job.report(epoch, rank) for rank in range(job.processes)]
                 while not all(file.exists() for file in files):
                     context.join(timeout=POLL)
-                    bar.update(max(0, steps.item() - bar.n))
+                    bar.update(max(0, done.item() - bar.n))
                 yield [torch.load(file, weights_only=True) for file in files]
                 for file in files:
                     file.unlink()
@@ -245,34 +274,290 @@ def _failure(job: Job, error: ProcessRaisedException | ProcessExitedException) -
 
 def _take_over(run: Run, job: Job, reports: list[dict]) -> None:
     """The processes' state after an epoch becomes this one's."""
-    for (start, stop), report in zip(pairwise(job.plan), reports, strict=True):
-        for block, state in zip(run.model.blocks[start:stop], report["blocks"], strict=True):
-            block.load_state_dict(state)
+    states = [state for report in reports for state in report["blocks"]]
+    for block, state in zip(run.model.blocks, states, strict=True):
+        block.load_state_dict(state)
     if job.keep_optimizers:
         states = [state for report in reports for state in report["optimizers"]]
         load_optimizer_states(run.learner.optimizers, states)
-    run.generator.set_state(reports[0]["generator"])
+    run.generator.set_state(reports[0]["order"])
 
 
-def _row(run: Run, job: Job, reports: list[dict], previous: float) -> dict:
+def _row(run: Run, reports: list[dict], previous: float) -> dict:
     """An epoch's row in the history; ``previous`` is when the epoch before ended."""
-    began = max(reports[0]["began"], previous)
-    losses, correct = (
-        torch.cat([report[name] for report in reports]).tolist() for name in ("losses", "correct")
-    )
-    row = {
-        "epoch": reports[0]["epoch"] + 1,
-        "complete": True,
-        "seconds": max(report["ended"] for report in reports) - began,
-        "steps": len(job.sizes),
-    } | mean_row(losses, correct, sum(job.sizes))
+    metrics = EpochMetrics()
+    losses, correct = (torch.cat([r[name] for r in reports]) for name in ("losses", "correct"))
+    metrics.losses, metrics.correct = losses, correct
+    metrics.steps, metrics.samples = reports[0]["steps"], reports[0]["samples"]
+    row = {"epoch": reports[0]["epoch"] + 1, "complete": True} | metrics.row()
+    ended = max(report["ended"] for report in reports)
+    row["seconds"] = ended - max(reports[0]["began"], previous)
     if run.valid is not None:
-        goodness = torch.cat([report["goodness"] for report in reports], dim=1)
-        count = VoteCount(run.model)
-        for g, y in zip(goodness.split(BATCH), run.valid.data.y.split(BATCH), strict=True):
-            count.add(g, y)
-        row |= count.evaluations()[0].row()
+        row |= measure(run.model, run.valid, run.channels_last)[0].row()
     return row
 
 
 # ---------------------------------------------------------------- in each process
+
+
+def work(rank: int, job: Job, done: Tensor) -> None:
+    """Train the blocks of one process, epoch by epoch, and report after each.
+
+    Args:
+        rank: of this process.
+        job: what there is to do.
+        done: (1,) shared with the caller: steps that the first process has taken.
+    """
+    job.started(rank).touch()
+    torch.set_num_threads(job.threads)
+    _join_group(rank, job)
+    # its own job, in a private folder
+    start = torch.load(job.folder / "start.pt", weights_only=False, mmap=True)
+    stage = _Stage(rank, job, start["blocks"], start["optimizers"])
+    generator = torch.Generator()
+    generator.set_state(start["order"])
+    train = Loader(start["train"], "train")
+    stream = _received(job, rank) if rank else _own_batches(job, train, generator)
+    for epoch in range(job.first, job.config.epochs):
+        report = stage.train_epoch(epoch, stream, done) | {"order": generator.get_state()}
+        path = job.report(epoch, rank)
+        unfinished = path.with_name("unfinished-" + path.name)
+        torch.save(report, unfinished)
+        os.replace(unfinished, path)
+    if stage.send is not None:
+        stage.send.finish()
+    dist.barrier()  # a process that leaves early breaks the connections of the others
+    dist.destroy_process_group()
+
+
+def _join_group(rank: int, job: Job) -> None:
+    """Connect the processes, by the machine's own network interface only."""
+    for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    store = dist.FileStore(str(job.folder / "meet"), job.processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.processes)
+
+
+class _Stage:
+    """The blocks of one process.
+
+    Args:
+        rank: of this process.
+        job: what there is to do.
+        blocks: of the whole network.
+        states: of the optimisers, one per parameter of the whole network.
+    """
+
+    def __init__(self, rank: int, job: Job, blocks: nn.ModuleList, states: Sequence[dict]):
+        self.rank = rank
+        self.job = job
+        self.start, stop = job.plan[rank : rank + 2]
+        self.blocks = copy.deepcopy(blocks[self.start : stop]).train()
+        make = optimizer_maker(job.config, torch.device("cpu"))
+        self.optimizers = [make(block.parameters()) for block in self.blocks]
+        before = len(list(blocks[: self.start].parameters()))
+        load_optimizer_states(self.optimizers, copy.deepcopy(states[before:]))
+        last = rank + 1 == job.processes
+        self.send = None if last else _Sender(rank + 1, job.costs.strides[stop])
+        self.trace: list[dict] = []
+
+    def train_epoch(self, epoch: int, stream: Iterator, done: Tensor) -> dict:
+        """One epoch; what it brought, and the state after it."""
+        steps, metrics, began = len(self.job.sizes), EpochMetrics(), None
+        self.trace = []
+        for number in range(epoch * steps, (epoch + 1) * steps):
+            x, y = next(stream)
+            began = time.monotonic() if began is None else began
+            metrics.add(self.step(number, x, y), len(y))
+            if metrics.steps % CHECK_EVERY == 0 or metrics.steps == steps:
+                block = metrics.diverged_block()
+                if block is not None:
+                    lr = self.job.config.lr
+                    raise FloatingPointError(divergence(self.start + block, epoch, lr))
+            if self.rank == 0:
+                done.fill_(number + 1)
+        return {
+            "epoch": epoch,
+            "began": began,
+            "ended": time.monotonic(),
+            "steps": metrics.steps,
+            "samples": metrics.samples,
+            "losses": metrics.losses,
+            "correct": metrics.correct,
+            "trace": self.trace,
+            "blocks": [dict(block.state_dict()) for block in self.blocks],
+            "optimizers": optimizer_states(self.optimizers) if self.job.keep_optimizers else [],
+        }
+
+    def step(self, number: int, x: Tensor, y: Tensor) -> StepResult:
+        """Every block learns from the batch; the last one's output is sent on before it learns."""
+        config, losses, goodness = self.job.config, [], []
+        done = number / (config.epochs * len(self.job.sizes))
+        rate = learning_rate(done, config.lr, config.schedule)
+        for index, (block, optimizer) in enumerate(zip(self.blocks, self.optimizers), self.start):
+            start = time.monotonic()
+            torch.manual_seed((config.seed * 1_000_003 + number) * 1009 + index)  # of dropout
+            h, g = block(x)
+            x = hand_over(h, self.job.normalise, channel_dim=block.head.channel_dim)
+            if block is self.blocks[-1] and self.send is not None:
+                self.send(x, y)
+            sent = time.monotonic()
+            loss = class_loss(g, y, config.label_smoothing)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss)
+            goodness.append(g)
+            if self.job.trace:
+                times = {"start": start, "sent": sent, "stop": time.monotonic()}
+                self.trace.append({"process": self.rank, "block": index, "step": number} | times)
+        return summarise(losses, goodness, y)
+
+
+def _own_batches(job: Job, train: Loader, generator: torch.Generator) -> Iterator:
+    """What ``fit`` would train on: the same order, augmentation and memory layout."""
+    for _ in range(job.first, job.config.epochs):
+        for x, y in train.shuffled(job.config.batch_size, generator, job.config.augment):
+            yield lay_out(x, "cpu", job.channels_last), y
+
+
+def _received(job: Job, rank: int) -> Iterator:
+    """The batches as the process before sends them, one asked for ahead."""
+    cut = job.plan[rank]
+
+    def ask(size: int):
+        x = _empty((size, *job.costs.shapes[cut]), job.costs.strides[cut])
+        y = torch.empty(size, dtype=torch.int64)
+        return x, y, (dist.irecv(_memory(x), rank - 1), dist.irecv(y, rank - 1))
+
+    sizes = iter(job.sizes * (job.config.epochs - job.first))
+    waiting = ask(next(sizes))
+    while waiting is not None:
+        x, y, works = waiting
+        for request in works:
+            request.wait()
+        size = next(sizes, None)
+        waiting = None if size is None else ask(size)
+        yield x, y
+
+
+class _Sender:
+    """Sends outputs on without waiting, but never more than ``AHEAD`` at a time.
+
+    Args:
+        to: rank of the next process.
+        strides: of a sample; in this layout the next process takes it.
+    """
+
+    def __init__(self, to: int, strides: tuple[int, ...]):
+        self.to = to
+        self.strides = strides
+        self.waiting: deque = deque()
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        self.finish(AHEAD - 1)
+        x = _memory(_empty(x.shape, self.strides).copy_(x))
+        y = y.contiguous()
+        # both tensors are kept here until they have left
+        self.waiting.append((x, y, dist.isend(x, self.to), dist.isend(y, self.to)))
+
+    def finish(self, left: int = 0) -> None:
+        """Wait until no more than so many outputs are still on their way."""
+        while len(self.waiting) > left:
+            *_, first, second = self.waiting.popleft()
+            first.wait()
+            second.wait()
+
+
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """A batch whose samples have these strides, one behind the other."""
+    return torch.empty_strided(shape, (torch.Size(shape[1:]).numel(), *strides))
+
+
+def _memory(x: Tensor) -> Tensor:
+    """The same memory as a row, whatever its layout."""
+    return x.as_strided((x.numel(),), (1,))
+
+
+# ---------------------------------------------------------------- which blocks go where
+
+
+def balance(seconds: Sequence[float], processes: int) -> list[int]:
+    """Share blocks out in order so that the slowest process has the least to do.
+
+    Args:
+        seconds: per block, or any other cost.
+        processes: how many; each gets at least one block.
+
+    Returns:
+        processes + 1 positions: process r has the blocks from ``[r]`` up to ``[r + 1]``.
+
+    Raises:
+        SFFError: more processes than blocks, or none.
+    """
+    check_count(processes, "processes")
+    if processes > len(seconds):
+        raise SFFError(
+            f"processes={processes} is more than the {len(seconds)} blocks; cut the network into "
+            "more blocks"
+        )
+
+    @cache
+    def best(start: int, parts: int) -> tuple[float, list[int]]:
+        """The slowest part's seconds, and the cuts, of the blocks from ``start`` on."""
+        if parts == 1:
+            return sum(seconds[start:]), [len(seconds)]
+        plans = []
+        for cut in range(start + 1, len(seconds) - parts + 2):
+            slowest, cuts = best(cut, parts - 1)
+            plans.append((max(sum(seconds[start:cut]), slowest), [cut, *cuts]))
+        return min(plans, key=itemgetter(0))
+
+    return [0, *best(0, processes)[1]]
+
+
+@dataclass(frozen=True)
+class BlockCosts:
+    """What a training step measured on a model's copy.
+
+    Attributes:
+        seconds: per block, the fastest of some rounds.
+        shapes: of one sample: of the input, then of every block's output.
+        strides: of the same.
+    """
+
+    seconds: list[float]
+    shapes: list[tuple[int, ...]]
+    strides: list[tuple[int, ...]]
+
+
+def measure_blocks(model: SFF, x: Tensor, y: Tensor) -> BlockCosts:
+    """Time a training step of every block on one batch; nothing in the model changes.
+
+    The fastest of eight rounds counts; three are enough if they take two seconds.
+
+    Args:
+        model: the network.
+        x: (B, C, ...), laid out as in training.
+        y: (B,).
+    """
+    model = copy.deepcopy(model).train()
+    make = optimizer_maker(TrainConfig(), torch.device("cpu"))
+    optimizers = [make(block.parameters()) for block in model.blocks]
+    fastest, began = [float("inf")] * len(model.blocks), time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        for count in range(8):
+            outputs = [x]
+            for k, (block, optimizer) in enumerate(zip(model.blocks, optimizers, strict=True)):
+                start = time.perf_counter()
+                h, g = block(outputs[-1])
+                outputs.append(model.hand_over(block, h))
+                optimizer.zero_grad()
+                class_loss(g, y).backward()
+                optimizer.step()
+                fastest[k] = min(fastest[k], time.perf_counter() - start)
+            if count >= 2 and time.perf_counter() - began > 2:
+                break
+    shapes = [tuple(h.shape[1:]) for h in outputs]
+    return BlockCosts(fastest, shapes, [h.stride()[1:] for h in outputs])

@@ -2,19 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import Function
 
 from ..core import SFF, LocalBlock
 from ..rules import Rule
 from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError, short_repr
-from .config import TrainConfig
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -78,7 +76,7 @@ def check_acceleration(
 
 @contextmanager
 def accelerated(
-    learner: Rule, config: TrainConfig, precision: str, channels_last: bool, device: torch.device
+    learner: Rule, precision: str, *, channels_last: bool = False, compile: bool = False
 ) -> Iterator[None]:
     """Make the blocks of a rule's model faster for the time of a training.
 
@@ -87,12 +85,12 @@ def accelerated(
 
     Args:
         learner: the rule.
-        config: says whether to compile.
         precision: from ``pick_precision``.
         channels_last: the memory layout of images.
-        device: where the network computes.
+        compile: whether ``torch.compile`` makes the bodies faster; they stay compiled.
     """
     blocks = learner.model.blocks if isinstance(learner.model, SFF) else []
+    device = next(learner.model.parameters()).device
     with ExitStack() as undo:
         if channels_last:
             learner.model.to(memory_format=torch.channels_last)
@@ -102,15 +100,18 @@ def accelerated(
             learner.optimizers = [GradScaledOptimizer(o, device) for o in learner.optimizers]
         for k, block in enumerate(blocks if precision != "float32" else []):
             optimizer = learner.optimizers[min(k, len(learner.optimizers) - 1)]
-            block.forward = _half_precision_forward(block, device, precision, optimizer)
+            scale = optimizer.scale_gradient if precision == "fp16" else None
+            block.forward = _half_precision_forward(block, device, precision, scale)
             undo.callback(delattr, block, "forward")  # the class's own again
-        for block in blocks if config.compile else []:
+        for block in blocks if compile else []:
             block.body.compile()
         yield
 
 
-def _half_precision_forward(block: LocalBlock, device: torch.device, precision: str, optimizer):
-    """A block's forward in half precision, with goodness in float32, its gradient scaled."""
+def _half_precision_forward(
+    block: LocalBlock, device: torch.device, precision: str, scale: Callable | None
+) -> Callable:
+    """A block's forward in half precision, with goodness in float32 and its gradient scaled."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     forward = block.forward
 
@@ -118,7 +119,9 @@ def _half_precision_forward(block: LocalBlock, device: torch.device, precision: 
         with torch.autocast(device.type, dtype=dtype):
             h, g = forward(x)
         g = g.float()
-        return h, optimizer.scale(g) if precision == "fp16" else g
+        if scale is not None and g.requires_grad:
+            g.register_hook(scale)  # the same as a scaled loss
+        return h, g
 
     return half
 
@@ -134,54 +137,16 @@ class GradScaledOptimizer:
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
         self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(device.type)
-        self.one = torch.ones((), device=device)
-        self.scaler.scale(self.one)  # the scaler makes its scale on first use
+        self.scaler.scale(torch.ones((), device=device))  # it makes its scale on first use
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)
 
-    def scale(self, g: Tensor) -> Tensor:
-        """g, whose gradient will be multiplied by the scale."""
-        return scale_gradient(g, self.scaler.scale(self.one))
+    def scale_gradient(self, gradient: Tensor) -> Tensor:
+        """The gradient times the scale."""
+        return self.scaler.scale(gradient)
 
     def step(self) -> None:
         """Step the optimiser unless a gradient is infinite; adapt the scale."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-
-def scale_gradient(g: Tensor, by: Tensor | float) -> Tensor:
-    """g itself, whose gradient will be multiplied: what multiplying the loss would do.
-
-    Args:
-        g: any tensor.
-        by: the factor.
-    """
-    return _ScaleGradient.apply(g, by)
-
-
-class _ScaleGradient(Function):
-    @staticmethod
-    def forward(ctx, g: Tensor, by: Tensor | float) -> Tensor:
-        ctx.by = by
-        return g.view_as(g)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.by, None
-
-
-def to_device_if_it_fits(x: Tensor, y: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The samples on a CUDA device if they take no more than half of its free memory.
-
-    Args:
-        x: (N, C, ...).
-        y: (N,).
-        device: any; on another than CUDA nothing is moved.
-    """
-    if device.type != "cuda":
-        return x, y
-    free, _ = torch.cuda.mem_get_info(device)
-    if x.numel() * x.element_size() > free / 2:
-        return x, y
-    return x.to(device), y.to(device)

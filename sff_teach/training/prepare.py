@@ -1,12 +1,14 @@
 """What a training begins with, on one process or several: everything checked and in its place."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
+from tqdm.auto import tqdm
 
 from ..core import SFF
 from ..data import LabelledTensors
@@ -14,11 +16,13 @@ from ..forward_forward import FFNetwork
 from ..rules import Rule, get_rule
 from ..util.checks import SFFError, check_module
 from .config import TrainConfig
-from .distributed import is_distributed
+from .distributed import DataParallel, SingleProcess, is_distributed
 from .evaluation import as_network
 from .history import History
-from .loader import Data, MemoryLoader, StreamLoader, as_loader, pick_layout
-from .precision import check_acceleration, pick_device, pick_precision
+from .loader import Data, Loader, pick_layout
+from .precision import accelerated, check_acceleration, pick_device, pick_precision
+
+BAR_AFTER_SECONDS = 2.0
 
 
 @dataclass
@@ -35,21 +39,58 @@ class Run:
         generator: draws order, augmentation and negatives.
         learner: the rule with its optimisers.
         history: without rows.
+        team: the processes that train together: those of torchrun, or this one.
     """
 
     config: TrainConfig
     model: SFF | FFNetwork
     device: torch.device
     channels_last: bool
-    train: MemoryLoader | StreamLoader
-    valid: MemoryLoader | StreamLoader | None
+    train: Loader
+    valid: Loader | None
     generator: torch.Generator
     learner: Rule
     history: History
+    team: SingleProcess
 
-    def steps(self, smallest_batch: int = 2) -> int | None:
+    def steps(self) -> int | None:
         """Steps of an epoch; None if nobody knows."""
-        return self.train.steps(self.config.batch_size, smallest_batch)
+        return self.train.steps(self.config.batch_size, self.team.smallest_batch)
+
+    def batches(self) -> Iterator:
+        """One epoch of training: x (B, C, ...) and y, in a new order."""
+        config = self.config
+        return self.train.shuffled(
+            config.batch_size, self.generator, config.augment, self.team.smallest_batch
+        )
+
+    @contextmanager
+    def training(self, lock: AbstractContextManager) -> Iterator[None]:
+        """All that holds while the network trains, and is undone afterwards.
+
+        Args:
+            lock: of the checkpoint.
+        """
+        config, precision = self.config, self.history.settings["precision"]
+        options = {"channels_last": self.channels_last, "compile": config.compile}
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with (
+            lock,
+            torch.random.fork_rng(devices=cuda),
+            torch.enable_grad(),  # perhaps a cell that evaluates switched it off
+            accelerated(self.learner, precision, **options),
+            self.team.synchronized(self.learner),
+        ):
+            torch.manual_seed(config.seed)
+            yield
+
+    def progress_bar(self, show: bool) -> tqdm:
+        """A bar over all steps, with an estimate; it appears when training takes a while."""
+        steps = self.steps()
+        return tqdm(
+            total=None if steps is None else self.config.epochs * steps, unit="step",
+            delay=BAR_AFTER_SECONDS, leave=False, disable=not show or self.team.rank > 0,
+        )  # fmt: skip
 
 
 def resolve_config(config: TrainConfig | None, overrides: dict) -> TrainConfig:
@@ -80,25 +121,25 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
     check_module(model)
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    loader = as_loader(train, "train")
-    if config.augment is not None and loader.sample.dim() != 4:
-        raise SFFError(f"augment={config.augment!r} is for images (N, C, H, W)")
-    check_batches(model, loader, config)
+    team = DataParallel(device) if is_distributed() else SingleProcess()
+    loader = Loader(train, "train")
+    _check_batches(model, loader, config, team)
     network = as_network(model, loader, device)
-    check_acceleration(network, get_rule(config.rule), precision, config.compile, device)
-    measured = None if _is_empty(valid) else as_loader(valid, "valid")
-    if measured is not None:
-        as_network(network, measured, device)
+    rule = get_rule(config.rule)
+    check_acceleration(network, rule, precision, config.compile, device)
+    if isinstance(valid, LabelledTensors) and not len(valid):
+        valid = None  # what load(..., validation=0) gives
+    if valid is not None:
+        valid = Loader(valid, "valid")
+        as_network(network, valid, device)
     generator = torch.Generator().manual_seed(config.seed)
-    learner = get_rule(config.rule)(
+    learner = rule(
         network,
         optimizer_maker(config, device),
         label_smoothing=config.label_smoothing,
         generator=generator,
-        # a GradScaler belongs to a block, and torchrun sums one block's gradients at a time
-        together=precision != "fp16" and not is_distributed(),
+        together=precision != "fp16",  # a block whose gradient overflows skips a step by itself
     )
-    settings = config.settings() | {"precision": precision}
     parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
     return Run(
         config=config,
@@ -106,16 +147,12 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
         device=device,
         channels_last=pick_layout(config.channels_last, network, loader.sample, device),
         train=loader,
-        valid=measured,
+        valid=valid,
         generator=generator,
         learner=learner,
-        history=History(config.rule, settings, parameters),
+        history=History(config.rule, config.settings() | {"precision": precision}, parameters),
+        team=team,
     )
-
-
-def _is_empty(valid: Data | None) -> bool:
-    """No validation: None, or what load(..., validation=0) gives."""
-    return valid is None or (isinstance(valid, LabelledTensors) and not len(valid))
 
 
 def optimizer_maker(
@@ -131,26 +168,25 @@ def optimizer_maker(
     return partial(AdamW, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
-def check_batches(
-    model: nn.Module, loader: MemoryLoader | StreamLoader, config: TrainConfig
+def _check_batches(
+    model: nn.Module, loader: Loader, config: TrainConfig, team: SingleProcess
 ) -> None:
-    """Raise SFFError where BatchNorm would have a single sample, or the schedule no end.
-
-    Args:
-        model: what will train.
-        loader: what it will learn from.
-        config: has batch size and schedule.
-    """
+    """Raise SFFError where a batch is too small, the schedule has no end, or nothing to augment."""
+    if config.augment is not None and loader.sample.dim() != 4:
+        raise SFFError(f"augment={config.augment!r} is for images (N, C, H, W)")
+    if team.processes > 1 and config.batch_size < team.smallest_batch:
+        raise SFFError(
+            f"batch_size={config.batch_size} is less than a sample for each of the "
+            f"{team.processes} processes"
+        )
     steps = loader.steps(config.batch_size)
     if steps is None and config.schedule != "constant":
         raise SFFError(
             "train has no len(), so nobody knows where the learning rate's schedule ends; give "
             'a DataLoader with a length, or schedule="constant"'
         )
-    if isinstance(loader, StreamLoader):
-        return
-    if len(loader.data) == 1:
+    if loader.samples == 1:
         raise SFFError("train holds one sample; BatchNorm needs at least two")
     norms = (isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if config.batch_size == 1 and any(norms):
+    if loader.samples is not None and config.batch_size == 1 and any(norms):
         raise SFFError("batch_size=1: BatchNorm needs at least two samples per batch")

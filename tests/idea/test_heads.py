@@ -15,7 +15,8 @@ from sff_teach.models import cnn
 from sff_teach.rules import get_rule
 from sff_teach.study.recipes import Recipe
 from sff_teach.study.runs import build, run, study
-from sff_teach.training.fit import as_labelled_tensors, evaluate
+from sff_teach.training.fit import evaluate
+from sff_teach.training.loader import as_labelled_tensors
 
 from .test_core import make_model
 from .test_rules import adamw, stream

@@ -12,8 +12,9 @@ from sff_teach.data import from_arrays, load
 from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, cnn1d, mlp
 from sff_teach.study.runs import CONTROLS
+from sff_teach.training import prepare
 from sff_teach.training.fit import History, evaluate, evaluate_votes, fit
-from sff_teach.training.history import one_cycle
+from sff_teach.training.history import one_cycle, summary_of
 from tests._helpers import nightly_but
 
 QUIET = {"progress": False, "device": "cpu"}
@@ -319,9 +320,7 @@ def test_every_control_learns_tables_and_sequences(kind, rule):
 
 def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
     """In a terminal the bar is all there is to see while a network trains."""
-    from sff_teach.training import progress as train_module
-
-    monkeypatch.setattr(train_module, "BAR_AFTER_SECONDS", 0)
+    monkeypatch.setattr(prepare, "BAR_AFTER_SECONDS", 0)
     train, valid, _ = load("digits", fraction=0.1)
     torch.manual_seed(0)
     model = localize(cnn(1, (4, 8), ()), 10, cut="layer", input_shape=(1, 8, 8))
@@ -333,4 +332,4 @@ def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
         vote = f"vote {row['valid_accuracy']:.1%}"
         assert f"loss {losses}, validation {blocks}, {vote}" in shown
     many = {"train_loss": [float(n) for n in range(9)]}
-    assert train_module.summary_of(many) == "loss 0 1 … 7 8"
+    assert summary_of(many) == "loss 0 1 … 7 8"

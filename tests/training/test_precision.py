@@ -15,7 +15,6 @@ from sff_teach.goodness import class_goodness
 from sff_teach.models import cnn, mlp
 from sff_teach.rules import ScalableForwardForward
 from sff_teach.training import precision as _faster
-from sff_teach.training.config import TrainConfig
 from sff_teach.training.fit import fit
 from tests._helpers import nightly_but
 
@@ -31,10 +30,6 @@ def digits():
 def network(**heads):
     torch.manual_seed(0)
     return localize(cnn(1, (8, 16), pool_after=(1,)), 10, cut="layer", **heads)
-
-
-def accelerated(learner, precision):
-    return _faster.accelerated(learner, TrainConfig(), precision, False, CPU)
 
 
 def losses(digits, rule="sff", heads=None, **options):
@@ -75,7 +70,7 @@ def test_a_step_with_infinite_gradients_is_left_out(digits):
     learner = ScalableForwardForward(model, lambda p: torch.optim.AdamW(p, lr=1e-2))
     before = [p.clone() for p in model.parameters()]
     x, y = digits.train.x[:32], digits.train.y[:32]
-    with accelerated(learner, "fp16"):
+    with _faster.accelerated(learner, "fp16"):
         scales = [o.scaler.get_scale() for o in learner.optimizers]
         learner.step(x * 1e30, y)  # infinite in fp16
         assert [o.scaler.get_scale() for o in learner.optimizers] == [s / 2 for s in scales]
@@ -91,7 +86,7 @@ def test_scaling_leaves_the_size_of_the_step_alone(digits):
         model = network()
         before = nn.utils.parameters_to_vector(model.parameters()).detach()
         learner = ScalableForwardForward(model, lambda p: torch.optim.SGD(p, lr=1e-2))
-        with accelerated(learner, precision):
+        with _faster.accelerated(learner, precision):
             learner.step(x, y)
         moved.append((nn.utils.parameters_to_vector(model.parameters()) - before).norm().item())
     assert moved[1] == pytest.approx(moved[0], rel=0.02)  # fp16 keeps eleven bits
