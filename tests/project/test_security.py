@@ -315,11 +315,11 @@ def test_a_pipeline_listens_here_only(monkeypatch):
 def test_the_folder_of_a_pipeline_is_private(monkeypatch):
     modes = []
 
-    def noted(job, run):
-        modes.append(stat.S_IMODE(Path(job.folder).stat().st_mode))
+    def noted(work, args, **options):
+        modes.append(stat.S_IMODE(Path(args[0].folder).stat().st_mode))
         raise RuntimeError("enough.")
 
-    monkeypatch.setattr(pipeline, "_write_stages", noted)
+    monkeypatch.setattr(pipeline, "spawn", noted)
     model = SFF([LocalBlock(torch.nn.Linear(4, 4), GoodnessHead(4, 2))])
     with pytest.raises(RuntimeError, match="enough"):
         pipeline.fit_pipeline(
