@@ -638,3 +638,144 @@ def _shape_labels(ax, columns, y):
             taken.append((x - half, x + half))
             _text(ax, x, y, texts[0])
             _text(ax, x, y - 0.22, texts[1])
+
+
+# ---------------------------------------------------------------- ideas of single notebooks
+
+
+@course_style()
+def diagram_checkpointing() -> Figure:
+    """Draw what waits for the backward pass at one moment, by four ways to train."""
+    fig, ax = _canvas(4.35)
+    _title(ax, "What is kept while block 2 of 4 is at work on the gradient")
+    left, width, step, height = 2.05, 0.8, 1.1, 0.5
+    rows = (  # name, share of each block that is kept, whether inputs are, what it costs
+        ("backprop", (1, 1, 0, 0), False, "keeps all blocks at the peak;\none forward pass"),
+        ("checkpointing", (0, 1, 0, 0), True, "keeps block inputs and one block;\n"
+         "every block runs forward twice"),
+        ("accumulation", (0.25, 0.25, 0, 0), False, "keeps all blocks at the peak, of a\n"
+         "quarter of the batch; four small passes"),
+        ("SFF", (0, 1, 0, 0), False, "keeps one block and its head;\none forward pass"),
+    )  # fmt: skip
+    for i, (name, kept, inputs, cost) in enumerate(rows):
+        y = 3.2 - 0.83 * i
+        _text(ax, 0.15, y + height / 2, name, size=NORMAL, bold=True, ha="left")
+        for k, share in enumerate(kept):
+            x = left + k * step
+            _box(ax, x, y, width, height, strength=0)
+            if share:
+                filled = {"facecolor": tint(BLOCK, 0.45), "edgecolor": ink(BLOCK), "zorder": 3}
+                ax.add_patch(Rectangle((x, y), width, height * share, **filled))
+            _text(ax, x + width / 2, y + height / 2, f"{k + 1}")
+            if inputs and k < 2:
+                ax.add_patch(Rectangle((x - 0.13, y), 0.07, height, color=BLOCK, zorder=3))
+            if k and name == "SFF":
+                _detach(ax, x - (step - width) / 2, y + 0.05, y + height - 0.05)
+            elif k == 2:
+                _arrow(ax, (x - 0.02, y + 0.12), (x - 0.2, y + 0.12), gradient=True, size=0.07)
+        if name == "SFF":
+            _box(ax, left + step, y + height + 0.04, width, 0.17, "head", HEAD, strength=0.45)
+            _text(ax, left + width / 2, y - 0.13, "done")
+            _text(ax, left + 2.5 * step + width / 2, y - 0.13, "not begun")
+        _text(ax, left + 4 * step + 0.1, y + height / 2, cost, ha="left")
+    ax.add_patch(Rectangle((0.15, 0.12), 0.3, 0.16, facecolor=tint(BLOCK, 0.45),
+                           edgecolor=ink(BLOCK)))  # fmt: skip
+    _text(ax, 0.55, 0.2, "kept", ha="left")
+    ax.add_patch(Rectangle((1.15, 0.1), 0.07, 0.2, color=BLOCK))
+    _text(ax, 1.32, 0.2, "a block's input, kept", ha="left")
+    _arrow(ax, (3.5, 0.2), (3.1, 0.2), gradient=True)
+    _text(ax, 3.6, 0.2, "gradient", ha="left")
+    return with_alt(
+        fig,
+        "Four rows of four blocks at the moment when block 2 computes its gradients. Backprop "
+        "still keeps blocks 1 and 2 in full; checkpointing keeps the two blocks' inputs and block "
+        "2, which it has run again; accumulation keeps a quarter of blocks 1 and 2; SFF keeps "
+        "block 2 and its head, block 1 is done and blocks 3 and 4 have not begun.",
+    )
+
+
+@course_style()
+def diagram_seam() -> Figure:
+    """Draw a network that SFF trained, and what goes on from it under three rules."""
+    fig, ax = _canvas(4.9)
+    _title(ax, "The seam: what each rule takes over from a network that SFF trained")
+    rows = (
+        ("sff", "keeps everything"),
+        ("deepsup", "drops the cut"),
+        ("bp", "drops the cut,\nthe normalisation\nand the heads"),
+    )
+    for i, (rule, text) in enumerate(rows):
+        y = 3.2 - 1.42 * i
+        _text(ax, 0.15, y + 0.75, rule, size=LARGE, bold=True, ha="left")
+        _text(ax, 0.15, y + 0.27, text, ha="left")
+        _arrow(ax, (1.65, y + 0.25), (2.1, y + 0.25))
+        for k, x in enumerate((2.1, 4.8)):
+            _box(ax, x, y, 1.3, 0.5, f"body {k + 1}", bold=True)
+            if rule != "bp":
+                _box(ax, x + 0.1, y + 0.75, 0.6, 0.32, f"head {k + 1}", HEAD, size=SMALL)
+                _box(ax, x + 0.95, y + 0.75, 0.5, 0.32, "loss", GREY, size=SMALL)
+                _arrow(ax, (x + 0.3, y + 0.5), (x + 0.3, y + 0.75), size=0.07)
+                _arrow(ax, (x + 0.5, y + 0.75), (x + 0.5, y + 0.5), gradient=True, size=0.07)
+                _arrow(ax, (x + 0.7, y + 0.91), (x + 0.95, y + 0.91), size=0.07)
+        if rule == "bp":
+            _arrow(ax, (3.4, y + 0.33), (4.8, y + 0.33))
+        else:
+            _arrow(ax, (3.4, y + 0.33), (3.85, y + 0.33), size=0.08)
+            _box(ax, 3.85, y + 0.06, 0.5, 0.42, "norm", GREY, strength=0.1, size=SMALL)
+            _arrow(ax, (4.35, y + 0.33), (4.8, y + 0.33), size=0.08)
+        if rule == "sff":
+            _detach(ax, 3.6, y + 0.17, y + 0.49)
+        else:
+            _arrow(ax, (4.8, y - 0.07), (3.4, y - 0.07), gradient=True)
+        if rule == "bp":
+            _box(ax, 6.55, y, 1.25, 0.5, "pool + linear,\nnew", HEAD, size=SMALL)
+            _arrow(ax, (6.1, y + 0.33), (6.55, y + 0.33), size=0.08)
+            _arrow(ax, (6.55, y + 0.12), (6.1, y + 0.12), gradient=True, size=0.08)
+            _box(ax, 8.15, y + 0.08, 0.55, 0.34, "loss", GREY, size=SMALL)
+            _arrow(ax, (7.8, y + 0.33), (8.15, y + 0.33), size=0.07)
+            _arrow(ax, (8.15, y + 0.16), (7.8, y + 0.16), gradient=True, size=0.07)
+    return with_alt(
+        fig,
+        "Two bodies under three rules. sff: each body has its head and loss, between them stand "
+        "detach and normalisation. deepsup: the same without detach, so the gradient crosses. bp: "
+        "the two bodies alone, without normalisation and heads, then pooling, a new linear layer "
+        "and one loss.",
+    )
+
+
+@course_style()
+def diagram_cka() -> Figure:
+    """Draw how CKA compares two networks: not features, but which images are alike."""
+    fig, ax = _canvas(3.6)
+    _title(ax, "CKA: do two networks find the same images alike?")
+    _image(ax, 0.3, 1.5, 0.75)
+    for shift in (0.06, 0.12):
+        corner = (0.3 + shift, 1.5 + shift)
+        ax.add_patch(Rectangle(corner, 0.75, 0.75, fill=False, edgecolor=INK, zorder=2))
+    _text(ax, 0.7, 1.25, "the same\nn images", va="top")
+    groups = np.repeat([0, 1, 2], 2)
+    same = (groups[:, None] == groups).astype(float)
+    wave = 0.5 + 0.5 * np.sin(3.0 * np.add.outer(np.arange(6), np.arange(6)))
+    for name, y, table, letter in (
+        ("network 1", 1.95, 0.6 * same + 0.25 * wave + 0.15 * np.eye(6), ("A", "K = A Aᵀ")),
+        ("network 2", 0.4, 0.5 * same + 0.3 * (1 - wave) + 0.2 * np.eye(6), ("B", "L = B Bᵀ")),
+    ):
+        middle = y + 0.5
+        _arrow(ax, (1.3, 1.9), (2.0, middle))
+        _box(ax, 2.0, middle - 0.35, 1.25, 0.7, name, bold=True)
+        _arrow(ax, (3.25, middle), (3.7, middle))
+        _box(ax, 3.7, middle - 0.45, 0.6, 0.9, letter[0], HEAD, size=LARGE, bold=True)
+        _text(ax, 4.0, middle - 0.6, "features, n × C")
+        _arrow(ax, (4.3, middle), (5.1, middle))
+        ax.imshow(table, cmap="cividis", extent=(5.1, 6.1, y, y + 1), zorder=3, aspect="auto")
+        _text(ax, 5.6, y - 0.12, f"{letter[1]},  n × n")
+    _arrow(ax, (6.1, 2.45), (6.9, 1.95))
+    _arrow(ax, (6.1, 0.9), (6.9, 1.45))
+    _box(ax, 6.9, 1.3, 1.75, 0.8, "CKA:\ncosine of the\ntwo tables", GREY, size=SMALL)
+    _text(ax, 7.77, 1.1, "1: the same images are alike\n0: no relation", va="top")
+    return with_alt(
+        fig,
+        "The same n images go through two networks. Each gives a table of features, A and B, and "
+        "from it an n by n table K or L of how alike two images are. CKA is the cosine of the two "
+        "n by n tables, after centring: 1 if the same images are alike, 0 without any relation.",
+    )
