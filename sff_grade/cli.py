@@ -37,6 +37,10 @@ class Grade:
 
     again: tuple[str, ...] = ()
     """Students to mark anew, as marks.csv names them."""
+    nbgrader: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also write the repaired notebooks as nbgrader wants them, into OUT/submitted."""
+    anonymous: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Codes in place of names in by_hand.html and manual-todo.csv."""
 
     def __call__(self) -> None:
         check_positive(seconds=self.seconds, memory=self.memory, notebook=self.notebook)
@@ -46,6 +50,7 @@ class Grade:
         marked = grade(
             self.folder, self.source, self.out, assignment=self.assignment, limits=limits,
             jobs=self.jobs, no_isolation=self.no_isolation, again=self.again,
+            nbgrader=self.nbgrader, anonymous=self.anonymous,
         )  # fmt: skip
         print(f"Marks in {self.out / 'marks.csv'}, pages in {self.out / 'feedback'}.")
         waiting = sum(t["points"] is None for r in marked for t in r["tasks"].values())

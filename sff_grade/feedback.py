@@ -12,7 +12,7 @@ from pathlib import Path
 from sff_teach.util.files import atomic_write, make_folder, write_table
 
 from .source import Assignment
-from .submissions import Submission, file_name
+from .submissions import Submission, code_of, file_name
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --line: #c8c8c8; --soft: #f4f4f2;
@@ -116,7 +116,7 @@ def student_page(assignment: Assignment, result: dict) -> bytes:
     return _page(f"{assignment.title}: {result['student']}", "\n".join(parts))
 
 
-def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
+def by_hand_page(assignment: Assignment, marked: list[dict], names: dict[str, str]) -> bytes:
     """For the teacher: each written task with its mark scheme, then every student's answer."""
     heading = headings(assignment)
     parts = [
@@ -139,15 +139,16 @@ def by_hand_page(assignment: Assignment, marked: list[dict]) -> bytes:
             if printed:
                 printed = f"<p>Printed in the notebook, above the answer:</p>{_code(printed)}"
             parts.append(
-                f'<article class="wait"><h3><span>{escape(result["student"])}</span>'
+                f'<article class="wait"><h3><span>{escape(names[result["student"]])}</span>'
                 f'<span class="mark">{got}</span></h3>{printed}{_words(answer)}</article>'
             )
     return _page(f"{assignment.title}: to be marked by hand", "\n".join(parts))
 
 
 def write_pages(
-    out: Path, assignment: Assignment, marked: list[dict], came: dict[str, Submission]
-) -> None:
+    out: Path, assignment: Assignment, marked: list[dict], came: dict[str, Submission],
+    anonymous: bool = False,
+) -> None:  # fmt: skip
     """Write a page for each student, under the platform's name where there is one.
 
     Moodle takes a zip of ``feedback`` back because its folders keep Moodle's names, Canvas because
@@ -166,11 +167,13 @@ def write_pages(
         page = student_page(assignment, result)
         atomic_write(place, lambda file, page=page: file.write(page))
     if assignment.by_hand:
-        page = by_hand_page(assignment, marked)
+        names = {s: code_of(s) if anonymous else s for s in came}
+        order = sorted(marked, key=lambda result: names[result["student"]])
+        page = by_hand_page(assignment, order, names)
         atomic_write(out / "by_hand.html", lambda file: file.write(page))
         rows = [["student", "grade_id", "points", "comment"]]
         for cell in assignment.by_hand:
-            for result in marked:
+            for result in order:
                 if result["tasks"][cell.grade_id]["points"] is None:
-                    rows.append([result["student"], cell.grade_id, "", ""])
+                    rows.append([names[result["student"]], cell.grade_id, "", ""])
         write_table(out / "manual-todo.csv", rows)

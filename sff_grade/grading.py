@@ -27,12 +27,13 @@ from sff_teach.util.files import (
     write_table,
 )
 
+from .export import write_submitted
 from .feedback import write_pages
 from .jail import Limits, check_isolation, make_room
 from .source import Assignment, find_source, read_source
-from .submissions import Submission, file_name, find_submissions
+from .submissions import Submission, code_of, file_name, find_submissions
 
-VERSION = 3  # of the way of marking; another one marks everything anew
+VERSION = 4  # of the way of marking; another one marks everything anew
 BY_HAND = "to be marked by hand"
 COMMON = 60  # characters of an answer that two students may well have in common
 
@@ -78,7 +79,8 @@ class Worker:
 def grade(
     folder: Path, source: Path, out: Path, *, assignment: str | None = None,
     limits: Limits | None = None, jobs: int | None = None, no_isolation: bool = False,
-    again: tuple[str, ...] = (), say: Callable[[str], None] = print,
+    again: tuple[str, ...] = (), nbgrader: bool = False, anonymous: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[dict]:  # fmt: skip
     """Mark every notebook in a folder; write marks, gradebooks, feedback and results.
 
@@ -94,6 +96,8 @@ def grade(
         jobs: Notebooks at a time; one for each core if not given.
         no_isolation: Run student code with your own rights.
         again: Students to mark anew.
+        nbgrader: Also write the repaired notebooks in nbgrader's layout.
+        anonymous: Codes in place of names in what is marked by hand.
         say: Gets what the teacher should know.
 
     Returns:
@@ -116,7 +120,8 @@ def grade(
     results = out / "results"
     make_folder(results)
     results.chmod(0o700)
-    manual = read_manual(out / "manual.csv", work)
+    codes = {code_of(s.student): s.student for s in submissions}
+    manual = read_manual(out / "manual.csv", work, codes)
     with exclusive_lock(results, f"out={out}"):
         remove_partial_files(*(_file(results, s.student) for s in submissions), out / "marks.csv")
         keys = {s.student: _key(path, s, limits, isolated) for s in submissions}
@@ -142,7 +147,9 @@ def grade(
         for student in sorted({student for student, _ in manual} - set(done)):
             say(f'manual.csv has points for "{student}", and nobody here is called that')
         write_marks(out, work, submissions, marked)
-        write_pages(out, work, marked, {s.student: s for s in submissions})
+        write_pages(out, work, marked, {s.student: s for s in submissions}, anonymous)
+        if nbgrader:
+            write_submitted(out, path, work, marked)
     return marked
 
 
@@ -202,7 +209,7 @@ def failed(work: Assignment, student: str, note: str) -> dict:
         for c in work.cells if c.kind in ("test", "by hand")
     }  # fmt: skip
     return {"student": student, "notes": [note], "id": "", "tasks": tasks, "answers": {},
-            "printed": ""}  # fmt: skip
+            "own": {}, "printed": ""}  # fmt: skip
 
 
 def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folder: Path) -> None:
@@ -252,8 +259,10 @@ def _stored(results: Path, student: str, key: str) -> dict | None:
     return result if isinstance(result, dict) and result.get("key") == key else None
 
 
-def read_manual(path: Path, work: Assignment) -> dict[tuple[str, str], dict]:
+def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, str], dict]:
     """Read points given by hand: (student, grade_id) → points and comment.
+
+    A student may stand there by name or by code; ``codes`` leads from the one to the other.
 
     Raises:
         SFFError: A column is missing, a grade id is unknown, or points are no number in range.
@@ -280,7 +289,7 @@ def read_manual(path: Path, work: Assignment) -> dict[tuple[str, str], dict]:
             raise SFFError(f'{path}, line {number}: points "{text}", not 0 to {known[grade_id]:g}')
         student = unicodedata.normalize("NFC", row["student"].strip())
         comment = row.get("comment", "").strip()
-        manual[student, grade_id] = {"points": points, "comment": comment}
+        manual[codes.get(student, student), grade_id] = {"points": points, "comment": comment}
     return manual
 
 
@@ -310,11 +319,13 @@ def write_marks(out: Path, work: Assignment, came: list[Submission], marked: lis
     write_table(out / "marks.csv", _one_line(rows))
     write_table(out / "similar.csv", _one_line(similar(marked)))
     numbers = [(r, who[r["student"]]) for r in marked]
-    canvas = [[s.name, s.number, _score(r)] for r, s in numbers if s.platform == "canvas"]
+    canvas = [[s.name, s.number, "", "", "", _score(r)]
+              for r, s in numbers if s.platform == "canvas"]  # fmt: skip
     moodle = [[f"Participant {s.number}", s.name, _score(r)]
               for r, s in numbers if s.platform == "moodle"]  # fmt: skip
     if canvas:
-        write_table(out / "canvas.csv", [["Student", "ID", work.name], *canvas])
+        head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", work.name]
+        write_table(out / "canvas.csv", [head, *canvas])
     if moodle:
         write_table(out / "moodle.csv", [["Identifier", "Full name", "Grade"], *moodle])
 

@@ -31,6 +31,7 @@ from .source import Assignment, Cell, read_source
 
 UNASKABLE = "The test hands over something that is no number, text or array; it needs an adapter."
 RESTARTS = 6  # of a jail, for one notebook
+FORGED = (TypeError, KeyError, ValueError, IndexError, AttributeError, RuntimeError)
 JUDGE_MEMORY = 4 << 30  # bytes that the tests of one notebook may take
 
 
@@ -68,7 +69,7 @@ class Session:
             arrays.append(torch.frombuffer(bytearray(data), dtype=torch.uint8).numpy()
                           if data else torch.zeros(0, dtype=torch.uint8).numpy())  # fmt: skip
         request = {"files": names, "skeleton": self.job["skeleton"], "student": self.job["id"]}
-        answer = self._ask(_message(request, arrays), 60)
+        answer = self._ask(wire.pack_tree(request, arrays), 60)
         self.layout = json.loads(answer["layout"])
 
     def _ask(self, request: bytes, seconds: float) -> Any:
@@ -104,7 +105,7 @@ class Session:
         seconds = 3 * self.limits.seconds + 10
         if step["kind"] == "own" and left > 0:
             seconds = min(seconds, left + 1)
-        stopped = self._ask(_message(request, []), seconds)["stopped"]
+        stopped = self._ask(wire.pack_tree(request, []), seconds)["stopped"]
         if stopped and not step["quiet"] and not state:
             at = f", line {stopped['line']}" if stopped["line"] else ""
             first = (stopped["text"].splitlines() or [""])[0][:200]
@@ -129,36 +130,24 @@ class Session:
         if '"other"' in json.dumps(request["args"]):
             raise Ended(UNASKABLE)  # numbers only: a test that hands over objects needs an adapter
         arrays.append(torch.get_rng_state().numpy())
-        left = self.deadline - time.monotonic()
+        left = min(self.deadline - time.monotonic(), 3 * self.limits.seconds + 10)
         try:
-            tree, sent = self.jail.ask(_message(request, arrays), min(left, self._patience))
-            return self._answer(tree, sent, arrays, (args, kwargs))
-        except Ended as ended:
+            tree, sent = self.jail.ask(wire.pack_tree(request, arrays), left)
+            reply = {key: wire.decode(part, sent) for key, part in _pairs(tree)}
+            _put_back((args, kwargs), reply["changed"])
+            if reply["rng"] is not None:
+                torch.set_rng_state(reply["rng"])
+            error = reply["error"] and raised(reply["error"]["type"], reply["error"]["text"])
+            value = reply["value"]
+        except Ended:
             self.close()
-            raise ended
-        except (TypeError, KeyError, ValueError, IndexError, RecursionError) as error:
-            if isinstance(error, _Raised.kinds) and getattr(error, "from_answer", False):
-                raise
+            raise
+        except FORGED:
             self.close()
             raise Ended("the answer wrote into the grader's channel") from None
-
-    @property
-    def _patience(self) -> float:
-        return 3 * self.limits.seconds + 10
-
-    def _answer(self, tree: dict, arrays: list, sent: list, given: tuple) -> Any:
-        reply = dict(_pairs(tree))
-        error = wire.decode(reply["error"], arrays)
         if error:
-            raise _Raised.make(str(error["type"]), str(error["text"]))
-        double = any(array.dtype == "float64" for array in sent)
-        changed = wire.decode(reply["changed"], arrays)
-        _put_back(given, changed)
-        rng = wire.decode(reply["rng"], arrays)
-        if isinstance(rng, torch.Tensor) and rng.numel() == sent[-1].size:
-            torch.set_rng_state(rng)
-        value = wire.decode(reply["value"], arrays)
-        return value if double else _single(value)
+            raise error
+        return value if any(array.dtype == "float64" for array in arrays) else _single(value)
 
     def close(self) -> None:
         """End the jail."""
@@ -167,25 +156,16 @@ class Session:
             self.jail = None
 
 
-class _Raised:
-    """Exceptions that answers raised, as the tests would have met them in one process."""
-
-    kinds = Exception
-
-    @staticmethod
-    def make(kind: str, text: str) -> Exception:
-        known = getattr(builtins, kind, None)
-        plain = isinstance(known, type) and issubclass(known, Exception)
-        if plain and not issubclass(known, UnicodeError):
-            error = known(text)
-        else:
-            error = AnswerError(f"{kind}: {text}")
-        error.from_answer = True
-        return error
-
-
-def _message(tree: dict, arrays: list) -> bytes:
-    return wire.pack_tree(tree, arrays)
+def raised(kind: str, text: str) -> Exception:
+    """The exception of an answer, as the tests would have met it in one process."""
+    known = getattr(builtins, kind, None)
+    plain = isinstance(known, type) and issubclass(known, Exception)
+    if plain and not issubclass(known, UnicodeError):
+        error = known(text)
+    else:
+        error = AnswerError(f"{kind}: {text}")
+    error.from_answer = True
+    return error
 
 
 def _pairs(tree: dict) -> list:
@@ -368,6 +348,10 @@ def mark(assignment: Assignment, job: dict) -> dict:
             assignment.cells[int(i)].grade_id: [wire.clean(text, 20_000) for text in texts]
             for i, texts in layout["answers"].items()
             if assignment.cells[int(i)].kind == "answer"
+        },
+        "own": {
+            place: [wire.clean(text, 20_000) for text in texts]
+            for place, texts in layout["own"].items()
         },
         "printed": wire.clean("".join(layout["printed"].values()), 5_000),
     }

@@ -102,6 +102,7 @@ def source_notebook():
     cells.append(new_markdown_cell("## Task 4 · in words"))
     cells.append(mark(new_markdown_cell(WORDS), "s-words", grade=True, solution=True, points=2))
     notebook = new_notebook(cells=cells)
+    notebook.metadata["sff_grade"] = {"absent": ["sff_teach.goodness:mean_squares"]}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
     return notebook

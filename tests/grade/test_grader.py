@@ -5,13 +5,17 @@ import csv
 import json
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from sff_grade import jail, wire
 from sff_grade.grading import Limits, grade, similar
 from sff_grade.returned import lay_out, python_of
-from sff_grade.submissions import file_name, find_submissions, student_of
+from sff_grade.source import read_source, without_names
+from sff_grade.submissions import code_of, file_name, find_submissions, student_of
+from sff_teach.util.checks import SFFError
+from tools import assignments
 
 from ._small import Notebook, write_source
 
@@ -34,6 +38,12 @@ def text_cell() -> Notebook:
     return notebook
 
 
+def with_id(text: str) -> Notebook:
+    notebook = Notebook()
+    notebook.nb.cells[1].source = f"STUDENT_ID = {text!r}"
+    return notebook
+
+
 HUNT = """
 def hunt(f):
     while f is not None:
@@ -42,6 +52,7 @@ def hunt(f):
                 return v
         f = f.f_back
 """
+STAYS = "98765.4321"  # seconds, by which the test finds the process again
 CASES = {
     "perfect": (Notebook(), FULL),
     "empty": (Notebook(answered=False), NONE),
@@ -75,6 +86,19 @@ CASES = {
     "fork-bomb": (Notebook().last("import os\nfor _ in range(300):\n    os.fork()"), FULL),
     "memory": (inside("torch.empty(2**34).fill_(1)"), (0, 3, 1)),
     "endless": (inside("while True:\n    pass"), (0, 3, 1)),
+    "re-export": (Notebook().answer("s-task1", "from sff_teach.goodness import mean_squares\ndef mean_square(h):\n    return mean_squares(h)"), (0, 3, 1)),
+    "bdb": (inside("import bdb, sys\nfor f, _ in bdb.Bdb().get_stack(sys._getframe(), None)[0]:\n    hunt(f)\n" + HUNT.strip()), (0, 3, 1)),
+    "formatter": (inside("import string\ntry:\n    1 / 0\nexcept ZeroDivisionError as e:\n    x = string.Formatter().format('{0.tb_frame.f_back.f_back.f_globals}', e.__traceback__)"), (0, 3, 1)),
+    "thread-stays": (Notebook().last("import threading, time\ndef stay():\n    while True:\n        time.sleep(0.01)\n        torch.allclose = lambda *a, **k: True\nthreading.Thread(target=stay, daemon=True).start()").answer("s-task1", WRONG), (0, 3, 1)),
+    "process-stays": (Notebook().last(f"import subprocess\nsubprocess.Popen(['/usr/bin/sleep', '{STAYS}'], start_new_session=True)"), FULL),
+    "signals": (inside("import os\nfor pid in (1, os.getppid()):\n    try:\n        os.kill(pid, 9)\n    except OSError:\n        pass", "h.square().mean(1)"), FULL),
+    "no-timer": (inside("import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True:\n    pass"), (0, 3, 1)),
+    "disk": (Notebook().last("for n in range(999):\n    open(f'/tmp/{n}', 'wb').write(b'x' * 2**20)"), FULL),
+    "descriptors": (Notebook().last("import os\nfor n in range(9999):\n    os.open('/dev/null', 0)"), FULL),
+    "prints-much": (Notebook().last("for _ in range(99_999):\n    print('x' * 999)"), FULL),
+    "sends-much": (inside("pass", "'x' * 10**9"), (0, 3, 1)),
+    "html": (Notebook().answer("s-task1", RIGHT + "  # </pre><script>alert(1)</script>"), FULL),
+    "formula": (with_id("=HYPERLINK(1)"), FULL),
 }  # fmt: skip
 
 
@@ -114,14 +138,69 @@ def test_everybody_has_a_row_and_a_page(batch):
     page = (root / "marks" / "feedback" / "surrogate.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert (root / "marks" / "canvas.csv").is_file()
+    page = (root / "marks" / "feedback" / "html.html").read_text()
+    assert "<script>" not in page and "&lt;/pre&gt;" in page
+    assert not any(
+        cell.startswith(("=", "+", "@")) for row in rows.values() for cell in row.values()
+    )
+
+
+@linux
+@pytest.mark.nightly
+def test_nothing_outlives_its_notebook(batch):
+    commands = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not any(STAYS.encode() in command for command in commands)
+
+
+def test_absent_names_only_raise():
+    source = "class A:\n    def f(self, x=1):\n        return x\n\n\ndef g(x):\n    return x\n"
+    names: dict = {}
+    exec(without_names(source, ["A.f", "g"]), names)
+    for call in (names["A"]().f, lambda: names["g"](1)):
+        with pytest.raises(NotImplementedError, match="not there in this assignment"):
+            call()
+    with pytest.raises(SFFError, match="has no h"):
+        without_names(source, ["h"])
+
+
+@pytest.mark.parametrize("path", assignments.sources(), ids=lambda path: path.parent.name)
+def test_absent_names_are_the_packages(path):
+    """A name that moved would silently be there again."""
+    work = read_source(path)
+    assert work.absent
+    for entry in work.absent:
+        module, _, name = entry.partition(":")
+        text = (assignments.ROOT / Path(*module.split("."))).with_suffix(".py").read_text()
+        assert f"{name.rsplit('.')[-1]} is not there" in without_names(text, [name])
 
 
 @linux
 def test_one_round(tmp_path):
-    source = write_source(tmp_path)
-    Notebook().write(tmp_path / "returned" / "ada.ipynb")
-    (result,) = grade(tmp_path / "returned", source, tmp_path / "marks", say=lambda text: None)
-    assert [t["points"] for t in result["tasks"].values()] == [2, 3, 1, None], result
+    """Marks, marks by hand under a code, an override with its note, and nbgrader's layout."""
+    source, said = write_source(tmp_path), []
+
+    def mark_all():
+        (result,) = grade(
+            tmp_path / "returned", source, tmp_path / "marks", say=said.append,
+            nbgrader=True, anonymous=True,
+        )  # fmt: skip
+        return result["tasks"]
+
+    Notebook().last("own = 1").write(tmp_path / "returned" / "ada.ipynb")
+    assert [t["points"] for t in mark_all().values()] == [2, 3, 1, None]
+    todo = (tmp_path / "marks" / "manual-todo.csv").read_text(encoding="utf-8-sig")
+    assert code_of("ada") in todo and "ada" not in todo.replace(code_of("ada"), "")
+    (tmp_path / "marks" / "manual.csv").write_text(
+        f"student,grade_id,points,comment\n{code_of('ada')},s-words,1.5,good\n"
+        "ada,s-task3-test,0,copied\n"
+    )
+    tasks = mark_all()
+    assert [t["points"] for t in tasks.values()] == [2, 3, 0, 1.5] and "0 to be marked" in said[-1]
+    assert tasks["s-task3-test"]["comment"] == "copied"
+    text = (tmp_path / "marks" / "submitted" / "ada" / "s" / "s_small.ipynb").read_text()
+    sources = [cell["source"] for cell in json.loads(text)["cells"]]
+    assert "own = 1" in sources and "STUDENT_ID = 'ada'" in sources and "HIDDEN" not in text
+    assert any("return 2 * K" in source for source in sources)
 
 
 NAMES = {

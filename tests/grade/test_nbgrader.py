@@ -101,7 +101,7 @@ def test_the_marks_are_nbgraders(api, course, source):
     assert tests
     for result in marked:
         student = result["student"]
-        assert result["repaired"] == [] and result["caught"] == []
+        assert result["notes"] == []
         done = api.autograde(name, student, force=True, create=True)
         assert done["success"], done
         with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
