@@ -654,7 +654,7 @@ def diagram_checkpointing() -> Figure:
         ("checkpointing", (0, 1, 0, 0), True, "keeps block inputs and one block;\n"
          "every block runs forward twice"),
         ("accumulation", (0.25, 0.25, 0, 0), False, "keeps all blocks at the peak, of a\n"
-         "quarter of the batch; four small passes"),
+         "quarter of the batch; four passes"),
         ("SFF", (0, 1, 0, 0), False, "keeps one block and its head;\none forward pass"),
     )  # fmt: skip
     for i, (name, kept, inputs, cost) in enumerate(rows):
