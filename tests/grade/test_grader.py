@@ -87,7 +87,7 @@ CASES = {
     "memory": (inside("torch.empty(2**34).fill_(1)"), (0, 3, 1)),
     "endless": (inside("while True:\n    pass"), (0, 3, 1)),
     "re-export": (Notebook().answer("s-task1", "from sff_teach.goodness import mean_squares\ndef mean_square(h):\n    return mean_squares(h)"), (0, 3, 1)),
-    "bdb": (inside("import bdb, sys\nfor f, _ in bdb.Bdb().get_stack(sys._getframe(), None)[0]:\n    hunt(f)\n" + HUNT.strip()), (0, 3, 1)),
+    "bdb": (inside("import bdb, sys\nb = bdb.Bdb()\nb.reset()\nfor f, _ in b.get_stack(sys._getframe(), None)[0]:\n    hunt(f)\n" + HUNT.strip()), (0, 3, 1)),
     "formatter": (inside("import string\ntry:\n    1 / 0\nexcept ZeroDivisionError as e:\n    x = string.Formatter().format('{0.tb_frame.f_back.f_back.f_globals}', e.__traceback__)"), (0, 3, 1)),
     "thread-stays": (Notebook().last("import threading, time\ndef stay():\n    while True:\n        time.sleep(0.01)\n        torch.allclose = lambda *a, **k: True\nthreading.Thread(target=stay, daemon=True).start()").answer("s-task1", WRONG), (0, 3, 1)),
     "process-stays": (Notebook().last(f"import subprocess\nsubprocess.Popen(['/usr/bin/sleep', '{STAYS}'], start_new_session=True)"), FULL),
@@ -96,7 +96,7 @@ CASES = {
     "disk": (Notebook().last("for n in range(999):\n    open(f'/tmp/{n}', 'wb').write(b'x' * 2**20)"), FULL),
     "descriptors": (Notebook().last("import os\nfor n in range(9999):\n    os.open('/dev/null', 0)"), FULL),
     "prints-much": (Notebook().last("for _ in range(99_999):\n    print('x' * 999)"), FULL),
-    "sends-much": (inside("pass", "'x' * 10**9"), (0, 3, 1)),
+    "sends-much": (inside("pass", "'x' * 10**8"), (0, 3, 1)),
     "html": (Notebook().answer("s-task1", RIGHT + "  # </pre><script>alert(1)</script>"), FULL),
     "formula": (with_id("=HYPERLINK(1)"), FULL),
 }  # fmt: skip
