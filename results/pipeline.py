@@ -2,17 +2,22 @@
 
     python results/pipeline.py            some twenty minutes; wants a machine without other work,
                                           and goes on where it stopped
+    python results/pipeline.py backprop   the same two processes as a pipeline of backprop (GPipe)
     python results/pipeline.py table      only writes pipeline.md anew
 
 Each round trains the same network three times, in turn and in an order that changes: by ``fit`` in
 one process; by ``fit_pipeline`` on two; and by ``fit`` in two processes at once that have nothing
 to do with each other, which is what this machine gives to two processes at best. All have one
 thread. The first epoch warms up; the ones after it count. Writes pipeline.jsonl and pipeline.md.
+
+The control: backprop on one process, and on two by torch's own GPipe schedule, whose batches are
+cut into MICRO parts and whose gradients travel back. Writes pipeline_backprop.jsonl.
 """
 
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections import Counter
 from functools import partial
@@ -23,17 +28,22 @@ from statistics import median
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.multiprocessing.spawn import spawn
 
 from sff_teach.analysis.cost import median_interval
+from sff_teach.core import LinearHead
 from sff_teach.data import from_arrays
-from sff_teach.study import Recipe, build, cached_run, machine
+from sff_teach.study import Recipe, build, cached_run, machine, read_runs
 from sff_teach.training.fit import fit
-from sff_teach.training.pipeline import fit_pipeline
+from sff_teach.training.pipeline import balance, fit_pipeline, measure_blocks
 
 HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
+CONTROL = HERE / "pipeline_backprop.jsonl"
+MICRO = 8  # parts of a batch; GPipe at best: 2 · 8 / (8 + 1) = 1.78 × one process
 ROUNDS, EPOCHS, BAR = 6, 2, 1.6
 DRAWN = 8  # steps of the stored timeline
 ROWS = {  # network, cut, head, image, batch size, batches per epoch
@@ -115,6 +125,49 @@ def independent(row: str) -> dict:
     return {"independent": results[:, 0].sum().item()}
 
 
+def _gpipe(rank: int, row: str, plan: list[int], folder: str, results: Tensor) -> None:
+    """One of the two stages of backprop: bodies without heads, and a linear head at the end."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/meet", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model, data, _ = prepare(row)
+    head = model.blocks[-1].head
+    bodies = [block.body for block in model.blocks[plan[rank] : plan[rank + 1]]]
+    if rank:
+        bodies.append(LinearHead(head.channels, head.num_classes, head.channel_dim))
+    own = nn.Sequential(*bodies).train()
+    optimizer = torch.optim.AdamW(own.parameters(), lr=1e-3, fused=True)
+    stage = PipelineStage(own, rank, 2, torch.device("cpu"))
+    schedule = ScheduleGPipe(stage, n_microbatches=MICRO, loss_fn=nn.functional.cross_entropy)
+    _, _, batch, batches = ROWS[row]
+    for epoch in range(EPOCHS):
+        if epoch == EPOCHS - 1:
+            began = time.perf_counter()
+        for x, y in zip(data.x.split(batch), data.y.split(batch)):
+            optimizer.zero_grad()
+            schedule.step(target=y) if rank else schedule.step(x)
+            optimizer.step()
+    dist.barrier()
+    results[rank] = batch * batches / (time.perf_counter() - began)
+    dist.destroy_process_group()
+
+
+def backprop(row: str, number: int) -> dict:
+    """Backprop on one process and on two, in an order that changes from round to round."""
+    record = {"machine": machine()}
+    model, data, options = prepare(row)
+    plan = balance(measure_blocks(model, data.x[: ROWS[row][2]], data.y[: ROWS[row][2]]).seconds, 2)
+    for arm in ("one", "two") if number % 2 else ("two", "one"):
+        if arm == "one":
+            record["one"] = rate(row, fit(prepare(row)[0], data, rule="bp", **options).rows)
+        else:
+            results = torch.zeros(2).share_memory_()
+            with tempfile.TemporaryDirectory() as folder:
+                spawn(_gpipe, (row, plan, folder, results), nprocs=2)
+            record["two"] = results.min().item()
+    return record | {"plan": plan, "parts": MICRO}
+
+
 def measure(rounds: int) -> None:
     """Run the rounds that are not stored yet; each is on disk as soon as it is done."""
     torch.set_num_threads(1)
@@ -127,6 +180,16 @@ def measure(rounds: int) -> None:
                 f"{row}: {record['one']:.0f} → {record['two']:.0f} images/s, "
                 f"× {record['two'] / record['one']:.2f}", flush=True,
             )  # fmt: skip
+
+
+def measure_backprop(rounds: int) -> None:
+    """The control's rounds that are not stored yet."""
+    torch.set_num_threads(1)
+    for row in ROWS:
+        for number in range(rounds):
+            key = {"row": row, "round": number}
+            record = cached_run(CONTROL, key, partial(backprop, row, number))
+            print(f"{row}: backprop × {record['two'] / record['one']:.2f}", flush=True)
 
 
 def one_round(row: str, number: int) -> dict:
@@ -179,18 +242,44 @@ def write_table() -> None:
             "yes" if median(ratios) >= BAR else "**no**",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    PAGE.write_text("\n".join(lines) + "\n")
+    PAGE.write_text("\n".join(lines + control_table()) + "\n")
     print(PAGE.read_text())
+
+
+def control_table() -> list[str]:
+    """Lines about backprop on the same two processes; none before they are measured."""
+    records = read_runs(CONTROL)
+    if not records:
+        return []
+    lines = [
+        "",
+        "## The control: backprop on the same two processes",
+        "",
+        f"torch's GPipe schedule, every batch in {records[0]['parts']} parts, each of which has "
+        "its own statistics of BatchNorm; images per second over backprop's on one process.",
+        "",
+        "| network | one, images/s | GPipe |",
+        "|---|--:|---|",
+    ]
+    for row in ROWS:
+        mine = [record for record in records if record["row"] == row]
+        if mine:
+            ratios = interval([record["two"] / record["one"] for record in mine])
+            lines.append(f"| {row} | {median(r['one'] for r in mine):,.0f} | {ratios} |")
+    return lines
 
 
 def main() -> None:
     """Measure, or only write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("measure", "table"), default="measure")
+    parser.add_argument("what", nargs="?", choices=("measure", "backprop", "table"),
+                        default="measure")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
     options = parser.parse_args()
     if options.what == "measure":
         measure(options.rounds)
+    if options.what == "backprop":
+        measure_backprop(options.rounds)
     write_table()
 
 

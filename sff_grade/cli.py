@@ -1,13 +1,12 @@
 """The command line: ``sff-grade FOLDER``."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from sff_teach.util.checks import check_count, check_positive
+from sff_teach.util.checks import check_count, check_positive, exit_code
 
 from .grading import BY_HAND, Limits, grade
 
@@ -60,11 +59,5 @@ class Grade:
 
 def main(args: list[str] | None = None) -> int:
     """Grade a folder; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
-    try:
-        tyro.cli(Grade, args=args, prog="sff-grade")()
-    except (ValueError, TypeError, OSError) as error:
-        print(f"sff-grade: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    command = tyro.cli(Grade, args=args, prog="sff-grade")
+    return exit_code("sff-grade", command, ValueError, TypeError)

@@ -180,15 +180,11 @@ def main(args: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     from .training.distributed import LostProcess
-    from .util.checks import SFFError, check_known, sentence
+    from .util.checks import check_known, exit_code
 
-    warnings.formatwarning = _plain_warning
-    try:
+    def command() -> None:
         check_known(name, COMMANDS, "command")
         COMMANDS[name](rest)
-    except (SFFError, OSError, LostProcess) as error:
-        print(f"sff-teach: {sentence(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    warnings.formatwarning = _plain_warning
+    return exit_code("sff-teach", command, LostProcess)

@@ -15,14 +15,12 @@ from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes, measure
-from .history import EpochMetrics, History, divergence, learning_rate, summary_of
+from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate, summary_of
 from .loader import Data, lay_out
 from .pipeline import fit_pipeline
 from .prepare import Run, prepare, resolve_config
 
 __all__ = ["Evaluation", "History", "evaluate", "evaluate_votes", "fit"]
-
-CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 
 
 def fit(

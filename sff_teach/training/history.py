@@ -10,6 +10,8 @@ import torch
 from ..rules import StepResult
 from ..util.checks import SFFError
 
+CHECK_EVERY = 50  # steps between two looks at whether losses are finite
+
 
 @dataclass
 class History:

@@ -33,12 +33,11 @@ from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
 from .evaluation import measure
-from .history import EpochMetrics, History, divergence, learning_rate
+from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate
 from .loader import Loader, lay_out
 from .prepare import Run, optimizer_maker, prepare, resolve_config
 
 AHEAD = 2  # outputs that may wait for the next process
-CHECK_EVERY = 50  # steps between two looks at whether losses are finite
 POLL = 0.1  # seconds between two looks at what the processes have done
 
 
@@ -195,10 +194,6 @@ class Job:
         """The file in which a process tells what an epoch brought."""
         return self.folder / f"report-{epoch}-{rank}"
 
-    def started(self, rank: int) -> Path:
-        """The file that says that a process has begun."""
-        return self.folder / f"started-{rank}"
-
 
 def _make_job(run: Run, processes: int, **others: Any) -> Job:
     """Measure the blocks on the first batch, share them out, and write down what is to do."""
@@ -245,7 +240,7 @@ def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
             while not context.join(timeout=POLL):
                 pass
     except (ProcessRaisedException, ProcessExitedException) as error:
-        raise LostProcess(_failure(job, error)) from None
+        raise LostProcess(_failure(error)) from None
     finally:
         for process in context.processes:
             process.kill()
@@ -254,22 +249,18 @@ def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
             Path(file).unlink(missing_ok=True)
 
 
-def _failure(job: Job, error: ProcessRaisedException | ProcessExitedException) -> str:
+def _failure(error: ProcessRaisedException | ProcessExitedException) -> str:
     """What ended a process, in a sentence."""
-    who, end = f"process {error.error_index + 1} of the pipeline", "the model is as it was before."
     if isinstance(error, ProcessRaisedException):
-        reason = str(error).strip().splitlines()[-1]
-        hint = ""
-        if "__main__" in reason:
-            hint = "; move the class or function it names into a file that can be imported"
-        return f"{who} failed ({reason}){hint}; {end}"
-    if not job.started(error.error_index).exists() and error.exit_code > 0:
-        return (
-            f"{who} could not start. A script that trains with a pipeline needs "
-            f'`if __name__ == "__main__":` around what it does, because every process imports it '
-            f"anew; {end}"
+        what = f"failed ({str(error).strip().splitlines()[-1]})"
+    elif error.exit_code > 0:
+        what = (
+            "could not start. A script that trains with a pipeline needs "
+            '`if __name__ == "__main__":` around what it does; every process imports it anew'
         )
-    return f"{who} died (exit code {error.exit_code}; killed, perhaps for lack of memory); {end}"
+    else:
+        what = f"died (exit code {error.exit_code}; killed, perhaps for lack of memory)"
+    return f"process {error.error_index + 1} of the pipeline {what}; the model is as it was before."
 
 
 def _take_over(run: Run, job: Job, reports: list[dict]) -> None:
@@ -308,7 +299,6 @@ def work(rank: int, job: Job, done: Tensor) -> None:
         job: what there is to do.
         done: (1,) shared with the caller: steps that the first process has taken.
     """
-    job.started(rank).touch()
     torch.set_num_threads(job.threads)
     _join_group(rank, job)
     # its own job, in a private folder

@@ -1,17 +1,14 @@
 """Where and how fast a training computes: device, precision, memory layout, compilation."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import SFF, LocalBlock
 from ..rules import Rule
-from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError, short_repr
 
 
@@ -49,29 +46,6 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type != "cuda":
         return "float32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def check_acceleration(
-    model: nn.Module, rule: type[Rule], precision: str, compile: bool, device: torch.device
-) -> None:
-    """Raise SFFError for options that do not work with this network, rule or machine.
-
-    Args:
-        model: the network.
-        rule: its learning rule.
-        precision: from ``pick_precision``.
-        compile: whether ``torch.compile`` is asked for.
-        device: where the network computes.
-    """
-    if (precision != "float32" or compile) and not isinstance(model, SFF):
-        raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
-    if precision == "fp16" and issubclass(rule, OverlappingSFF):
-        raise SFFError(
-            'precision="fp16" scales the gradients of every block by itself, and this rule lets '
-            'gradients cross a boundary; use "bf16" or "float32"'
-        )
-    if compile and device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise SFFError("compile=True needs a C++ compiler on a CPU; install g++")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What a training begins with, on one process or several: everything checked and in its place."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,13 +16,14 @@ from ..core import SFF
 from ..data import LabelledTensors
 from ..forward_forward import FFNetwork
 from ..rules import Rule, get_rule
+from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError, check_module
 from .config import TrainConfig
 from .distributed import DataParallel, SingleProcess, is_distributed
 from .evaluation import as_network
 from .history import History
 from .loader import Data, Loader, pick_layout
-from .precision import accelerated, check_acceleration, pick_device, pick_precision
+from .precision import accelerated, pick_device, pick_precision
 
 BAR_AFTER_SECONDS = 2.0
 
@@ -126,7 +129,7 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
     _check_batches(model, loader, config, team)
     network = as_network(model, loader, device)
     rule = get_rule(config.rule)
-    check_acceleration(network, rule, precision, config.compile, device)
+    _check_acceleration(network, rule, precision, config.compile, device)
     if isinstance(valid, LabelledTensors) and not len(valid):
         valid = None  # what load(..., validation=0) gives
     if valid is not None:
@@ -190,3 +193,18 @@ def _check_batches(
     norms = (isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if loader.samples is not None and config.batch_size == 1 and any(norms):
         raise SFFError("batch_size=1: BatchNorm needs at least two samples per batch")
+
+
+def _check_acceleration(
+    model: nn.Module, rule: type[Rule], precision: str, compile: bool, device: torch.device
+) -> None:
+    """Raise SFFError for options that do not work with this network, rule or machine."""
+    if (precision != "float32" or compile) and not isinstance(model, SFF):
+        raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
+    if precision == "fp16" and issubclass(rule, OverlappingSFF):
+        raise SFFError(
+            'precision="fp16" scales the gradients of every block by itself, and this rule lets '
+            'gradients cross a boundary; use "bf16" or "float32"'
+        )
+    if compile and device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise SFFError("compile=True needs a C++ compiler on a CPU; install g++")

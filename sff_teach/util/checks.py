@@ -6,7 +6,8 @@ checked again: there torch's own exception stands, and so does whatever a user's
 
 import difflib
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import NoReturn
 
@@ -55,6 +56,21 @@ def nearest(name: object, known: Iterable[str], what: str) -> NoReturn:
 def sentence(error: BaseException) -> str:
     """What a command line prints for an error: its text on one line, or its type if it has none."""
     return escape_unprintable(" ".join(str(error).split())) or type(error).__name__
+
+
+def exit_code(program: str, command: Callable[[], object], *others: type[Exception]) -> int:
+    """Run a command: 0, or 2 after an error that is told in one sentence, or 130 after Ctrl-C.
+
+    `others` are errors to tell besides SFFError and OSError.
+    """
+    try:
+        command()
+    except (SFFError, OSError, *others) as error:
+        print(f"{program}: {sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 # ---------------------------------------------------------------- names and numbers

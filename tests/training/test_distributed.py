@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,6 @@ from sff_teach.training.fit import fit
 from tests._helpers import descendants
 
 PROCESSES = 2
-CASES = ("sff", "deepsup", "bp")
 CPU = torch.device("cpu")
 
 
@@ -66,28 +66,39 @@ def gradients():
     }
 
 
-def worker(rank, folder):
+def worker(rank, folder, rules):
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "meet"), PROCESSES)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
-    report = {rule: train(rule) for rule in CASES}
-    report |= {"gradients": gradients()}
+    report = {rule: train(rule) for rule in rules} | {"gradients": gradients()}
     torch.save(report, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    """What two processes did together; started once, because starting takes seconds."""
-    folder = tmp_path_factory.mktemp("team")
-    spawn(worker, (str(folder),), nprocs=PROCESSES)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+def together(tmp_path_factory):
+    """What two processes did together; started once for these rules, because it takes seconds."""
+
+    @cache
+    def reports(*rules):
+        folder = tmp_path_factory.mktemp("team")
+        spawn(worker, (str(folder), rules), nprocs=PROCESSES)
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+    return reports
 
 
-@pytest.mark.parametrize("rule", CASES)
-def test_two_processes_train_like_one_on_the_joined_batch(reports, rule):
-    (state, rows), (other, _) = (report[rule] for report in reports)
+@pytest.mark.parametrize(
+    "rules, rule",
+    [
+        (("sff",), "sff"),
+        pytest.param(("deepsup", "bp"), "deepsup", marks=pytest.mark.nightly),
+        pytest.param(("deepsup", "bp"), "bp", marks=pytest.mark.nightly),
+    ],
+)
+def test_two_processes_train_like_one_on_the_joined_batch(together, rules, rule):
+    (state, rows), (other, _) = (report[rule] for report in together(*rules))
     for name, value in state.items():
         assert torch.equal(value, other[name]), name
     alone, alone_rows = train(rule)
@@ -101,8 +112,8 @@ def test_two_processes_train_like_one_on_the_joined_batch(reports, rule):
         assert row["valid_loss"] == pytest.approx(same["valid_loss"], rel=1e-2)
 
 
-def test_gradients_are_those_of_the_joined_batch(reports):
-    for report in reports:
+def test_gradients_are_those_of_the_joined_batch(together):
+    for report in together("sff"):
         found = report["gradients"]
         for alone, shared in zip(found["alone"], found["shared"], strict=True):
             torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-12)  # float64 rounding

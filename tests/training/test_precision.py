@@ -110,6 +110,7 @@ def test_every_block_gets_the_layout_asked_for():
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in steps)
 
 
+@pytest.mark.nightly
 def test_compiled_bodies_train_the_same(digits, monkeypatch):
     """With a back end that needs no C++ compiler and no minute; torch tests its own."""
     _, plain = losses(digits, heads={"kernel_size": 3})
