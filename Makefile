@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test install unit guard notebooks-test browser-test rehearse offline-test nightly \
-  colab-test teacher-test versions-test site site-test colab-kit notebooks stamp assignments claims \
+  colab-test teacher-test models-test versions-test site site-test colab-kit notebooks stamp assignments claims \
   gallery lint format lock audit clean distclean
 
 help:  ## list these commands
@@ -77,7 +77,7 @@ offline-test: install  ## make test with the network cut off (Linux)
 nightly: install  ## everything that takes long: kills, full disks, sweeps, other versions, Colab, nbgrader, the site
 	@$(PLAYWRIGHT)
 	$(PYTEST) -m nightly $(PARALLEL) tests --ignore=tests/site --ignore=tests/colab --ignore=tests/grade/test_nbgrader.py
-	$(MAKE) --no-print-directory site-test colab-test teacher-test versions-test
+	$(MAKE) --no-print-directory site-test colab-test teacher-test models-test versions-test
 
 # Environments beside .venv. Each is made again when the files that it is made from change.
 define side_environment
@@ -91,6 +91,8 @@ endef
 	$(call side_environment,-r $< -r build/torch.txt)
 .venv-teacher/made: pyproject.toml requirements.lock | install
 	$(call side_environment,-r requirements.lock -r pyproject.toml --extra teacher)
+.venv-models/made: pyproject.toml requirements.lock | install
+	$(call side_environment,-r requirements.lock -r pyproject.toml --extra models-test)
 .venv-newest/made: pyproject.toml requirements.lock | install
 	$(call side_environment,--upgrade -e ".[course,test]")
 .venv-floor/made: pyproject.toml | install
@@ -101,6 +103,9 @@ colab-test: .venv-colab/made  ## notebooks, kit and explorers with Colab's versi
 
 teacher-test: .venv-teacher/made  ## assignments and marks beside nbgrader's, in .venv-teacher
 	$(subst $(PY),.venv-teacher/$(notdir $(BIN))/python,$(PYTEST)) tests/grade/test_nbgrader.py
+
+models-test: .venv-models/made  ## cutting networks of timm and transformers, in .venv-models
+	$(subst $(PY),.venv-models/$(notdir $(BIN))/python,$(PYTEST)) tests/cut/test_model_zoos.py
 
 # Training, widgets and figures in two notebooks. Old packages warn about newer ones, and leave files open.
 VERSIONED := $(DAILY) $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \

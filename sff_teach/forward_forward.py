@@ -172,9 +172,8 @@ class FFNetwork(nn.Module):
         check_positive(high=high, slope=self.slope, theta=1.0 if theta is None else theta)
         self.layer_goodness = GOODNESS[goodness]  # (B, ...) → (B,)
         self.embed = partial(embed_label, num_classes=num_classes, high=high)  # x, y → x
-        self.first_voter = min(
-            1, len(self.layers) - 1
-        )  # the layers before it also miss the readout
+        # The layers before it neither vote nor feed the read-out.
+        self.first_voter = min(1, len(self.layers) - 1)
         self.readout = nn.Linear(self._readout_width(), num_classes)
 
     def _readout_width(self) -> int:

@@ -4,6 +4,8 @@ With the plain head a block must find features that a linear filter can judge. A
 layer lets the block keep features that need one more layer before they tell the classes apart.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,16 +123,66 @@ def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tenso
     goodness, y = torch.cat(parts), y.cpu()
     weights = torch.ones(goodness.shape[1]) / goodness.shape[1]
     weights.requires_grad_()
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(torch.einsum("nbk,b->nk", goodness, weights), y)
-        value.backward()
-        return value
-
-    optimizer.step(loss)
+    _minimise([weights], lambda: F.cross_entropy(torch.einsum("nbk,b->nk", goodness, weights), y))
     with torch.no_grad():
         model.vote_weights.copy_(weights)
     model.vote = "learned"
     return model.vote_weights
+
+
+def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> nn.Module:
+    """Give ``model.original`` a linear classifier that predicts, fitted to the original's features.
+
+    ``argmin_{W,b}  mean cross-entropy(W f + b, y)``, a convex problem, solved by L-BFGS. f is the
+    mean of the last features as the original itself computes them, without the normalisation
+    between blocks. The layer replaces the original's classifier; nothing else is changed. After
+    ``rule="bp"`` the original predicts already.
+
+    Args:
+        model: from ``localize``, trained.
+        x: (N, C, ...) samples to fit the layer on: training or validation, never test.
+        y: (N,) their labels.
+        batch_size: samples at a time.
+
+    Returns:
+        ``model.original``, in evaluation mode: an ordinary classifier.
+
+    Raises:
+        SFFError: the original does not classify the mean of the last features.
+    """
+    if model.classifier is None:
+        raise SFFError(
+            "the original has no classifier right behind the mean of the last block's features; "
+            "use model.predict, or fit(model.original, …, rule='bp')"
+        )
+    original, like = model.original, next(model.parameters())
+    old = original.get_submodule(model.classifier)
+    original.set_submodule(model.classifier, nn.Identity())
+    try:
+        with evaluating(original):
+            parts = [original(part.to(like)) for part in x.split(batch_size)]
+    finally:
+        original.set_submodule(model.classifier, old)
+    features = torch.cat(parts).float()
+    std, mean = torch.std_mean(features, dim=0)
+    scaled, y = (features - mean) / std.clamp_min(1e-6), y.to(features.device)
+    linear = nn.Linear(features.shape[1], model.num_classes, device=features.device)
+    _minimise([linear.weight, linear.bias], lambda: F.cross_entropy(linear(scaled), y))
+    with torch.no_grad():  # the same function of the features as they are
+        linear.weight.div_(std.clamp_min(1e-6))
+        linear.bias.sub_(linear.weight @ mean)
+    original.set_submodule(model.classifier, linear.to(like.dtype))
+    return original.eval()
+
+
+def _minimise(parameters: list[Tensor], loss: Callable[[], Tensor]) -> None:
+    """Find the minimum of a convex loss."""
+    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)

@@ -259,6 +259,7 @@ class Rule(ABC):
     """
 
     has_class_loss = True
+    needs_goodness = True  # ``bp`` leaves a linear head, which has none
 
     def __init__(
         self,
@@ -287,6 +288,12 @@ class Rule(ABC):
             raise TypeError(
                 f"model is a {type(model).__name__}, but this rule trains local blocks; "
                 "pass sff_teach.localize(model, num_classes)"
+            )
+        linear = any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks)
+        if linear and self.needs_goodness:
+            raise SFFError(
+                "model has a linear head, as rule='bp' leaves it, and no local goodness to learn "
+                "from; cut it again with localize(model.original, num_classes)"
             )
         return model
 
@@ -326,6 +333,8 @@ class Backprop(Rule):
     features, its classifier is replaced by the linear layer, so that it is trained as well.
     """
 
+    needs_goodness = False
+
     def prepare(self, model: nn.Module) -> SFF:
         model = super().prepare(model)
         head = model.blocks[-1].head
@@ -348,26 +357,15 @@ class BackpropGoodness(Backprop):
     What it gains over ``bp`` is the head's doing, not locality's.
     """
 
+    needs_goodness = True
+
     def prepare(self, model: nn.Module) -> SFF:
-        model = _require_goodness_heads(Rule.prepare(self, model))
+        model = Rule.prepare(self, model)
         return merge_blocks(model, model.blocks[-1].head)
-
-
-def _require_goodness_heads(model: SFF) -> SFF:
-    """Refuse a network that ``bp`` has joined: training it "locally" would be backprop by name."""
-    if any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks):
-        raise SFFError(
-            "model has a linear head, as rule='bp' leaves it, and no local goodness to learn from; "
-            "cut it again with localize(model.original, num_classes)"
-        )
-    return model
 
 
 class DeepSupervision(Rule):
     """``deepsup``: SFF's blocks, heads and normalisation without the cut."""
-
-    def prepare(self, model: nn.Module) -> SFF:
-        return _require_goodness_heads(super().prepare(model))
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         """Learn from one minibatch by end-to-end backprop of all blocks' losses."""
@@ -376,9 +374,6 @@ class DeepSupervision(Rule):
 
 class ScalableForwardForward(Rule):
     """``sff``: no gradient crosses a block boundary."""
-
-    def prepare(self, model: nn.Module) -> SFF:
-        return _require_goodness_heads(super().prepare(model))
 
     def groups(self) -> list[list[nn.Parameter]]:
         """One group per block, or all in one if the blocks go together."""

@@ -18,23 +18,24 @@ from torch.package import sys_importer
 from ..util.checks import SFFError
 from .state import preserve_model, random_state, same_random_state, set_random_state
 
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
 # --- tracing -------------------------------------------------------------------------------------
 
 
-class _InPlaceProxy(fx.Proxy):
+class _Proxy(fx.Proxy):
     """Records ``x += y`` as an operation in place, as tensors do it; fx makes it ``x = x + y``."""
 
-    def __iadd__(self, other):
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
 
-    def __isub__(self, other):
-        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+def _recorded(operation: Callable) -> Callable:
+    name = operation.__name__.removeprefix("i")
+    return lambda self, other: self.tracer.create_proxy(
+        "call_function", operation, (self, other), {}, name
+    )
 
-    def __imul__(self, other):
-        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
 
-    def __itruediv__(self, other):
-        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+for _operation in IN_PLACE:
+    setattr(_Proxy, f"__{_operation.__name__}__", _recorded(_operation))
 
 
 class Tracer(fx.Tracer):
@@ -43,19 +44,13 @@ class Tracer(fx.Tracer):
     A module is called as a whole if it has no children or has hooks, if its forward raises under
     tracing (it branches on values), draws random numbers outside of layers, assigns to ``self``, or
     works under ``no_grad`` or ``autocast``.
-
-    Args:
-        in_place: record ``+=`` as an operation in place.
-        closed: modules not to look into.
     """
 
     proxy_buffer_attributes = True  # else what is computed from a buffer is baked in
 
-    def __init__(self, in_place: bool = False, closed: Collection[nn.Module] = ()):
+    def __init__(self):
         super().__init__()
-        self.in_place = in_place
-        self.closed = set(closed)
-        self.reasons: dict[nn.Module, Exception] = {}
+        self.closed: dict[nn.Module, Exception] = {}  # with what stopped the tracing
         self.context = _context()
 
     def create_args_for_root(self, root_fn: Callable, is_module: bool, concrete_args=None):
@@ -65,7 +60,7 @@ class Tracer(fx.Tracer):
         return root_fn, [self.root, x]
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _InPlaceProxy(node, self) if self.in_place else super().proxy(node)
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks
@@ -87,29 +82,21 @@ class Tracer(fx.Tracer):
         rng = random_state()
         try:
             value = super().call_module(m, forward, args, kwargs)
-            check_side_effects(m, attributes, rng)
+            _check_side_effects(m, attributes, rng)
             return value
         except Exception as error:  # whatever the model's own code raises
             for node in reversed(list(self.graph.nodes)[count:]):
                 self.graph.erase_node(node)
-            self.module_stack.clear()
-            self.module_stack.update(stack)
-            vars(m).clear()
-            vars(m).update(attributes)
+            for table, was in ((self.module_stack, stack), (vars(m), attributes)):
+                table.clear()
+                table.update(was)
             set_random_state(rng)
-            self.closed.add(m)
-            self.reasons[m] = error
+            self.closed[m] = error
             return super().call_module(m, forward, args, kwargs)
 
 
-def check_side_effects(m: nn.Module, attributes: dict, rng: tuple) -> None:
-    """Raise TraceError if tracing m changed more than the graph.
-
-    Args:
-        m: the module.
-        attributes: what ``vars(m)`` was before.
-        rng: what ``random_state()`` was before.
-    """
+def _check_side_effects(m: nn.Module, attributes: dict, rng: tuple) -> None:
+    """Raise TraceError if tracing m changed its attributes, or drew random numbers."""
     for name, value in vars(m).items():
         new = name not in attributes or attributes[name] is not value
         if new and not name.startswith("_tensor_constant"):
@@ -123,13 +110,12 @@ def _context() -> tuple[bool, ...]:
     return torch.is_grad_enabled(), *autocast
 
 
-def trace(model: nn.Module, training: bool = False, in_place: bool = False) -> fx.GraphModule:
+def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """The model's graph in one mode, on the model's own modules; the model is left as it was.
 
     Args:
         model: a network whose forward needs one tensor; its other arguments take their defaults.
         training: trace what training computes; tracing bakes ``self.training`` in.
-        in_place: record ``+=`` as an operation in place.
 
     Returns:
         The graph. ``meta["closed"]`` holds the modules that have children but could not be looked
@@ -141,15 +127,15 @@ def trace(model: nn.Module, training: bool = False, in_place: bool = False) -> f
     check_traceable(model)
     with preserve_model(model), torch.enable_grad():
         model.train(training)
-        attributes, rng, tracer = dict(vars(model)), random_state(), Tracer(in_place)
+        attributes, rng, tracer = dict(vars(model)), random_state(), Tracer()
         try:
             graph = tracer.trace(model)
-            check_side_effects(model, attributes, rng)
+            _check_side_effects(model, attributes, rng)
         except Exception as error:  # whatever the model's own code raises
             name = type(model).__name__
             raise SFFError(f"{name} cannot be traced by torch.fx: {where(error)}") from error
         traced = fx.GraphModule(model, graph)
-    traced.meta["closed"] = tracer.reasons
+    traced.meta["closed"] = tracer.closed
     return traced
 
 
@@ -183,13 +169,7 @@ def where(error: Exception) -> str:
 
 
 def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Graph:
-    """The piece of the graph after ``start`` that leads to ``end``.
-
-    Args:
-        traced: from ``trace``.
-        start: what it computes becomes the piece's input.
-        end: what it computes is the piece's output.
-    """
+    """The piece of the graph after ``start`` that leads to ``end``; ``start`` becomes its input."""
     graph, needed = fx.Graph(), closure(traced, end)
     new = {start: graph.placeholder("x")}
     nodes = list(traced.graph.nodes)
@@ -205,12 +185,7 @@ def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Grap
 
 
 def closure(traced: fx.GraphModule, end: fx.Node) -> set[fx.Node]:
-    """All that ``end`` needs, and what before it is called for its side effect alone.
-
-    Args:
-        traced: from ``trace``.
-        end: a node of its graph.
-    """
+    """All nodes that ``end`` needs, and those before it that are called for a side effect alone."""
     nodes, needed = list(traced.graph.nodes), {end}
     for node in reversed(nodes[: nodes.index(end) + 1]):
         side_effect = not node.users and node.op.startswith("call")
@@ -269,13 +244,7 @@ class ModeStage(nn.Module):
 def stage_module(
     roots: tuple[nn.Module, nn.Module], evaluation: fx.Graph, training: fx.Graph
 ) -> nn.Module:
-    """A module on the model's parameters that computes these graphs; ``GraphModule`` if they agree.
-
-    Args:
-        roots: the traced models of both modes, which have the modules that the graphs name.
-        evaluation: what to compute in evaluation mode.
-        training: what to compute in training mode.
-    """
+    """A module on the model's parameters for these graphs: a ``ModeStage`` only if they differ."""
     if _text(evaluation) != _text(training):
         return ModeStage(roots, evaluation, training)
     return fx.GraphModule(roots[0], evaluation, "Stage")
@@ -289,10 +258,6 @@ def share_pre_hooks(model: nn.Module, first: nn.Module) -> None:
     """Let the first stage run the hooks that the model runs on its input.
 
     The table of hooks is the same object, so that a hook's handle removes it from both.
-
-    Args:
-        model: the original.
-        first: its first stage.
     """
     first._forward_pre_hooks = model._forward_pre_hooks
     first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
@@ -326,12 +291,7 @@ def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list
 
 
 def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
-    """The identities of the parameters that a node uses.
-
-    Args:
-        traced: from ``trace``.
-        node: of its graph.
-    """
+    """The identities of the parameters that a node uses."""
     if node.op == "call_module":
         return [id(p) for p in traced.get_submodule(node.target).parameters()]
     fetched = [n for n in node.all_input_nodes if n.op == "get_attr"]
@@ -339,20 +299,29 @@ def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
     return [id(p) for p in fetched if isinstance(p, nn.Parameter)]
 
 
+def overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
+    """Whether a stage that starts behind the point would work in place on its output."""
+
+    def in_place(user: fx.Node) -> bool:
+        if user.op == "call_module":
+            return bool(vars(traced.get_submodule(user.target)).get("inplace"))
+        changed = user.args[0] if user.args else next(iter(user.kwargs.values()))
+        named = user.kwargs.get("inplace") is True or kind(traced, user).endswith("_")
+        return changed is point and (named or user.target in IN_PLACE)
+
+    return any(map(in_place, point.users))
+
+
 def twins(evaluation: fx.GraphModule, training: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     """Nodes of the evaluation graph → nodes that mean the same in the training graph.
 
     Two nodes are the same if they do the same kind of thing after the same parameters were used,
     in the same turn. A wrong pair is harmless: each stage has the same parameters in both modes.
-
-    Args:
-        evaluation: the graph in evaluation mode.
-        training: the graph in training mode.
     """
     if _text(evaluation.graph) == _text(training.graph):
         return dict(zip(evaluation.graph.nodes, training.graph.nodes))
-    pairs = [_keys(evaluation), _keys(training)]
-    return {node: pairs[1][key] for key, node in pairs[0].items() if key in pairs[1]}
+    first, second = _keys(evaluation), _keys(training)
+    return {node: second[key] for key, node in first.items() if key in second}
 
 
 def _keys(traced: fx.GraphModule) -> dict[tuple, fx.Node]:
@@ -367,37 +336,10 @@ def _keys(traced: fx.GraphModule) -> dict[tuple, fx.Node]:
     return keys
 
 
-def overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
-    """Whether a stage that starts behind the point would work in place on its output.
-
-    Args:
-        traced: from ``trace``.
-        point: a node of its graph.
-    """
-    for user in point.users:
-        if user.op == "call_module":
-            if vars(traced.get_submodule(user.target)).get("inplace"):
-                return True
-        elif (
-            user.kwargs.get("inplace") is True
-            or kind(traced, user).endswith("_")
-            or user.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-        ):
-            return True
-    return False
-
-
 def kind(traced: fx.GraphModule, node: fx.Node) -> str:
-    """What a node does, in lower case: the name of its module's class, function or method.
-
-    Args:
-        traced: from ``trace``.
-        node: of its graph.
-    """
+    """What a node does, in lower case: the name of its module's class, function or method."""
     if node.op == "call_module":
         return type(traced.get_submodule(node.target)).__name__.lower()
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target.name().rpartition("::")[2].partition(".")[0]
     return (getattr(node.target, "__name__", None) or str(node.target)).lower()
 
 

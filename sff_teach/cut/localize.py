@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, groupby
 
 import torch
@@ -35,7 +34,7 @@ from .graph import (
     where,
 )
 from .measure import EXAMPLES, channel_dim, feature_points, measure, positions
-from .verify import find_classifier, has_no_data, smallest_shape, verify, verify_listed
+from .verify import find_classifier, smallest_shape, verify, verify_listed
 
 CUTS = ("layer", "block", "stage")
 SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
@@ -60,10 +59,9 @@ def localize(
 
     The features are cut as ``split_stages`` says; each stage gets a ``GoodnessHead``. Pooling and
     classifier stay in ``result.original``, which is ``model`` itself: training the blocks trains it
-    in place. Under ``bp`` it predicts afterwards, if it classifies the mean of its last features;
-    under the other rules its own classifier is not trained, and ``fit(result.original, train,
-    rule="bp")`` trains the whole from there. Tokens (B, N, C) and channels-last maps (B, H, W, C)
-    are positions × channels.
+    in place. If it classifies the mean of its last features, it predicts after ``rule="bp"``, and
+    after ``heads.learn_classifier``. Tokens (B, N, C) and channels-last maps (B, H, W, C) are
+    positions × channels.
 
     Args:
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace.
@@ -101,16 +99,18 @@ def localize(
     check_known(stem, (None, "small"), "stem")
     if stages is not None and cut != "block":
         raise SFFError(f"cut={short_repr(cut)} and stages were both given; give one of them")
-    options = HeadOptions(num_classes, hidden, kernel_size, filters, form)
+    heads = {"kernel_size": kernel_size, "filters": filters, "form": form}
     replaced = small_stem(model) if stem else {}
     try:
         if stages is None:
-            found = cut_model(model, cut, input_shape)
+            found, classifier = _cut_model(model, cut, input_shape)
         else:
-            found = stages_from_list(model, stages, input_shape)
-        blocks = add_heads(model, found, options)
-        bodies, shapes = [stage.body for stage in found], example_shapes(model, input_shape)
-        classifier = find_classifier(model, bodies, found[-1].channel_dim, shapes)
+            found, classifier = _stages_from_list(model, stages, input_shape)
+        weight = next(model.parameters(), torch.empty(0))
+        blocks = []
+        for number, stage in enumerate(found, 1):
+            head = _head(number, stage, num_classes, hidden, **heads)
+            blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
         return SFF(blocks, normalise=normalise, vote=vote, original=model, classifier=classifier)
     except BaseException:  # the model stays as it was
         for name, module in replaced.items():
@@ -150,7 +150,8 @@ def split_stages(
     Raises:
         SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
-    return [stage.body for stage in cut_model(model, cut, input_shape, verified=False)]
+    stages, _ = _cut_model(model, cut, input_shape)
+    return [stage.body for stage in stages]
 
 
 def small_stem(model: nn.Module) -> dict[str, nn.Module]:
@@ -204,108 +205,49 @@ class Stage:
     channel_dim: int
 
 
-@dataclass(frozen=True)
-class HeadOptions:
-    """What every block's head is made with; see ``GoodnessHead`` and ``HiddenHead``."""
-
-    num_classes: int
-    hidden: int
-    kernel_size: int
-    filters: int
-    form: str
-
-
-def add_heads(model: nn.Module, stages: list[Stage], options: HeadOptions) -> list[LocalBlock]:
-    """Every stage with a head of its own.
-
-    Args:
-        model: the original; the heads get its device and dtype.
-        stages: in order.
-        options: of every head.
-    """
-    weight = next(model.parameters(), torch.empty(0))
-    blocks = []
-    for number, stage in enumerate(stages, 1):
-        head = _head(number, stage, options).to(weight.device, weight.dtype)
-        blocks.append(LocalBlock(stage.body, head))
-    return blocks
-
-
-def _head(number: int, stage: Stage, o: HeadOptions) -> nn.Module:
+def _head(
+    number: int, stage: Stage, num_classes: int, hidden: int, kernel_size: int, **options
+) -> GoodnessHead:
+    """The head of block ``number``."""
     dims = len(stage.shape) - 2
     sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
-    if (o.kernel_size > 1 or o.hidden) and not (dims == 2 or sequence):
-        option, plain = ("hidden", 0) if o.hidden else ("kernel_size", 1)
+    if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
+        wide, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
         shape = ", ".join(map(str, stage.shape[1:]))
         raise SFFError(
-            f"{option}={getattr(o, option)} needs maps (B, C, H, W) or sequences (B, C, L), but "
-            f"block {number} gives (B, {shape}); use {option}={plain}"
+            f"{wide} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
+            f"(B, {shape}); use {wide.partition('=')[0]}={plain}"
         )
-    shared_options = (o.kernel_size, o.filters, o.form, stage.channel_dim, 1 if sequence else 2)
+    options |= {"kernel_size": kernel_size, "channel_dim": stage.channel_dim}
+    options["dims"] = 1 if sequence else 2
     channels = stage.shape[stage.channel_dim]
-    if o.hidden:
-        return HiddenHead(channels, o.num_classes, o.hidden, *shared_options)
-    return GoodnessHead(channels, o.num_classes, *shared_options)
+    if hidden:
+        return HiddenHead(channels, num_classes, hidden, **options)
+    return GoodnessHead(channels, num_classes, **options)
 
 
 # --- from a model to stages ----------------------------------------------------------------------
 
 
-def cut_model(
-    model: nn.Module,
-    cut: str | int,
-    input_shape: Sequence[int] | None,
-    verified: bool = True,
-) -> list[Stage]:
-    """The model's stages, compared with the model itself; see ``split_stages``.
-
-    Tracing loses what Python does beside computing tensors. So the graph is taken in several ways,
-    and the first whose stages equal the original is used.
-
-    Args:
-        model: the original.
-        cut: see ``split_stages``.
-        input_shape: see ``localize``.
-        verified: whether an example is sent through model and stages, and the two are compared.
-    """
+def _cut_model(
+    model: nn.Module, cut: str | int, input_shape: Sequence[int] | None
+) -> tuple[list[Stage], str | None]:
+    """The model's stages, compared with the model, and what ``find_classifier`` found."""
     if isinstance(cut, str):
         check_known(cut, CUTS, "cut")
     else:
         check_count(cut, "cut")
-    check_traceable(model)
-    shapes = example_shapes(model, input_shape)
-    first_problem = None
-    for capture in CAPTURES:
-        try:
-            return _cut_captured(model, capture, cut, shapes, verified)
-        except CountError:
-            raise
-        except SFFError as error:
-            first_problem = first_problem or error
-    raise first_problem
-
-
-class CountError(SFFError):
-    """More blocks were asked for than there are."""
-
-
-def _cut_captured(
-    model: nn.Module,
-    capture: Callable,
-    cut: str | int,
-    shapes: list[tuple[int, ...]],
-    verified: bool,
-) -> list[Stage]:
     name = type(model).__name__
-    evaluation, training = capture(model, False), capture(model, True)
+    evaluation, training = trace(model), trace(model, training=True)
+    shapes = _example_shapes(model, input_shape)
     shape = _measure_first(evaluation, name, shapes)
     try:
         points = feature_points(evaluation)
     except SFFError as error:
-        raise SFFError(f"{name} cannot be cut: {error}") from None
+        raise SFFError(f"{name} cannot be cut: {error}{_closed(evaluation)}") from None
     pairs = twins(evaluation, training)
     points = _legal_in_training(points, training, pairs, name)
-    ends = [points[i] for i in choose_ends(points, cut, model)]
+    ends = [points[i] for i in _choose_ends(points, cut, model)]
     starts = [next(n for n in evaluation.graph.nodes if n.op == "placeholder"), *ends[:-1]]
     stages = []
     for start, end in zip(starts, ends):
@@ -315,11 +257,24 @@ def _cut_captured(
         body.training = model.training  # the modules inside keep the modes they have
         stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
     share_pre_hooks(model, stages[0].body)
-    bodies = [stage.body for stage in stages]
+    if _has_no_data(model):
+        return stages, None
+    together = nn.Sequential(*(stage.body for stage in stages))
+    shape = smallest_shape(model, shapes) or shape
     graphs = {False: (evaluation, ends[-1]), True: (training, pairs[ends[-1]])}
-    if verified and not has_no_data(model):
-        verify(model, bodies, graphs, smallest_shape(model, shapes) or shape)
-    return stages
+    verify(model, together, graphs, shape)
+    return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
+
+
+def _has_no_data(model: nn.Module) -> bool:
+    """Whether the model is on the device "meta", where only shapes can be compared."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def _closed(traced: fx.GraphModule) -> str:
+    """Which parts tracing could not look into, as the end of a sentence."""
+    found = [f"{type(m).__name__}: {where(error)}" for m, error in traced.meta["closed"].items()]
+    return f"; tracing could not look into {found[0]}" if found else ""
 
 
 def _measure_first(
@@ -359,27 +314,11 @@ def _legal_in_training(
     return kept
 
 
-CAPTURES: tuple[Callable[[nn.Module, bool], fx.GraphModule], ...] = (
-    trace,
-    partial(trace, in_place=True),
-)
-"""Ways to take a model's graph, from the one that cuts finest."""
-
-
-def stages_from_list(
+def _stages_from_list(
     model: nn.Module, listed: Sequence, input_shape: Sequence[int] | None
-) -> list[Stage]:
-    """The stages that the user listed, measured one after the other and compared with the model.
-
-    Args:
-        model: the original.
-        listed: modules, names, functions, or lists of these.
-        input_shape: see ``localize``.
-
-    Raises:
-        SFFError: they share parameters, do not fit together, or do not compute what model computes.
-    """
-    bodies = [resolve_stage(model, part) for part in listed]
+) -> tuple[list[Stage], str | None]:
+    """The stages that the user listed, compared with the model, and its classifier."""
+    bodies = [_resolve_stage(model, part) for part in listed]
     if not bodies:
         raise SFFError("stages is empty; list the model's parts in order")
     owners = Counter(id(p) for body in bodies for p in set(body.parameters()))
@@ -388,37 +327,37 @@ def stages_from_list(
     if not owners.keys() <= {id(p) for p in model.parameters()}:
         raise SFFError("stages hold parameters that model does not; list the model's own parts")
     problem = None
-    for shape in example_shapes(model, input_shape):
-        stages = []
+    for shape in _example_shapes(model, input_shape):
         try:
-            x, dim = (EXAMPLES, *shape), 1
-            for body in bodies:
-                stages.append(_measured_stage(body, x, dim))
-                x, dim = stages[-1].shape, stages[-1].channel_dim
-        except Exception as error:  # whatever the model's own code raises
-            problem = problem or SFFError(
-                f"stages[{len(stages)}] cannot run on {x}: {where(error)}"
-            )
+            stages = _measured_stages(bodies, shape)
+        except SFFError as error:
+            problem = problem or error
             continue
-        if not has_no_data(model):
-            verify_listed(model, bodies, shape)
-        return stages
+        if _has_no_data(model):
+            return stages, None
+        together = nn.Sequential(*bodies)
+        verify_listed(model, together, shape)
+        return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
     raise problem
 
 
-def _measured_stage(body: nn.Module, shape: tuple[int, ...], dim: int) -> Stage:
-    try:
-        traced = trace(body)
-    except SFFError:
-        traced = trace(nn.Sequential(body))
-    measure(traced, shape, dim)
-    output = next(reversed(traced.graph.nodes)).all_input_nodes[0]
-    if len(output.meta["channels"]) != 1:
-        raise SFFError("its output (B, ...) has no dimension of channels")
-    return Stage(body, output.meta["shape"], channel_dim(output))
+def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[Stage]:
+    stages, x, dim = [], (EXAMPLES, *shape), 1
+    for number, body in enumerate(bodies):
+        try:
+            traced = trace(nn.Sequential(body))  # what cannot be traced is called as a whole
+            measure(traced, x, dim)
+        except Exception as error:  # whatever the model's own code raises
+            raise SFFError(f"stages[{number}] cannot run on {x}: {where(error)}") from error
+        output = next(reversed(traced.graph.nodes)).all_input_nodes[0]
+        if len(output.meta["channels"]) != 1:
+            raise SFFError(f"what stages[{number}] returns has no dimension of channels")
+        x, dim = output.meta["shape"], channel_dim(output)
+        stages.append(Stage(body, x, dim))
+    return stages
 
 
-class Glue(nn.Module):
+class _Glue(nn.Module):
     """A function between parts of a model, as a module."""
 
     def __init__(self, function: Callable):
@@ -430,31 +369,21 @@ class Glue(nn.Module):
         return self.function(x)
 
 
-def resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable) -> nn.Module:
-    """A stage as a module: a module itself, the model's module of that name, a function, a list.
-
-    Args:
-        model: the original.
-        part: what the user listed.
-    """
+def _resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable) -> nn.Module:
+    """A module itself, the model's module of that name, a function, or a list of these."""
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, list | tuple):
-        return nn.Sequential(*(resolve_stage(model, p) for p in part))
+        return nn.Sequential(*(_resolve_stage(model, p) for p in part))
     if callable(part):
-        return Glue(part)
+        return _Glue(part)
     modules = {name: module for name, module in model.named_modules() if name}
     check_known(part, modules, "module in stages:")
     return modules[part]
 
 
-def example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """The shapes to try, without the batch: the given one, or what the first layer suggests.
-
-    Args:
-        model: the original.
-        input_shape: the given one, or None.
-    """
+def _example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """Shapes to try, without the batch: the given one, or what the first layer suggests."""
     if input_shape is not None:
         for size in input_shape:
             check_count(size, "input_shape")
@@ -471,19 +400,13 @@ def example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list[
 # --- choosing among the points; each function returns the indices of the points it cuts at --------
 
 
-def choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> list[int]:
-    """The points where ``cut`` ends its blocks; see ``split_stages``.
-
-    Args:
-        points: from ``feature_points``.
-        cut: see ``split_stages``.
-        model: the original.
-    """
+def _choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> list[int]:
+    """The indices of the points where ``cut`` ends its blocks; see ``split_stages``."""
     sequential = isinstance(model, nn.Sequential)
     layers = _layers(points, children_only=sequential and isinstance(cut, str))
     if not isinstance(cut, str):
         if cut > len(layers):
-            raise CountError(
+            raise SFFError(
                 f"cut={cut} is more than the {len(layers)} blocks that {type(model).__name__} can "
                 f"be cut into; use at most {len(layers)}"
             )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,12 +22,8 @@ EXAMPLES = 2  # images in the batch that measures shapes
 def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
     """Note each node's output ``shape``, ``channels`` (their dimensions) and ``flops`` in its meta.
 
-    A classifier that wants inputs of another size may fail; then its nodes have no shape.
-
-    Args:
-        traced: the graph.
-        shape: of the input, with the batch.
-        dim: where the input has its channels.
+    ``shape`` is the input's, with the batch; ``dim`` says where it has its channels. A classifier
+    that wants inputs of another size may fail; then its nodes have no shape.
     """
 
     def run(x: Tensor, counter: FlopCounterMode) -> None:
@@ -42,12 +39,7 @@ def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
 
 
 def example(model: nn.Module, shape: Sequence[int]) -> Tensor:
-    """A batch of made-up values, on the model's device and of its dtype.
-
-    Args:
-        model: tells device and dtype.
-        shape: with the batch.
-    """
+    """A batch of made-up values, on the model's device and of its dtype."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     x = torch.linspace(-1, 1, math.prod(shape), device=weight.device, dtype=weight.dtype)
     return x.reshape(*shape)
@@ -60,11 +52,6 @@ def dry_run(
 
     First with fake tensors, which have shapes and no values, so that nothing is computed; if the
     model looks at values, once more with real ones.
-
-    Args:
-        model: what ``run`` calls.
-        shape: of the example, with the batch.
-        run: called with the example and the counter.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is caught here
     disabled = log.disabled
@@ -109,14 +96,13 @@ class _ShapeFlopInterpreter(fx.Interpreter):
         if node.op == "placeholder":
             return {self.dim % h.dim()}
         what = kind(self.module, node)
-        if any(name in what for name in ("conv", "batchnorm", "batch_norm")) and h.dim() > 1:
-            module = node.op == "call_module" and self.module.get_submodule(node.target)
-            if not module or not [*module.children()]:
-                return {1}
         module = self.module.get_submodule(node.target) if node.op == "call_module" else None
+        composite = module is not None and next(module.children(), None) is not None
+        if not composite and h.dim() > 1 and re.search("conv|batch_?norm", what):
+            return {1}
         if type(module) in (nn.Linear, nn.LayerNorm) or what in ("linear", "layer_norm"):
             return {h.dim() - 1}
-        if module is not None and h.dim() == 3 and [*module.children()]:
+        if composite and h.dim() == 3:
             return {2}  # attention
         sources = [n for n in node.all_input_nodes if n.meta.get("channels")]
         if not sources:
@@ -197,14 +183,12 @@ def _end(traced: fx.GraphModule, candidates: list[fx.Node]) -> fx.Node:
     """
     weighted = [n for n in traced.graph.nodes if weights(traced, n)]
     count = _tail(traced, candidates)
-    place = {node: i for i, node in enumerate(traced.graph.nodes)}
 
     def behind(end: fx.Node) -> int:
-        return sum(place[n] > place[end] for n in weighted)
+        return sum(end < n for n in weighted)  # in the graph's order
 
-    for end in (candidates[count - 1 : count] if count else []) + [
-        p for p in candidates[count:] if behind(p)
-    ][-1:]:
+    last = [p for p in candidates[count:] if behind(p)][-1:]
+    for end in [*candidates[max(count - 1, 0) : count], *last]:
         if 2 * behind(end) <= len(weighted) or behind(end) <= 3:
             return end
     raise SFFError(

@@ -26,21 +26,16 @@ def set_random_state(state: tuple) -> None:
         torch.cuda.set_rng_state_all(state[3])
 
 
+def same_random_state(a: tuple, b: tuple) -> bool:
+    """Whether no random number was drawn between the two."""
+    return a[0] == b[0] and np.array_equal(a[1][1], b[1][1]) and torch.equal(a[2], b[2])
+
+
 def set_torch_seed(seed: int) -> None:
     """Seed the CPU and the GPUs in use; ``torch.manual_seed`` would also seed those used later."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
-
-
-def same_random_state(a: tuple, b: tuple) -> bool:
-    """Whether no random number was drawn between the two.
-
-    Args:
-        a: from ``random_state``.
-        b: from ``random_state``, later.
-    """
-    return a[0] == b[0] and np.array_equal(a[1][1], b[1][1]) and torch.equal(a[2], b[2])
 
 
 @contextmanager
@@ -50,27 +45,21 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
     Tensors that are plain attributes get their values back as well. Parameters are not copied.
     """
     rng = random_state()
-    tables = ("_parameters", "_buffers", "_modules")
-    before = [
-        (module, dict(vars(module)), {name: dict(vars(module)[name]) for name in tables})
+    tables = [  # each module's own, and those of its parameters, buffers and children
+        (table, dict(table))
         for module in model.modules()
         if not isinstance(module, torch.jit.ScriptModule)  # its attributes are in C++
+        for table in (vars(module), module._parameters, module._buffers, module._modules)
     ]
-    tables_of = [
-        (*attributes.values(), *inner["_buffers"].values()) for _, attributes, inner in before
-    ]
-    kept = {value for values in tables_of for value in values if isinstance(value, Tensor)}
-    values = [(tensor, tensor.detach().clone()) for tensor in kept]
+    held = [v for _, was in tables for v in was.values() if isinstance(v, Tensor)]
+    values = [(t, t.detach().clone()) for t in held if not isinstance(t, nn.Parameter)]
     try:
         with preserve_training_mode(model):
             yield
     finally:
-        for module, attributes, inner in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            for name, table in inner.items():
-                vars(module)[name].clear()
-                vars(module)[name].update(table)
+        for table, was in tables:
+            table.clear()
+            table.update(was)
         with torch.no_grad():
             for tensor, value in values:
                 if not tensor.is_meta and not torch.equal(tensor, value):

@@ -32,26 +32,21 @@ class BlockTable(list[BlockRow]):
     """The rows that ``describe`` returns; prints as a table with a line of totals."""
 
     def __str__(self) -> str:
-        total = [sum(column) for column in zip(*map(_counts, self))]
+        columns = ("parameters", "head_parameters", "flops", "head_flops")
+        counts = [[getattr(row, column) for column in columns] for row in self]
         lines = [("block", "output", "parameters", "of head", "MFLOPs", "of head", "head form")]
-        for row in self:
+        for row, numbers in zip(self, counts):
             output = " × ".join(map(str, row.output_shape))
-            lines.append((row.name, output, *_printed(_counts(row)), row.head_form))
-        lines.append(("total", "", *_printed(total), ""))
+            lines.append((row.name, output, *_printed(numbers), row.head_form))
+        lines.append(("total", "", *_printed([sum(column) for column in zip(*counts)]), ""))
         widths = [max(map(len, column)) for column in zip(*lines)]
+        align = ("<", ">", ">", ">", ">", ">", "<")
         return "\n".join(
-            "  ".join(
-                text.ljust(width) if column in (0, 6) else text.rjust(width)
-                for column, (text, width) in enumerate(zip(line, widths))
-            ).rstrip()
+            "  ".join(f"{text:{a}{w}}" for text, a, w in zip(line, align, widths)).rstrip()
             for line in lines
         )
 
     __repr__ = __str__
-
-
-def _counts(row: BlockRow) -> tuple[int, int, int, int]:
-    return row.parameters, row.head_parameters, row.flops, row.head_flops
 
 
 def _printed(counts: Sequence[int]) -> list[str]:

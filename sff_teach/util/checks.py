@@ -253,14 +253,6 @@ def check_head(
     check_count(num_classes, "num_classes", minimum=2)
     check_count(filters, "filters")
     check_known(dims, (1, 2), "dims")
-    check_kernel(kernel_size)
-
-
-# ---------------------------------------------------------------- to be removed soon
-
-
-def check_kernel(kernel_size: object) -> None:
-    """Raise unless `kernel_size` is odd, so that the output can have the input's size."""
     check_count(kernel_size, "kernel_size")
     if kernel_size % 2 == 0:
         raise SFFError(f"kernel_size must be odd, not {kernel_size}")

@@ -525,6 +525,33 @@ def test_stages_can_be_given_by_hand():
     assert sff.blocks[0].body is model.stem
 
 
+class Functional(nn.Module):
+    """Activation, pooling and a change of shape stand between its parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.pool = nn.MaxPool2d(2)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.relu(self.one(x))
+        x = self.pool(x) if x.shape[-1] > 8 else x
+        return self.fc(F.gelu(self.two(x)).mean((2, 3)))
+
+
+def test_modules_and_functions_are_given_as_glue_and_compared_with_the_model():
+    model, x = Functional().eval(), torch.randn(2, 3, 16, 16)
+    glue = [["one", F.relu, nn.MaxPool2d(2)], ["two", lambda h: F.gelu(h)]]
+    net = localize(model, 5, stages=glue, input_shape=(3, 16, 16))
+    composed = compose([block.body for block in net.blocks], x)
+    assert torch.equal(model.fc(composed.mean((2, 3))), model(x))
+    assert net.classifier == "fc"
+    for wrong in (["one", "two"], [["one", F.relu], "two"], [["one", F.gelu, "pool"], "two"]):
+        with pytest.raises(SFFError, match=r"stages\[[01]\] computes is nowhere"):
+            localize(model, 5, stages=wrong, input_shape=(3, 16, 16))
+
+
 class Flipping(nn.Module):
     def __init__(self):
         super().__init__()

@@ -7,8 +7,10 @@ import torch
 import torchvision
 from torch import nn
 
-from sff_teach import fit, load, localize
+from sff_teach import cnn, fit, load, localize
+from sff_teach.heads import learn_classifier
 from sff_teach.rules import get_rule
+from sff_teach.util.checks import SFFError
 from sff_teach.util.modes import evaluating
 
 IMAGE = (3, 16, 16)
@@ -59,6 +61,27 @@ def test_a_model_that_ends_in_another_way_is_left_alone(images):
     get_rule("bp")(network, lambda parameters: torch.optim.SGD(parameters, 0.1))
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_after_sff_one_call_makes_a_classifier_of_the_last_features(images):
+    model, (x, y) = resnet(), images
+    network = cut(model)
+    fit(network, images, rule="sff", epochs=2, progress=False)
+    weight = model.conv1.weight.clone()
+    assert learn_classifier(network, x, y) is model
+    assert model.fc.out_features == 10 and not model.training
+    assert (model(x).argmax(1) == y).float().mean() > 0.5
+    assert torch.equal(model.conv1.weight, weight)
+    plain = resnet()
+    plain.fc = nn.Linear(512, 10)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain.eval()(x[:5]), model(x[:5]))
+
+
+def test_an_original_without_such_a_classifier_says_so():
+    network = localize(cnn(), 10, cut=1)
+    with pytest.raises(SFFError, match="model.predict"):
+        learn_classifier(network, torch.randn(4, 1, 8, 8), torch.arange(4))
 
 
 def test_looking_for_the_classifier_leaves_no_hook():
