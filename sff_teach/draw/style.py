@@ -9,11 +9,13 @@ import io
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
@@ -30,7 +32,7 @@ OKABE_ITO = {
     "vermillion": "#D55E00",
     "purple": "#CC79A7",
 }
-INK, GREY, PALE = "#222222", "#6B6B6B", "#E4E4E4"  # text; axes and notes; grid
+INK, GREY = "#222222", "#6B6B6B"  # text; axes and notes
 WIDTH = 9.0  # inches: the full width of a notebook, shown at 100 CSS pixels per inch
 MAX_BYTES = 120_000  # of one PNG, so that a notebook with a dozen figures stays light
 LABEL_SIZE = 9  # points, of the texts that are placed by hand
@@ -42,7 +44,7 @@ class RuleStyle(NamedTuple):
     """How one learning rule looks in every figure."""
 
     colour: str
-    marker: str
+    marker: str | tuple
     dash: str | tuple
     label: str
 
@@ -52,65 +54,38 @@ class RuleStyle(NamedTuple):
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
 
 
+_BLACK, _BLUE, _PURPLE = OKABE_ITO["black"], OKABE_ITO["blue"], OKABE_ITO["purple"]
+_VERMILLION, _GREEN = OKABE_ITO["vermillion"], OKABE_ITO["green"]
+# Rules, then variants of ``analysis.memory``: a variant has its rule's colour and its own marker.
 RULE_STYLE = {
-    "bp": RuleStyle(OKABE_ITO["black"], "o", (0, (6, 2)), "backprop"),
-    "bp-goodness": RuleStyle(
-        OKABE_ITO["vermillion"], "s", (0, (3, 1.5)), "backprop, goodness head"
-    ),
-    "deepsup": RuleStyle(OKABE_ITO["green"], "^", (0, (5, 1.5, 1, 1.5)), "deep supervision"),
-    "sff": RuleStyle(OKABE_ITO["blue"], "D", "-", "SFF"),
-    "sff-overlap": RuleStyle(OKABE_ITO["blue"], ">", (0, (10, 2)), "SFF, overlap"),
-    "sff-lookahead": RuleStyle(OKABE_ITO["green"], "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
-    "ff": RuleStyle(OKABE_ITO["purple"], "v", (0, (1, 1.2)), "forward-forward"),
-    "ff-greedy": RuleStyle(OKABE_ITO["vermillion"], "<", (0, (1, 2.5)), "forward-forward, greedy"),
+    "bp": RuleStyle(_BLACK, "o", (0, (6, 2)), "backprop"),
+    "bp-goodness": RuleStyle(_VERMILLION, "s", (0, (3, 1.5)), "backprop, goodness head"),
+    "deepsup": RuleStyle(_GREEN, "^", (0, (5, 1.5, 1, 1.5)), "deep supervision"),
+    "sff": RuleStyle(_BLUE, "D", "-", "SFF"),
+    "sff-overlap": RuleStyle(_BLUE, ">", (0, (10, 2)), "SFF, overlap"),
+    "sff-lookahead": RuleStyle(_BLUE, "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
+    "ff": RuleStyle(_PURPLE, "v", (0, (1, 1.2)), "forward-forward"),
+    "ff-greedy": RuleStyle(_PURPLE, "<", (0, (1, 2.5)), "forward-forward, greedy"),
+    "bp-checkpoint": RuleStyle(_BLACK, "X", (0, (3, 1, 1, 1)), "backprop, checkpointing"),
+    "bp-accumulate": RuleStyle(_BLACK, "P", (0, (2, 3)), "backprop, accumulation"),
+    "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
+    "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }
 # For anything else that is compared (a head size, a recipe): told apart in the same three ways.
 OTHER_STYLES = (
-    (OKABE_ITO["blue"], "P", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
-    (OKABE_ITO["vermillion"], "X", (0, (2, 1))),
-    (OKABE_ITO["green"], "p", (0, (8, 2))),
-    (OKABE_ITO["purple"], "h", (0, (4, 1, 2, 1))),
-    (GREY, "*", (0, (1, 2))),
+    (_BLUE, "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    (_VERMILLION, "h", (0, (2, 1))),
+    (_GREEN, (4, 1, 45), (0, (8, 2))),
+    (_PURPLE, (6, 1, 0), (0, (4, 1, 2, 1))),
+    (GREY, "H", (0, (1, 2))),
 )
 BLOCK_MARKERS = "os^DvP"
 
 _DEPTH = LinearSegmentedColormap.from_list("depth", ["#4BA3DB", OKABE_ITO["blue"], "#00263D"])
 _SETTINGS = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.facecolor": "white",
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 10,
-    "axes.linewidth": 0.8,
+    **rc_params_from_file(Path(__file__).with_name("course.mplstyle"), use_default_template=False),
     "axes.prop_cycle": cycler(color=[style.colour for style in RULE_STYLE.values()])
     + cycler(linestyle=[style.dash for style in RULE_STYLE.values()]),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "grid.color": PALE,
-    "grid.linewidth": 0.8,
-    "hatch.linewidth": 0.9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.5,
-    "mathtext.fontset": "dejavusans",
-    "savefig.bbox": None,
-    "savefig.transparent": False,
-    "text.color": INK,
-    "xtick.color": GREY,
-    "xtick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.color": GREY,
-    "ytick.labelcolor": INK,
-    "ytick.labelsize": 9,
 }
 _LOCK = threading.RLock()  # matplotlib's settings are global, and widgets draw from a thread
 

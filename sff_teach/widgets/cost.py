@@ -37,16 +37,8 @@ STEPS = {  # what is counted: name → rule or variant of ``TrainingStep``
     "SFF": "sff",
     "SFF, recompute": "sff-recompute",
 }
-LOOK = {  # colour by rule, filled marker by plain step
-    "backprop": {"color": draw.OKABE_ITO["black"], "marker": "o"},
-    "backprop, checkpointing": {
-        "color": draw.OKABE_ITO["black"], "marker": "o", "markerfacecolor": "white",
-    },
-    "SFF": {"color": draw.OKABE_ITO["blue"], "marker": "D"},
-    "SFF, recompute": {
-        "color": draw.OKABE_ITO["blue"], "marker": "D", "markerfacecolor": "white",
-    },
-}  # fmt: skip
+LOOK = {step: {k: v for k, v in draw.rule_style(rule).line.items() if k != "linestyle"}
+        for step, rule in STEPS.items()}  # fmt: skip
 
 _LOCK = threading.Lock()  # the steps are shared
 

@@ -17,7 +17,7 @@ from ..study.summary import FASHION, runs_matching
 from ..training.fit import History, evaluate
 from ..util.checks import SFFError, check_count, check_fraction, check_known
 from ..util.stats import interval
-from .panel import KERNELS, RULES, SEEDS, STYLE, TrainingExplorer, dropdown, slider
+from .panel import KERNELS, RULES, SEEDS, STYLE, TrainingExplorer, dropdown, in_words, slider
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 POOL = 10_000  # images of the sample
@@ -202,13 +202,10 @@ def draw_fraction(
     ax.set_ylim(min(50, 10 * (lowest // 10)), 100)  # hardly ever moves
     draw.end_labels(ax, labels)
     draw.number_marks(ax, numbers)
-    words = " ".join(f"Trial {i}: {one}" for i, one in list(enumerate(results, 1))[-6:])
     stored = (
         f" with the stored curves of {', '.join(label[2] for label in labels)}" if labels else ""
     )
-    return draw.with_alt(
-        fig, f"Test accuracy against training images{stored}. {words or 'No trial yet.'}"
-    )
+    return draw.with_alt(fig, f"Test accuracy against training images{stored}. {in_words(results)}")
 
 
 class FractionExplorer(TrainingExplorer):

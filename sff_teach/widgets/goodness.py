@@ -112,6 +112,8 @@ def draw_goodness_split(
         draw.WIDTH, 3.8, ncols=2, width_ratios=[1.9, 1], title=["", "Right answers, %"],
         xlabel=["", "threshold θ"],
     )  # fmt: skip
+    fig.set_layout_engine(None)  # placing by constraints is too slow while a slider is dragged
+    fig.subplots_adjust(left=0.08, right=0.98, bottom=0.23, top=0.91, wspace=0.18)
     draw.draw_goodness(
         split.positive, split.negative, split.theta, ax=left,
         xlabel=f"goodness g ({GOODNESS[split.kind][0]})",
@@ -129,7 +131,7 @@ def draw_goodness_split(
                markeredgecolor=draw.INK)  # fmt: skip
     for kind in dict.fromkeys(one.kind for one in (split, *kept)):
         right.plot([], [], **LOOK[kind], markersize=6, linestyle="none", label=GOODNESS[kind][0])
-    right.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, borderaxespad=0,
+    right.legend(loc="upper right", bbox_to_anchor=(1, -0.17), ncols=2, borderaxespad=0,
                  columnspacing=1, handletextpad=0.2)  # fmt: skip
     draw.number_marks(
         right,

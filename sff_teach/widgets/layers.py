@@ -19,7 +19,7 @@ from ..data import load
 from ..models import cnn
 from ..training.fit import History, fit
 from ..util.checks import SFFError, check_count, check_known
-from .panel import KERNELS, RULES, SEEDS, TrainingExplorer, dropdown, slider
+from .panel import KERNELS, RULES, SEEDS, TrainingExplorer, dropdown, in_words, slider
 
 WIDTHS, POOL_AFTER = (16, 32, 64, 64, 64, 64), (1, 2, 4)  # a net of L layers has the first L
 LAYERS = (2, 3, 4, 5, 6)
@@ -218,11 +218,10 @@ def draw_layers(
         _say_empty(depth, "no run yet")
     _draw_trials(trials, results, judge)
     words = f"Training goes on. {draw.describe_history(history)} " if running else ""
-    last = " ".join(f"Trial {i}: {one}" for i, one in list(enumerate(results, 1))[-6:])
     return draw.with_alt(
         fig,
         f"{words}Three panels: training loss per epoch and accuracy by block of one run, and the "
-        f"accuracy of every trial against its number of blocks. {last or 'No trial yet.'}",
+        f"accuracy of every trial against its number of blocks. {in_words(results)}",
     )
 
 

@@ -239,11 +239,6 @@ class Explorer:
             links.append(_save_link(f"{self.file}.png", "image/png", self.picture.png, "picture"))
         self.save.value = " · ".join(links)
 
-    def sentences(self) -> str:
-        """The last six trials in words."""
-        numbered = [f"Trial {i}: {result}" for i, result in enumerate(self.results, 1)]
-        return " ".join(numbered[-6:])
-
     # ---- words
 
     def say(self, text: str) -> None:
@@ -411,6 +406,12 @@ def _cell() -> str | None:
         return None
     parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
     return parent.get("metadata", {}).get("cellId", "")
+
+
+def in_words(trials: Sequence) -> str:
+    """The last six trials in words."""
+    numbered = [f"Trial {i}: {trial}" for i, trial in enumerate(trials, 1)]
+    return " ".join(numbered[-6:]) or "No trial yet."
 
 
 def _same_trial(a: Any, b: Any) -> bool:
