@@ -130,7 +130,7 @@ stamp: install  ## clean the notebooks; write first cell, links and minutes in, 
 assignments: install  ## make students', answers' and teacher's copies; check the tests on usual mistakes
 	$(PY) tools/make_assignments.py
 
-claims: install  ## write results/claims.md and the README's table from the stored runs
+claims: install  ## write results/claims.md and the README's picture from the stored runs
 	$(PY) results/claims.py
 
 gallery: install  ## collect docs/gallery.md from the executed notebooks

@@ -1,16 +1,25 @@
 """The claims about SFF, each with the runs that speak for or against it and a derived verdict.
 
-``make claims`` writes ``results/claims.md`` and the short table in the README from the stored
-runs. Nobody types a verdict: it follows from the effects by the claim's own test. To add a claim,
-add an entry to ``CLAIMS``.
+``make claims`` writes ``results/claims.md`` and the README's picture ``results/claims.png`` from
+the stored runs. Nobody types a verdict: it follows from the effects by the claim's own test. To add
+a claim, add an entry to ``CLAIMS``.
 """
 
+import hashlib
+import io
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sff_teach.draw import OKABE_ITO, new_figure, png
 from sff_teach.study import FASHION, Effect, difference, read_runs, runs_by_row, runs_matching
 from sff_teach.util.stats import holm, paired_p_value
 
@@ -226,15 +235,27 @@ TUNED_LITTLE_DATA = compared(
     *_fashion(BLOCKS, (200, 1000)),
     *_fashion(HEAD_ALONE, (200, 1000), ", control bp-goodness"),
 )
+
+
+def _against_negatives(row: str, images: int) -> Pair:
+    return Pair(
+        f"− {row}, {images:,} images",
+        ("fashion_rules", {**PLAIN, "fraction": FASHION[images]}),
+        ("negatives", f"{row}, {images:,} images"),
+    )
+
+
 NEGATIVES = compared(
+    *(_against_negatives(row, n) for row in ("sampled", "spread") for n in (1000, 10_000)),
     *(
         Pair(
-            f"against FF with negatives, {images:,} images",
+            f"control, label in the first pixels, {images:,} images",
             ("fashion_rules", {**PLAIN, "fraction": fraction}),
             ("fashion_rules", {"rule": "ff", "fraction": fraction}),
+            decides=False,
         )
         for images, fraction in FASHION.items()
-    )
+    ),
 )
 PARTITIONING = compared(
     Pair(
@@ -412,9 +433,10 @@ CLAIMS = (
     ),
     Claim(
         "needs no negatives", PAPER,
-        "none are made, by construction; does accuracy suffer? SFF (1×1, four blocks) − "
-        "Forward-Forward with a label overlay; " + FOUR_LAYERS,
-        NON_INFERIOR, NEGATIVES, _command("fashion_rules"), "fashion_rules.jsonl",
+        "none are made, by construction; does accuracy suffer? SFF (1×1, four blocks) − the same "
+        "heads with one sampled wrong class in each loss (sampled), and − Forward-Forward with the "
+        "label as a wave over the whole image (spread; Scodellaro et al. 2023); " + FOUR_LAYERS,
+        NON_INFERIOR, NEGATIVES, _command("negatives"), "negatives.jsonl, fashion_rules.jsonl",
     ),
     Claim(
         "needs no channel partitioning", PAPER,
@@ -493,19 +515,91 @@ def page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def short_table(folder: Path) -> str:
-    """The README's table: claim and verdict; the effects are in results/claims.md."""
-    lines = ["| claim | verdict |", "|---|---|"]
-    for claim in CLAIMS:
-        lines.append(f"| {claim.title} | {claim.verdict(claim.effects(folder))} |")
-    return "\n".join(lines) + "\n"
+# ---------------------------------------------------------------- the picture
+
+MARKS = {  # colour, marker
+    "supported": (OKABE_ITO["green"], "o"),
+    "undecided": (OKABE_ITO["black"], "D"),
+    "contradicted": (OKABE_ITO["vermillion"], "X"),
+}
+LIMITS = {"points": (-11, 16), "×": (0.25, 2.0)}  # arrows lead to what lies outside
+
+
+def forest(folder: Path) -> Figure:
+    """Every deciding effect with its interval, by claim, and the threshold that it is held to."""
+    found = [(claim, [e for e in claim.effects(folder) if e.decides]) for claim in CLAIMS]
+    units = {
+        unit: [(claim, effects) for claim, effects in found if effects and effects[0].unit == unit]
+        for unit in LIMITS
+    }
+    heights = [sum(len(effects) + 1.2 for _, effects in rows) or 1 for rows in units.values()]
+    fig, axes = new_figure(
+        9, 0.115 * sum(heights) + 1.3, nrows=2, height_ratios=heights,
+        xlabel=["difference, points of test accuracy", "times backprop's"],
+    )  # fmt: skip
+    for ax, (unit, rows) in zip(axes, units.items()):
+        _draw_claims(ax, unit, rows)
+    axes[1].set_xscale("log")
+    axes[1].set_xticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
+    axes[1].minorticks_off()
+    for outcome, (colour, marker) in MARKS.items():
+        axes[0].plot([], [], marker, color=colour, label=outcome)
+    axes[0].plot([], [], "|", color="grey", markersize=12, label="threshold")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+    return fig
+
+
+def _draw_claims(ax: Axes, unit: str, rows: Sequence[tuple[Claim, Sequence[Effect]]]) -> None:
+    low, high = LIMITS[unit]
+    y, ticks = 0.0, []
+    for claim, effects in rows:
+        top = y
+        for effect, outcome in zip(effects, claim.test.outcomes(effects)):
+            colour, marker = MARKS[outcome]
+            ax.plot([effect.low, effect.high], [y, y], "-", color=colour, linewidth=1.5)
+            outside = effect.mean > high
+            ax.plot(
+                high if outside else effect.mean, y, ">" if outside else marker, color=colour,
+                clip_on=False,
+            )  # fmt: skip
+            y += 1
+        ticks.append((top + y - 1) / 2)
+        ax.vlines(claim.test.threshold, top - 0.6, y - 0.4, color="grey", linewidth=1.2)
+        ax.axhline(y + 0.1, color="lightgrey", linewidth=0.6)
+        y += 1.2
+    ax.set_yticks(ticks, [textwrap.fill(claim.title, 36) for claim, _ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.set(xlim=(low, high), ylim=(y - 1.1, -1))
+
+
+def alt_text(folder: Path) -> str:
+    """What the picture shows, in words."""
+    verdicts = [f"{claim.title}: {claim.verdict(claim.effects(folder))}" for claim in CLAIMS]
+    return "Effects with 95 % intervals, by claim. " + ". ".join(verdicts) + "."
+
+
+def picture(folder: Path, name: str) -> bytes:
+    """The figure as a PNG file that carries ``name``."""
+    stored, info = io.BytesIO(), PngInfo()
+    info.add_text("effects", name)
+    Image.open(io.BytesIO(png(forest(folder)))).save(stored, "PNG", optimize=True, pnginfo=info)
+    return stored.getvalue()
+
+
+def picture_name(path: Path) -> str | None:
+    """The name that a picture carries: a hash of the page that it belongs to."""
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get("effects")
 
 
 START, END = "<!-- claims: written by `make claims` -->", "<!-- end of claims -->"
 
 
-def in_readme(text: str, table: str) -> str:
-    """The README's text with the table between its two markers.
+def in_readme(text: str, content: str) -> str:
+    """The README's text with the content between its two markers.
 
     Raises:
         ValueError: a marker is missing.
@@ -513,26 +607,33 @@ def in_readme(text: str, table: str) -> str:
     if START not in text or END not in text:
         raise ValueError(f"README.md lacks the line {START} or {END}; put both where it belongs.")
     return re.sub(
-        f"(?s){re.escape(START)}.*{re.escape(END)}", lambda _: f"{START}\n{table}{END}", text
+        f"(?s){re.escape(START)}.*{re.escape(END)}", lambda _: f"{START}\n{content}\n{END}", text
     )
 
 
 def write(root: Path, check: bool = False) -> list[str]:
-    """Write both pages, or with ``check`` only compare; the names of those that were stale."""
+    """Write page, picture and README, or with ``check`` only compare; those that were stale."""
     folder, readme = root / "results", root / "README.md"
     wanted = {
         folder / "claims.md": page(folder),
-        readme: in_readme(readme.read_text(encoding="utf-8"), short_table(folder)),
+        readme: in_readme(
+            readme.read_text(encoding="utf-8"), f"![{alt_text(folder)}](results/claims.png)"
+        ),
     }
     stale = [p for p, text in wanted.items() if not p.exists() or p.read_text("utf-8") != text]
+    image = folder / "claims.png"  # drawn anew only for other effects: its bytes vary by machine
+    name = hashlib.sha256(wanted[folder / "claims.md"].encode()).hexdigest()
+    redraw = picture_name(image) != name
     if not check:
         for path in stale:
             path.write_text(wanted[path], encoding="utf-8")
-    return [str(path.relative_to(root)) for path in stale]
+        if redraw:
+            image.write_bytes(picture(folder, name))
+    return [str(path.relative_to(root)) for path in [*stale, *([image] if redraw else [])]]
 
 
 def main() -> int:
-    """Write both pages; with ``--check`` change nothing, and exit with 1 if one is stale."""
+    """Write what is stale; with ``--check`` change nothing, and exit with 1 if anything is."""
     check = "--check" in sys.argv[1:]
     stale = write(Path(__file__).resolve().parents[1], check)
     print(f"{'Stale' if check else 'Written'}: {', '.join(stale) or 'nothing'}")

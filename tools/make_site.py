@@ -35,7 +35,8 @@ PAGES = (
     "executed/*.ipynb",
     "notebooks/assignments/release/*/*.ipynb",  # the other copies hold the answers
 )
-FILES = ("docs/gallery/*.png", "LICENSE", "*/LICENSE", "CITATION.cff")  # what the pages link to
+# What the pages link to.
+FILES = ("docs/gallery/*.png", "results/*.png", "LICENSE", "*/LICENSE", "CITATION.cff")
 
 # The landing page is the README with the contents below it, unseen; they fill the side bar.
 CONTENTS = (  # heading, pages in the order of their names, the first ones before

@@ -19,12 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF
-from ..util.checks import (
-    check_count,
-    check_known,
-    check_labels,
-    check_samples,
-)
+from ..util.checks import check_count, check_known, check_labels, check_samples
 from .memory import VARIANTS, StorageTracker, saved_bytes, watch_saved
 
 __all__ = [

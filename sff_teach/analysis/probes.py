@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import SFF, GoodnessHead
-from ..util.checks import check_count, check_images, check_labels, check_samples
+from ..util.checks import SFFError, check_count, check_images, check_labels, check_samples
 from ..util.modes import evaluating
 
 PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
@@ -35,7 +35,8 @@ def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Te
         batch_size: images at a time.
 
     Raises:
-        TypeError, ValueError: no SFF network, or no images.
+        TypeError: no SFF network.
+        SFFError: no images.
     """
     _check_network(model)
     check_samples(images, "images")
@@ -113,43 +114,33 @@ def linear_probe(
         penalties: values of C, the inverse strength of the L2 penalty.
 
     Raises:
-        ValueError: empty parts, labels that do not fit, features of another width, or no penalty.
+        SFFError: a feature is not finite.
 
     Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier
     probes".
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
 
-    if not len(penalties):
-        raise ValueError("penalties is empty; give at least one value of C, such as 0.1.")
     arrays = {}
     for name, (x, y) in {"train": train, "valid": valid, "test": test}.items():
-        x, y = torch.as_tensor(x).detach().cpu().flatten(1), torch.as_tensor(y).cpu()
-        if not len(x) or len(x) != len(y):
-            raise ValueError(
-                f"{name} holds {len(x)} rows of features and {len(y)} labels; give one label per "
-                "row, at least one."
-            )
+        x = torch.as_tensor(x).detach().cpu().flatten(1)
         if not torch.isfinite(x).all():
-            raise ValueError(f"{name} holds features that are not finite; check the network.")
-        arrays[name] = x.double().numpy(), y.numpy()
-    widths = {name: x.shape[1] for name, (x, _) in arrays.items()}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"features have different widths, {widths}; take one layer for all.")
+            raise SFFError(f"{name} holds features that are not finite; check the network.")
+        arrays[name] = x.double().numpy(), torch.as_tensor(y).cpu().numpy()
     x, y = arrays["train"]
     mean, std = x.mean(0), x.std(0)
     std[std < 1e-8] = 1.0  # a feature that never changes stays 0
     scaled = {name: ((x - mean) / std, y) for name, (x, y) in arrays.items()}
-    best = None
-    for penalty in sorted(penalties):
-        model = LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(*scaled["train"])
-        score = model.score(*scaled["valid"])
-        if best is None or score > best[0]:
-            best = score, penalty, model
-    score, penalty, model = best
+    models = [
+        LogisticRegression(C=c, max_iter=1000, tol=1e-3).fit(*scaled["train"])
+        for c in sorted(penalties)
+    ]
+    scores = [model.score(*scaled["valid"]) for model in models]
+    score = max(scores)
+    model = models[scores.index(score)]  # the strongest penalty at a tie
     values, counts = np.unique(y, return_counts=True)
     chance = float(np.mean(arrays["test"][1] == values[counts.argmax()]))
-    return Probe(float(model.score(*scaled["test"])), float(score), float(penalty), chance)
+    return Probe(float(model.score(*scaled["test"])), float(score), float(model.C), chance)
 
 
 # ---------------------------------------------------------------- similarity
@@ -169,7 +160,7 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
             come out slightly negative.
 
     Raises:
-        ValueError: other images in a than in b, fewer than four, or features that never change.
+        SFFError: other images in a than in b, fewer than four, or features that never change.
 
     Source: Kornblith et al. 2019, "Similarity of neural network representations revisited";
     unbiased HSIC: Song et al. 2012, eq. 5, used in CKA by Nguyen et al. 2021.
@@ -177,15 +168,15 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
     a, b = (torch.as_tensor(x).detach().double().flatten(1) for x in (a, b))
     n = len(a)
     if n != len(b):
-        raise ValueError(f"a holds {n} images and b {len(b)}; give features of the same images.")
+        raise SFFError(f"a holds {n} images and b {len(b)}; give features of the same images.")
     if n < 4:
-        raise ValueError(f"a and b hold {n} images; CKA needs at least four.")
+        raise SFFError(f"a and b hold {n} images; CKA needs at least four.")
     a, b = a - a.mean(0), b - b.mean(0)  # HSIC does not see a shift; rounding does
     k, l = a @ a.T, b @ b.T  # (N, N) each  # noqa: E741
     hsic = _hsic_unbiased if unbiased else _hsic_plain
     kk, ll = hsic(k, k), hsic(l, l)
     if min(kk, ll) <= 1e-20:
-        raise ValueError("a or b hardly changes between images; CKA is not defined for it.")
+        raise SFFError("a or b hardly changes between images; CKA is not defined for it.")
     return float(hsic(k, l) / (kk * ll) ** 0.5)
 
 
@@ -229,7 +220,8 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
         images: (B, C, H, W), or sequences (B, C, L).
 
     Raises:
-        TypeError, ValueError: another network or head, or no images.
+        TypeError: no SFF network.
+        SFFError: another head, or no images.
 
     Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
     activation map of Zhou et al. 2016.
@@ -237,7 +229,7 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     _check_network(model)
     check_samples(images, "images")
     if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
-        raise ValueError(
+        raise SFFError(
             "model has a head without goodness, as rule='bp' leaves it; train it with 'sff', "
             "'deepsup' or 'bp-goodness'."
         )
@@ -269,11 +261,10 @@ def disagreement(votes: Tensor) -> Tensor:
     """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
 
     Source: Kuncheva and Whitaker 2003, the disagreement measure, here of votes, not of errors.
+
+    Args:
+        votes: of ``block_votes``.
     """
-    if votes.dim() != 2 or not len(votes):
-        raise ValueError(
-            f"votes has shape {tuple(votes.shape)}; give (B, blocks) of block_votes, B at least 1."
-        )
     return (votes[:, :, None] != votes[:, None, :]).double().mean(0)
 
 
@@ -303,15 +294,10 @@ def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
         The bins that hold an image, from low confidence to high.
 
     Raises:
-        ValueError, TypeError: shapes or labels that do not fit.
+        SFFError: labels that do not fit.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
-    check_count(bins, "bins")
-    if goodness.dim() != 2 or not len(goodness):
-        raise ValueError(
-            f"goodness has shape {tuple(goodness.shape)}; give one row of K per image, (B, K)."
-        )
     check_labels(y, goodness.shape[1], length=len(goodness))
     confidence, choice = goodness.detach().double().softmax(1).max(1)
     right = (choice == y.to(choice.device)).double()

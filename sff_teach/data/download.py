@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,12 +24,12 @@ from ..util.files import atomic_write, exclusive_lock, make_folder, remove_parti
 from .folder import SUFFIXES, read_images
 
 TIMEOUT = 30  # seconds without a byte
-RETRIES = 1  # of each copy
+RETRIES = 1  # of each file
 
 
 @dataclass(frozen=True)
-class Copy:
-    """One public copy of a data set.
+class Source:
+    """Where a data set comes from.
 
     Attributes:
         files: The MD5 of each file, by its address.
@@ -48,15 +49,15 @@ def fetch(name: str, home: Path) -> Path:
 
     Two processes that ask at once get one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
-    in some sets ``valid_images`` and ``valid_labels``. Images of copies without an order of their
-    own are sorted by a hash of their pixels, so that every copy gives the same set.
+    in some sets ``valid_images`` and ``valid_labels``. Images of an archive are sorted by a hash of
+    their pixels, so that their order does not depend on how it was packed.
 
     Args:
         name: A key of ``SETS``.
         home: The folder that holds the file.
 
     Raises:
-        DownloadError: No copy could be fetched.
+        DownloadError: A file could not be fetched.
     """
     path = home / f"{name}.npz"
     if path.is_file():
@@ -74,24 +75,22 @@ def fetch(name: str, home: Path) -> Path:
 
 
 def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of the first copy that can be had; its files are put into ``folder``."""
+    """The arrays of a set; its files are put into ``folder``."""
     import requests  # both of them take a while to import
 
     make_folder(folder)
     for unfinished in folder.glob("tmp*"):  # of a process that was killed
         unfinished.unlink()
-    reasons = []
-    for copy in SETS[name]:
-        try:
-            paths = [_download_file(url, md5, folder) for url, md5 in copy.files.items()]
-        except (requests.RequestException, ValueError) as error:
-            reasons.append(_reason(error))
-            continue
-        return copy.read(paths)
-    by_hand = " and ".join(SETS[name][0].files)
-    raise DownloadError(
-        f'"{name}" could not be downloaded: {"; ".join(reasons)}. Try again later, or fetch '
-        f"{by_hand} by hand and put it into {folder}."
+    source = SETS[name]
+    try:
+        paths = [_download_file(url, md5, folder) for url, md5 in source.files.items()]
+    except (requests.RequestException, ValueError) as error:
+        reason = _reason(error)
+    else:
+        return source.read(paths)
+    raise DownloadError(  # here, so that it does not hold on to the connection
+        f'"{name}" could not be downloaded: {reason}. Try again later, or fetch '
+        f"{' and '.join(source.files)} by hand and put it into {folder}."
     )
 
 
@@ -121,11 +120,8 @@ def _reason(error: Exception) -> str:
         return f"{host} answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
         return f"{host} sent nothing for {TIMEOUT} s"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return f"the proxy for {host} cannot be reached (see HTTPS_PROXY)"
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"the certificate of {host} is not trusted here"
-    return f"no connection to {host}; is this machine online?"
+    kind = type(error).__name__  # tells a proxy or a certificate from a missing network
+    return f"no connection to {host} ({kind}); is this machine online?"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -141,7 +137,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise SFFError(f"{path} is damaged; remove it, and it is fetched again.") from error
 
 
-# ---------------------------------------------------------------- reading the copies
+# ---------------------------------------------------------------- reading the files
 
 
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
@@ -165,33 +161,6 @@ def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | 
     for part in images:
         x = read_images(images[part], size and (size, size), channels=3)
         arrays |= _by_hash(part, x, np.array([classes.index(c) for c in labels[part]]))
-    return arrays
-
-
-def cifar_binary(
-    paths: Sequence[Path], train: Sequence[str], test: Sequence[str], names: str, label_bytes: int
-):
-    """Read CIFAR's binary archive: a record is the labels, of which the last counts, and pixels.
-
-    Args:
-        paths: The archive.
-        train: Names of its files with training records.
-        test: Names of its files with test records.
-        names: Name of its file of class names.
-        label_bytes: Labels per record.
-    """
-    with tarfile.open(paths[0]) as archive:
-        members = {PurePosixPath(member.name).name: member for member in archive}
-
-        def content(name: str) -> bytes:
-            return archive.extractfile(members[name]).read()
-
-        arrays = {"classes": np.array(content(names).decode().split())}
-        for part, files in (("train", train), ("test", test)):
-            records = np.frombuffer(b"".join(map(content, files)), dtype=np.uint8)
-            records = records.reshape(-1, label_bytes + 3072)
-            x = records[:, label_bytes:].reshape(-1, 3, 32, 32)
-            arrays |= _by_hash(part, x, records[:, label_bytes - 1])
     return arrays
 
 
@@ -235,7 +204,6 @@ def medmnist(paths: Sequence[Path], classes: Sequence[str]):
 # ---------------------------------------------------------------- the sets
 
 FAST_AI = "https://s3.amazonaws.com/fast-ai-"
-TORONTO = "https://www.cs.toronto.edu/~kriz/"
 ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
 FASHION_CLASSES = (
@@ -250,63 +218,33 @@ IMAGENETTE_CLASSES = {
 }  # fmt: skip
 
 
-def _imagenette(md5: str) -> Copy:
-    return Copy(
-        {FAST_AI + "imageclas/imagenette2-160.tgz": md5},
-        lambda paths: images_in_tar(paths, 160, IMAGENETTE_CLASSES),
-    )
-
-
-# The quick copy of fast.ai first; the official archives of CIFAR take an hour.
-SETS: dict[str, tuple[Copy, ...]] = {
-    "fashion-mnist": (
-        Copy(
-            {
-                ZALANDO + "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                ZALANDO + "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-                ZALANDO + "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-                ZALANDO + "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-            },
-            lambda paths: mnist_files(paths, FASHION_CLASSES),
-        ),
+SETS: dict[str, Source] = {
+    "fashion-mnist": Source(
+        {
+            ZALANDO + "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            ZALANDO + "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            ZALANDO + "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            ZALANDO + "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        partial(mnist_files, classes=FASHION_CLASSES),
     ),
-    "cifar10": (
-        Copy({FAST_AI + "sample/cifar10.tgz": "a5f8c31371b63a406b23368042812d3c"}, images_in_tar),
-        Copy(
-            {TORONTO + "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-            lambda paths: cifar_binary(
-                paths,
-                [f"data_batch_{i}.bin" for i in range(1, 6)],
-                ["test_batch.bin"],
-                "batches.meta.txt",
-                1,
-            ),
-        ),
+    # fast.ai's copies of CIFAR: the official archives take an hour
+    "cifar10": Source(
+        {FAST_AI + "sample/cifar10.tgz": "a5f8c31371b63a406b23368042812d3c"}, images_in_tar
     ),
-    "cifar100": (
-        Copy(
-            {FAST_AI + "imageclas/cifar100.tgz": "e5e65dcb54b9d3913f7b8a9ad6607e62"}, images_in_tar
-        ),
-        Copy(
-            {TORONTO + "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-            lambda paths: cifar_binary(
-                paths, ["train.bin"], ["test.bin"], "fine_label_names.txt", 2
-            ),
-        ),
+    "cifar100": Source(
+        {FAST_AI + "imageclas/cifar100.tgz": "e5e65dcb54b9d3913f7b8a9ad6607e62"}, images_in_tar
     ),
-    # published twice, with the same images
-    "imagenette": (
-        _imagenette("e793b78cc4c9e9a4ccc0c1155377a412"),
-        _imagenette("c475f8f7617a200ba35b9facc48443c3"),
+    "imagenette": Source(
+        {FAST_AI + "imageclas/imagenette2-160.tgz": "e793b78cc4c9e9a4ccc0c1155377a412"},
+        partial(images_in_tar, size=160, names=IMAGENETTE_CLASSES),
     ),
-    "pneumonia-mnist": (
-        Copy(
-            {
-                "https://zenodo.org/records/10519652/files/pneumoniamnist.npz": (
-                    "28209eda62fecd6e6a2d98b1501bb15f"
-                )
-            },
-            lambda paths: medmnist(paths, ("normal", "pneumonia")),
-        ),
+    "pneumonia-mnist": Source(
+        {
+            "https://zenodo.org/records/10519652/files/pneumoniamnist.npz": (
+                "28209eda62fecd6e6a2d98b1501bb15f"
+            )
+        },
+        partial(medmnist, classes=("normal", "pneumonia")),
     ),
 }

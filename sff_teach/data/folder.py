@@ -185,7 +185,7 @@ def read_images(
     if needed > _memory() / 2:
         raise SFFError(
             f"{len(files):,} images of {height}×{width} pixels need {needed / 2**30:.1f} GiB of "
-            "memory; give a smaller size=, or read them batch by batch with data.stream."
+            "memory; give a smaller size=, or read them batch by batch, as docs/own_loop.md shows."
         )
 
     def read(group: Sequence) -> list[np.ndarray]:

@@ -69,7 +69,9 @@ def load(
     """
     check_fraction(fraction)
     check_seed(seed)
-    check_validation(validation)
+    check_number(validation, "validation")
+    if not 0 <= validation < 1:
+        raise SFFError(f"validation={validation:g} is outside [0, 1).")
     raw = _read(name, size)
     x, y = raw.train
     if raw.valid is None:
@@ -97,14 +99,7 @@ def load(
     return Splits(finish("train", *train), finish("valid", *valid), finish("test", *raw.test))
 
 
-def check_validation(validation: float) -> None:
-    """Raise unless it is a number in [0, 1)."""
-    check_number(validation, "validation")
-    if not 0 <= validation < 1:
-        raise SFFError(f"validation={validation:g} is outside [0, 1).")
-
-
-def check_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _checked_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """Height and width, checked."""
     if size is None:
         return None
@@ -185,7 +180,7 @@ def _read(name: str, size: int | tuple[int, int] | None) -> _Raw:
     if not isinstance(name, str):
         raise TypeError(f'name must be a string, not {type(name).__name__}: "folder:PATH".')
     if name.startswith("folder:"):
-        return _read_folder(name.removeprefix("folder:"), check_size(size))
+        return _read_folder(name.removeprefix("folder:"), _checked_size(size))
     if size is not None:
         raise SFFError(f'size only works with "folder:PATH", not with "{name}".')
     if name not in _READERS:

@@ -182,22 +182,12 @@ def check_samples(x: object, argument: str = "x") -> None:
         )
 
 
-def check_images(x: object, channels: int | None = None, argument: str = "x") -> None:
-    """Raise unless `x` is a floating tensor (B, C, H, W), not empty, and finite.
-
-    `channels` is the number of channels that the model takes, where that is known.
-    """
+def check_images(x: object, argument: str = "x") -> None:
+    """Raise unless `x` is a floating tensor (B, C, H, W), not empty, and finite."""
     check_samples(x, argument)
     if x.dim() != 4:
         hint = f"; use {argument}[:, None] for grey images" if x.dim() == 3 else ""
         raise SFFError(f"{argument} has shape {tuple(x.shape)}, not (B, C, H, W){hint}")
-    if channels is not None and x.shape[1] != channels:
-        last = x.shape[3] == channels
-        hint = f"; channels come second, use {argument}.permute(0, 3, 1, 2)" if last else ""
-        raise SFFError(
-            f"{argument} has {x.shape[1]} channels, shape {tuple(x.shape)}, but {channels} are "
-            f"needed{hint}"
-        )
 
 
 # ---------------------------------------------------------------- models
@@ -254,5 +244,5 @@ def check_head(
     check_count(filters, "filters")
     check_known(dims, (1, 2), "dims")
     check_count(kernel_size, "kernel_size")
-    if kernel_size % 2 == 0:
+    if kernel_size % 2 == 0:  # an odd one keeps the input's size
         raise SFFError(f"kernel_size must be odd, not {kernel_size}")

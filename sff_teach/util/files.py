@@ -1,4 +1,4 @@
-"""Files that are whole or not there and have one writer; tables that spreadsheets leave alone."""
+"""Atomic writes, file locks, and CSV files that are safe to open in a spreadsheet."""
 
 import csv
 import errno
@@ -32,7 +32,12 @@ class WriteError(OSError):
 
 
 def write_error(name: str | Path, error: OSError) -> WriteError:
-    """The error as a sentence about ``name``, a path or ``argument=path``."""
+    """The error as a sentence.
+
+    Args:
+        name: a path, or ``argument=path``.
+        error: of the file system.
+    """
     return WriteError(error.errno, error.strerror or str(error), str(name))
 
 
@@ -47,30 +52,30 @@ def make_folder(path: Path) -> None:
 def check_writable(path: Path, name: str | None = None) -> None:
     """Refuse before the work what could not be written after it; makes the file's folder.
 
+    Args:
+        path: of a file.
+        name: what the message calls it, such as ``argument=path``.
+
     Raises:
         WriteError: the file, or a new one in its folder, may not be written.
     """
     path = Path(path)
     make_folder(path.absolute().parent)
     place = path if path.exists() else path.absolute().parent
-    if path.is_dir():
-        reason = errno.EISDIR
-    elif not os.access(place, os.W_OK):
-        reason = errno.EROFS if _read_only(place) else errno.EACCES
-    else:
-        return
-    raise write_error(name or path, OSError(reason, os.strerror(reason)))
-
-
-def _read_only(place: Path) -> bool:
-    return hasattr(os, "statvfs") and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    if path.is_dir() or not os.access(place, os.W_OK):
+        reason = errno.EISDIR if path.is_dir() else errno.EACCES
+        raise write_error(name or path, OSError(reason, os.strerror(reason)))
 
 
 def atomic_write(path: Path, write) -> None:
     """Write a file next to its place, then move it there: readers see the old or the new one.
 
-    ``write`` gets the open binary file. After an error nothing is left behind; what a killed
-    process leaves, ``remove_partial_files`` removes.
+    After an error nothing is left behind; what a killed process leaves, ``remove_partial_files``
+    removes.
+
+    Args:
+        path: of the file.
+        write: called with the open binary file.
 
     Raises:
         WriteError: no room, or no permission.
@@ -95,7 +100,7 @@ def atomic_write(path: Path, write) -> None:
 def remove_partial_files(*paths: Path) -> None:
     """Remove what ``atomic_write`` had begun to write for these paths when its process was killed.
 
-    Whoever calls it makes sure, by ``alone``, that no other process is writing them.
+    Whoever calls it makes sure, by ``exclusive_lock``, that no other process is writing them.
     """
     for folder in {Path(path).absolute().parent for path in paths}:
         names = {Path(path).name for path in paths if Path(path).absolute().parent == folder}
@@ -113,8 +118,9 @@ def exclusive_lock(path: Path, name: str, wait: float = 0) -> Iterator[None]:
     no clock matters. Where there can be none, on some network disks or a full one, we go without.
 
     Args:
-        path: of a file or folder. name: of the argument, as ``argument=path``.
-        wait: so many seconds for the other process.
+        path: of a file or folder.
+        name: what the message calls it, such as ``argument=path``.
+        wait: seconds to wait for the other process; -1 for as long as it takes.
 
     Raises:
         OSError: another process works on it.
@@ -140,7 +146,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 
 
 def write_table(path: Path, rows: list[list[str]]) -> None:
-    """Write a CSV file that Excel reads as UTF-8, and in which no text becomes a formula."""
+    """Write a CSV file that Excel reads as UTF-8, and in which no text becomes a formula.
+
+    Args:
+        path: of the file.
+        rows: the first one holds the columns' names.
+    """
     text = io.StringIO()
     csv.writer(text).writerows(
         [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row] for row in rows

@@ -90,6 +90,7 @@ def test_the_readme_says_where_it_comes_from():
         assert re.search(rf"\b{k}\s+{name}", readme)
 
 
+@pytest.mark.nightly
 def test_packing_again_gives_the_same_bytes(arrays, script):
     packed = script.pack(arrays)
     with np.load(io.BytesIO(packed), allow_pickle=False) as again:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sff_teach import load
 from sff_teach.data import download
-from sff_teach.data.download import Copy, DownloadError, fetch, read_arrays
+from sff_teach.data.download import DownloadError, Source, fetch, read_arrays
 from sff_teach.util.checks import SFFError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,25 +45,6 @@ def image_archive(more: dict[str, bytes] | None = None) -> bytes:
                 add(f"set/{part}/{name}/{i}.png", png.getvalue())
         for name, content in (more or {}).items():
             add(name, content)
-    return stream.getvalue()
-
-
-def binary_archive() -> bytes:
-    """The same images as CIFAR's binary records, sizes aside."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        files = {"names.txt": b"cat\ndog\n\n"}
-        for part in ("train", "test"):
-            records = b""
-            for label, name in enumerate(("cat", "dog")):
-                for pixels in PIXELS[part, name]:
-                    big = np.tile(pixels.transpose(2, 0, 1), (1, 4, 4))  # 3×32×32
-                    records += bytes([label]) + big.tobytes()
-            files[f"{part}.bin"] = records
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"batches/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
     return stream.getvalue()
 
 
@@ -125,9 +106,8 @@ def home(tmp_path, monkeypatch, server):
     return tmp_path / "data"
 
 
-def offer(monkeypatch, *urls):
-    copies = tuple(Copy({url: MD5}, download.images_in_tar) for url in urls)
-    monkeypatch.setitem(download.SETS, "cifar10", copies)
+def offer(monkeypatch, url):
+    monkeypatch.setitem(download.SETS, "cifar10", Source({url: MD5}, download.images_in_tar))
 
 
 def names(home):
@@ -169,11 +149,6 @@ def test_offline_then_by_hand(home, server, monkeypatch):
     assert names(home) == ["cifar10.npz"]
 
 
-def test_the_second_copy_helps_out(home, server, monkeypatch):
-    offer(monkeypatch, "http://127.0.0.1:9/other.tgz", server.url)
-    assert len(load("cifar10", validation=0).train) == 12
-
-
 def test_what_a_killed_process_left_is_removed(home, server):
     (home / "cifar10.download").mkdir(parents=True)
     (home / "cifar10.download" / "tmpabc").write_bytes(GOOD[:100])
@@ -184,7 +159,7 @@ def test_what_a_killed_process_left_is_removed(home, server):
 FETCH = """
 from pathlib import Path
 from sff_teach.data import download
-download.SETS["cifar10"] = (download.Copy({{{url!r}: {md5!r}}}, download.images_in_tar),)
+download.SETS["cifar10"] = download.Source({{{url!r}: {md5!r}}}, download.images_in_tar)
 print(len(download.read_arrays(download.fetch("cifar10", Path({home!r})))["train_labels"]))
 """
 
@@ -205,16 +180,6 @@ def test_a_damaged_set(home):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(SFFError, match="damaged"):
         read_arrays(path)
-
-
-def test_the_original_archive_without_pickles(tmp_path):
-    path = tmp_path / "binary.tar.gz"
-    path.write_bytes(binary_archive())
-    arrays = download.cifar_binary([path], ["train.bin"], ["test.bin"], "names.txt", 1)
-    assert arrays["classes"].tolist() == ["cat", "dog"]
-    assert arrays["train_images"].shape == (12, 3, 32, 32)
-    dogs = {x[:, :8, :8].tobytes() for x in arrays["train_images"][arrays["train_labels"] == 1]}
-    assert dogs == {p.transpose(2, 0, 1).tobytes() for p in PIXELS["train", "dog"]}
 
 
 def test_idx_and_medmnist_files(tmp_path):

@@ -133,11 +133,12 @@ def test_the_pages_say_what_the_runs_say():
     assert claims.write(ROOT, check=True) == [], "run `make claims`"
 
 
-def test_writing_both_pages(tmp_path):
+def test_writing_pages_and_picture(tmp_path):
     (tmp_path / "results").mkdir()
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{claims.START}\nold\n{claims.END}\nafter\n")
-    assert claims.write(tmp_path, check=True) == ["results/claims.md", "README.md"]
+    everything = ["results/claims.md", "README.md", "results/claims.png"]
+    assert claims.write(tmp_path, check=True) == everything
     assert "old" in readme.read_text()
     claims.write(tmp_path)
     assert claims.write(tmp_path, check=True) == []
@@ -146,6 +147,13 @@ def test_writing_both_pages(tmp_path):
     readme.write_text("no markers")
     with pytest.raises(ValueError):
         claims.write(tmp_path)
+
+
+def test_the_picture_shows_every_deciding_effect():
+    fig = claims.forest(ROOT / "results")
+    found = [e for c in CLAIMS for e in c.effects(ROOT / "results") if e.decides]
+    marks = [line for ax in fig.axes for line in ax.lines if len(line.get_xdata()) == 1]
+    assert len(marks) == len(found)
 
 
 RECORDS = sorted((ROOT / "results").glob("*.jsonl"))

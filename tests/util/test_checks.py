@@ -83,8 +83,6 @@ def test_labels_and_images_are_equally_many():
     ("x", "kind", "word"),
     [
         (torch.rand(2, 8, 8), SFFError, "None"),
-        (torch.rand(2, 1, 8, 8), SFFError, "1 channels"),
-        (torch.rand(2, 8, 8, 3), SFFError, "permute"),
         (torch.rand(0, 3, 8, 8), SFFError, "empty"),
         (torch.full((2, 3, 8, 8), math.nan), SFFError, "2 of 2"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "255"),
@@ -92,9 +90,9 @@ def test_labels_and_images_are_equally_many():
     ],
 )
 def test_images(x, kind, word):
-    checks.check_images(torch.rand(2, 3, 8, 8), 3)
+    checks.check_images(torch.rand(2, 3, 8, 8))
     with pytest.raises(kind, match=word):
-        checks.check_images(x, 3)
+        checks.check_images(x)
 
 
 def test_a_model_is_a_module_with_parameters():
