@@ -7,7 +7,7 @@ pytest.importorskip("transformers")
 
 from results.models import models, outcome
 
-REFUSED = {"transformers ViT": "cannot be cut", "transformers Swin": "cannot"}
+REFUSED = {"transformers ViT": "cannot be cut"}
 
 pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
 
