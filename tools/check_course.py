@@ -36,6 +36,7 @@ def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str
     yield from opening_problems(path, notebook, page)
     yield from minutes_problems(notebook)
     yield from exercise_problems(notebook)
+    yield from stub_problems(notebook)
     words = ("claim", "evidence", "verdict")
     if not any(all(word in cell.source.lower() for word in words) for cell in notebook.cells):
         yield 0, "no cell holds claim, evidence and verdict"
@@ -85,6 +86,16 @@ def exercise_problems(notebook) -> Iterator[tuple[int, str]]:
     for number, text in exercises:
         if not re.search(r"<details[^>]*>\s*<summary>.*?\w.*?</summary>", text):
             yield number, "an exercise without a hint or solution in <details>"
+
+
+def stub_problems(notebook) -> Iterator[tuple[int, str]]:
+    """Yield stubs that students complete and that nothing checks."""
+    code = [(n, c) for n, c in enumerate(notebook.cells, 1) if c.cell_type == "code"]
+    for (number, cell), (_, after) in zip(code, [*code[1:], (0, None)]):
+        if "exercise" in cell.metadata.get("tags", []):
+            tags = after.metadata.get("tags", []) if after is not None else []
+            if not {"check", "solution"} & set(tags):
+                yield number, "an exercise without a cell tagged check or solution behind it"
 
 
 def summary_problems(page: Page) -> Iterator[tuple[int, str]]:

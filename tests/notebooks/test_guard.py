@@ -332,6 +332,10 @@ BROKEN = {
         edit(0, "You will", f"[Open in Colab]({COLAB}x/y)\n\nYou will"),
         "links below the",
     ),
+    "unchecked stub": (
+        metadata("tags", ["exercise"], 2),
+        "an exercise without a cell tagged check",
+    ),
     "language": (metadata("language_info", {"name": "python"}), "language_info is not what"),
 }
 
