@@ -49,7 +49,7 @@ FAMILIES = {
     "vgg11_bn": (32, (8, 8), {"classifier"}),
     "vit_b_32": (64, (25, 13), {"heads"}),
 }
-DAILY = ("densenet121", "googlenet", "mobilenet_v3_small", "resnet18", "swin_t")
+DAILY = ("densenet121", "mobilenet_v3_small", "resnet18", "swin_t")
 if os.environ.get("SFF_TEACH_ALL_MODELS") == "1":
     FAMILIES["maxvit_t"] = (224, (57, 34), {"classifier"})
     for name in torchvision.models.list_models(module=torchvision.models):

@@ -1,4 +1,7 @@
-"""Every usual mistake is caught by the tests that students see, with a message that names it."""
+"""Every usual mistake is caught by the tests that students see, with a message that names it.
+
+All mistakes are tried by `make assignments`, which follows each change, and every night.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ def outcomes_of():
     return {source: mutation_check.check(source) for source in SOURCES}
 
 
+@pytest.mark.nightly
 def test_visible_tests_catch_every_mistake(outcomes_of):
     missed = [
         f"{o.cell}: {o.mistake!r} wanted {o.says!r}, got {o.message!r}"
@@ -46,6 +50,7 @@ def test_every_task_has_its_mistakes(source):
         assert len(changed) == len(task.mistakes) and cells[task.cell].source not in changed
 
 
+@pytest.mark.nightly
 def test_page_is_the_generated_one(outcomes_of):
     page = mutation_check.PAGE.read_text(encoding="utf-8")
     assert page == mutation_check.page(outcomes_of), "run make assignments"
