@@ -82,11 +82,6 @@ def identify(name: str, assignment: str = "") -> Submission:
     return Submission(key, key, folder=name, late=bool(late))
 
 
-def student_of(name: str, assignment: str = "") -> str:
-    """The key of the student that a file's or folder's name stands for."""
-    return identify(name, assignment).student
-
-
 def find_submissions(folder: Path, assignment: str, out: Path | None = None) -> list[Submission]:
     """Find what each student handed in, by FOLDER/STUDENT/… or FOLDER/STUDENT.ipynb.
 

@@ -20,10 +20,8 @@ OPENING = re.compile(r"\*\*Minutes:\*\*[^;]*;")
 
 
 class Section(NamedTuple):
-    """A heading of level 2 and what stands below it: where it is, whether optional, its minutes."""
+    """A heading of level 2 with what stands below it."""
 
-    cell: int
-    heading: str
     optional: bool
     minutes: int
 
@@ -32,7 +30,7 @@ def sections(notebook) -> list[Section]:
     """Return a notebook's sections in order; what stands before the first heading is not one."""
     found: list[Section] = []
     spent: list[float] = []
-    for number, cell in enumerate(notebook.cells):
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             if spent:
                 spent[-1] += _code_minutes(cell)
@@ -41,10 +39,9 @@ def sections(notebook) -> list[Section]:
         if spent:
             spent[-1] += _prose_minutes(before)
         for part in parts:
-            heading = part.partition("\n")[0].strip()
             mark = MARK.search(part)
-            optional = mark[1] == "Optional" if mark else heading.startswith("Exercises")
-            found.append(Section(number, heading, optional, 0))
+            optional = mark[1] == "Optional" if mark else part.startswith("Exercises")
+            found.append(Section(optional, 0))
             spent.append(_prose_minutes(part))
     return [s._replace(minutes=max(1, round(m))) for s, m in zip(found, spent)]
 
@@ -64,22 +61,18 @@ def _code_minutes(cell) -> float:
 
 def core_minutes(notebook) -> int:
     """Return the minutes of the sections marked core, to the next five."""
-    return _to_five(sum(s.minutes for s in sections(notebook) if not s.optional))
+    return _total(sections(notebook), optional=False)
 
 
-def optional_minutes(notebook) -> int:
-    """Return the minutes of the sections marked optional, to the next five."""
-    return _to_five(sum(s.minutes for s in sections(notebook) if s.optional))
-
-
-def _to_five(minutes: float) -> int:
-    return 5 * math.ceil(minutes / 5)
+def _total(found: list[Section], optional: bool) -> int:
+    return 5 * math.ceil(sum(s.minutes for s in found if s.optional == optional) / 5)
 
 
 def write_minutes(notebook) -> None:
     """Write the minutes below every heading of level 2 and into the opening, in place."""
-    todo = iter(sections(notebook))
-    core, optional = core_minutes(notebook), optional_minutes(notebook)
+    found = sections(notebook)
+    core, optional = (_total(found, optional) for optional in (False, True))
+    todo = iter(found)
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue

@@ -105,8 +105,6 @@ def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | 
                 classes = model(sample).shape[1]
         model = wrap_classifier(model, classes)
     loader.check_labels(model.num_classes)
-    if isinstance(model, SFF) and model.original is not None:
-        model.original.to(device)  # its pooling and classifier, which no block owns
     check_fits(model, sample, f"{loader.name} x", model.num_classes)
     return model
 

@@ -13,7 +13,7 @@ from sff_grade import jail, wire
 from sff_grade.grading import Limits, grade, similar
 from sff_grade.returned import lay_out, python_of
 from sff_grade.source import read_source, without_names
-from sff_grade.submissions import code_of, file_name, find_submissions, student_of
+from sff_grade.submissions import code_of, file_name, find_submissions, identify
 from sff_teach.util.checks import SFFError
 from tools import assignments
 
@@ -216,7 +216,7 @@ NAMES = {
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_as_many_students_as_came(kind):
-    assert len({student_of(name, "a1_goodness") for name in NAMES[kind]}) == len(NAMES[kind])
+    assert len({identify(name, "a1_goodness").student for name in NAMES[kind]}) == len(NAMES[kind])
 
 
 def test_names_cannot_leave_the_folder():
