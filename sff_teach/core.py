@@ -16,7 +16,7 @@ from .util.checks import SFFError, check_head, check_known
 from .util.original import SharesOriginal
 
 NORMALISATIONS = ("all", "channels", "length", "none")
-VOTES = ("mean", "last", "learned")
+VOTES = ("mean", "depth", "last", "learned")
 
 
 def hand_over(
@@ -159,8 +159,9 @@ class SFF(SharesOriginal):
     Args:
         blocks: LocalBlocks in order.
         normalise: what happens between blocks, see ``hand_over``.
-        vote: the ``"mean"`` of all blocks' goodness (the paper's), the ``"last"`` block's, or with
-            ``"learned"`` weights (``heads.learn_vote``).
+        vote: the ``"mean"`` of all blocks' goodness (the paper's), a mean weighted by ``"depth"``
+            (block b counts b times), the ``"last"`` block's, or with ``"learned"`` weights
+            (``heads.learn_vote``).
         original: the model the blocks were cut from, if any; its weights are the blocks' weights,
             and its mode, device, dtype and state follow this network's.
         classifier: the name of the module in ``original`` that maps the mean of the last features
@@ -220,7 +221,7 @@ class SFF(SharesOriginal):
 
         Args:
             goodness: (B, blocks, K).
-            vote: ``"mean"``, ``"last"`` or ``"learned"``; None for this model's own.
+            vote: ``"mean"``, ``"depth"``, ``"last"`` or ``"learned"``; None for this model's own.
 
         Returns:
             (B, K).
@@ -229,6 +230,9 @@ class SFF(SharesOriginal):
         check_known(vote, VOTES, "vote")
         if vote == "learned":
             return torch.einsum("nbk,b->nk", goodness, self.vote_weights)
+        if vote == "depth":
+            depth = torch.arange(1, 1 + goodness.shape[1]).to(goodness)
+            return torch.einsum("nbk,b->nk", goodness, depth / depth.sum())
         return goodness.mean(1) if vote == "mean" else goodness[:, -1]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,16 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import SFF, GoodnessHead
-from .util.checks import SFFError, check_count, check_head
+from .util.checks import SFFError, check_count, check_head, check_positive
 from .util.modes import evaluating
+
+# What ``localize(head=...)`` offers by name; see results/accurate_head.md.
+HEADS = {
+    "plain": {},
+    "accurate": {"hidden": 96, "kernel_size": 3, "side": 8, "scale": 4.0},
+}
 
 
 class HiddenHead(GoodnessHead):
     """A small convolution, then class goodness of what it finds.
 
-    ``g_k = mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
+    ``g_k = scale · mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
     convolution with stride 2 (on a sequence one of width 3). Like every head it serves its own
-    block's loss and vote only; V costs a quarter of a 3×3 convolution to as many channels.
+    block's loss and vote only; V costs a quarter of a 3×3 convolution to as many channels, and less
+    where maps are first averaged down to ``side`` × ``side``.
 
     Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
     & Eidnes (2019), Belilovsky et al. (2020), Ma et al. (2024). The paper's SFF has none.
@@ -34,6 +41,9 @@ class HiddenHead(GoodnessHead):
         form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
         channel_dim: the dimension of h that holds the channels.
         dims: 2 for maps, 1 for sequences.
+        side: larger maps are averaged down to this side before V; None leaves them.
+        scale: a factor on goodness. The loss is a softmax of goodness, so this is one over its
+            temperature.
     """
 
     def __init__(
@@ -46,12 +56,17 @@ class HiddenHead(GoodnessHead):
         form: str = "auto",
         channel_dim: int = 1,
         dims: int = 2,
+        side: int | None = None,
+        scale: float = 1.0,
     ):
         check_count(hidden, "hidden")
+        check_positive(scale=scale)
         check_count(channels, "channels")
         super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim, dims)
         self.channels = channels
         self.hidden = hidden
+        self.side = side
+        self.scale = scale
         convolution = nn.Conv2d if dims == 2 else nn.Conv1d
         norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm1d
         self.convolution = nn.Sequential(
@@ -62,7 +77,11 @@ class HiddenHead(GoodnessHead):
 
     def features(self, h: Tensor) -> Tensor:
         """a, with the channels where ``h`` has them."""
-        return self.convolution(h.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
+        h = h.movedim(self.channel_dim, 1)
+        if self.side is not None:
+            pool = F.adaptive_avg_pool2d if h.dim() == 4 else F.adaptive_avg_pool1d
+            h = pool(h, [min(n, self.side) for n in h.shape[2:]])
+        return self.convolution(h).movedim(1, self.channel_dim)
 
     def activation(self, h: Tensor) -> Tensor:
         """z, (B, K·filters, ⌈H/2⌉, ⌈W/2⌉), or (B, K·filters, ⌈L/2⌉)."""
@@ -70,7 +89,7 @@ class HiddenHead(GoodnessHead):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K) class goodness."""
-        return super().forward(self.features(h))
+        return self.scale * super().forward(self.features(h))
 
 
 class ChannelGroups(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from ..core import SFF, GoodnessHead, LocalBlock
-from ..heads import HiddenHead
+from ..heads import HEADS, HiddenHead
 from ..util.checks import SFFError, check_count, check_known, short_repr
 from .graph import (
     check_traceable,
@@ -48,6 +48,7 @@ def localize(
     kernel_size: int = 1,
     filters: int = 1,
     hidden: int = 0,
+    head: str = "plain",
     form: str = "auto",
     normalise: str = "all",
     vote: str = "mean",
@@ -71,6 +72,8 @@ def localize(
         filters: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
             ``heads.HiddenHead``: nearer to backprop's accuracy, at a price.
+        head: ``"accurate"`` for a hidden head whose size and kernel are set for accuracy, see
+            ``heads.HEADS``.
         form: of the heads, see ``GoodnessHead``.
         normalise: between blocks, see ``SFF``.
         vote: of the blocks, see ``SFF``.
@@ -99,7 +102,11 @@ def localize(
     check_known(stem, (None, "small"), "stem")
     if stages is not None and cut != "block":
         raise SFFError(f"cut={short_repr(cut)} and stages were both given; give one of them")
-    heads = {"kernel_size": kernel_size, "filters": filters, "form": form}
+    check_known(head, HEADS, "head")
+    if HEADS[head] and (hidden or kernel_size > 1):
+        raise SFFError(f'head="{head}" sets hidden and kernel_size itself; leave these two out')
+    heads = {"hidden": hidden, "kernel_size": kernel_size, "filters": filters, "form": form}
+    heads |= HEADS[head]
     replaced = small_stem(model) if stem else {}
     try:
         if stages is None:
@@ -109,8 +116,8 @@ def localize(
         weight = next(model.parameters(), torch.empty(0))
         blocks = []
         for number, stage in enumerate(found, 1):
-            head = _head(number, stage, num_classes, hidden, **heads)
-            blocks.append(LocalBlock(stage.body, head.to(weight.device, weight.dtype)))
+            judge = _head(number, stage, num_classes, **heads)
+            blocks.append(LocalBlock(stage.body, judge.to(weight.device, weight.dtype)))
         return SFF(blocks, normalise=normalise, vote=vote, original=model, classifier=classifier)
     except BaseException:  # the model stays as it was
         for name, module in replaced.items():

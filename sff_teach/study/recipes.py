@@ -25,6 +25,7 @@ class Recipe(TrainConfig):
         kernel_size: of the heads' convolutions, see ``localize``.
         filters: of a head per class, see ``localize``.
         hidden: channels of a convolution before the goodness, 0 for none, see ``localize``.
+        head: ``"plain"`` or ``"accurate"``, see ``localize``.
         normalise: axes of the normalisation between blocks, see ``localize``.
         vote: how the blocks' predictions are combined, see ``localize``.
     """
@@ -38,6 +39,7 @@ class Recipe(TrainConfig):
     kernel_size: int = 1
     filters: int = 1
     hidden: int = 0
+    head: str = "plain"
     normalise: str = "all"
     vote: str = "mean"
 

@@ -90,6 +90,7 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
         kernel_size=recipe.kernel_size,
         filters=recipe.filters,
         hidden=recipe.hidden,
+        head=recipe.head,
         normalise=recipe.normalise,
         vote=recipe.vote,
         stem=recipe.stem,

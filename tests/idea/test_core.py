@@ -149,6 +149,10 @@ def test_votes():
     assert model.combine(goodness).argmax().item() == 0
     assert model.combine(goodness, "last").argmax().item() == 1
     assert make_model(vote="last").combine(goodness).argmax().item() == 1
+    by_depth = make_model(vote="depth").combine(goodness)
+    depth = range(1, 1 + goodness.shape[1])
+    expected = sum(b * goodness[:, b - 1] for b in depth) / sum(depth)
+    torch.testing.assert_close(by_depth, expected)
 
 
 def test_shapes_predict_and_an_evaluation_changes_nothing():

@@ -17,6 +17,7 @@ from sff_teach.study.recipes import Recipe
 from sff_teach.study.runs import build, run, study
 from sff_teach.training.fit import evaluate
 from sff_teach.training.loader import as_labelled_tensors
+from sff_teach.util.checks import SFFError
 
 from .test_core import make_model
 from .test_rules import adamw, stream
@@ -50,6 +51,19 @@ def test_a_hidden_head_of_a_sequence_is_a_convolution_along_it():
     z = F.conv1d(a.relu(), head.weight, head.bias, padding="same")  # (5, 3, 5)
     torch.testing.assert_close(head(h), z.square().mean(2))
     torch.testing.assert_close(head.activation(h), z)
+
+
+def test_the_accurate_head_pools_convolves_and_scales():
+    torch.manual_seed(0)
+    model = localize(cnn(1, (4, 6), (1,)), 3, cut="layer", head="accurate", input_shape=(1, 24, 24))
+    head = model.blocks[0].head.eval()
+    assert (head.hidden, head.weight.shape[2:], head.scale) == (96, (3, 3), 4.0)
+    h = torch.randn(2, 4, 24, 6)  # the side of 6 is below 8 and stays
+    pooled = h.reshape(2, 4, 8, 3, 6).mean(3)
+    z = F.conv2d(head.convolution(pooled), head.weight, head.bias, padding="same")
+    torch.testing.assert_close(head(h), 4 * z.square().mean((2, 3)))
+    with pytest.raises(SFFError, match="leave these two out"):
+        localize(cnn(1), 3, head="accurate", hidden=8, input_shape=(1, 28, 28))
 
 
 def test_localize_gives_hidden_heads_and_bp_drops_them():
