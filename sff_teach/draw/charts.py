@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from ..training.fit import Evaluation, History
+from ..training import Evaluation, History
 from ..util.checks import SFFError
 from ..util.stats import interval
 from .style import (
@@ -41,38 +41,45 @@ from .style import (
 
 
 @course_style()
-def draw_history(
-    histories: History | Sequence[History],
-    *,
-    names: Sequence[str] | None = None,
-    epochs: int | None = None,
-) -> Figure:
-    """Draw loss and accuracy per epoch, of one history block by block or of several side by side.
+def draw_history(history: History, *, epochs: int | None = None) -> Figure:
+    """Draw loss and accuracy per epoch, block by block.
 
     Args:
-        histories: one History, or several.
-        names: what to call them; by default their rules.
+        history: of a training.
         epochs: how many there will be, for a figure that grows during training: its axes then hold
             all epochs, all losses down to 0, and accuracies from 0 to 100 %.
     """
-    runs = list(histories) if isinstance(histories, list | tuple) else [histories]
-    fig, (left, right) = new_figure(
-        WIDTH, 3.5, ncols=2, title=["Training loss", "Accuracy, %"], xlabel="epoch"
-    )
-    last = max(max(run.rows[-1]["epoch"] for run in runs), epochs or 0)
+    rows = history.rows
+    epoch = [row["epoch"] for row in rows]
+    loss = np.array([row["train_loss"] for row in rows], dtype=float)  # (epochs, blocks)
+    train = _percent([row["train_accuracy"] for row in rows])
+    blocks = loss.shape[1]
+    unknown = [None] * blocks  # an interrupted epoch has no validation
+    valid = _percent([row.get("valid_block_accuracy", unknown) for row in rows])
+    validated = np.isfinite(valid).any()
+    title = ["Training loss", f"{'Validation' if validated else 'Training'} accuracy, %"]
+    fig, (left, right) = new_figure(WIDTH, 3.5, ncols=2, title=title, xlabel="epoch")
+    last = max(epoch[-1], epochs or 0)
     margin = 0.5 if last == 1 else 0.03 * last
     for ax in (left, right):
         ax.set_xlim(1 - margin, last + margin)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     if epochs:
-        left.set_ylim(0, 1.05 * max(max(row["train_loss"]) for run in runs for row in run.rows))
+        left.set_ylim(0, 1.05 * loss.max())
         right.set_ylim(0, 100)
-    if len(runs) == 1:
-        _one_history(left, right, runs[0])
-        return with_alt(fig, f"Loss and accuracy per epoch. {describe_history(runs[0])}")
-    names = [run.rule for run in runs] if names is None else list(names)
-    ends = _many_histories(left, right, runs, names)
-    return with_alt(fig, f"Loss and accuracy per epoch of {len(runs)} runs. At the end: {ends}.")
+    end_labels(left, _block_lines(left, epoch, loss))
+    labels = _block_lines(right, epoch, valid if validated else train)
+    if validated:
+        if blocks > 1:
+            vote = _percent([row.get("valid_accuracy") for row in rows])
+            colour = OKABE_ITO["vermillion"]
+            right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
+            labels.append((*_last(epoch, vote), "vote", colour))
+        right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
+        name = "in training" if blocks == 1 else f"block {blocks} in training"
+        labels.append((*_last(epoch, train[:, -1]), name, GREY))
+    end_labels(right, labels)
+    return with_alt(fig, f"Loss and accuracy per epoch. {describe_history(history)}")
 
 
 def describe_history(history: History) -> str:
@@ -84,29 +91,6 @@ def describe_history(history: History) -> str:
     if last.get("valid_accuracy") is not None:
         text += f"; {100 * last['valid_accuracy']:.1f} % of the validation images"
     return text + "."
-
-
-def _one_history(left: Axes, right: Axes, run: History) -> None:
-    epoch = [row["epoch"] for row in run.rows]
-    loss = np.array([row["train_loss"] for row in run.rows], dtype=float)  # (epochs, blocks)
-    train = _percent([row["train_accuracy"] for row in run.rows])
-    blocks = loss.shape[1]
-    unknown = [None] * blocks  # an interrupted epoch has no validation
-    valid = _percent([row.get("valid_block_accuracy", unknown) for row in run.rows])
-    validated = np.isfinite(valid).any()
-    right.set_title("Validation accuracy, %" if validated else "Training accuracy, %")
-    end_labels(left, _block_lines(left, epoch, loss))
-    labels = _block_lines(right, epoch, valid if validated else train)
-    if validated:
-        if blocks > 1:
-            vote = _percent([row.get("valid_accuracy") for row in run.rows])
-            colour = OKABE_ITO["vermillion"]
-            right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
-            labels.append((*_last(epoch, vote), "vote", colour))
-        right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
-        name = "in training" if blocks == 1 else f"block {blocks} in training"
-        labels.append((*_last(epoch, train[:, -1]), name, GREY))
-    end_labels(right, labels)
 
 
 def _block_lines(ax: Axes, epoch: list[int], values: np.ndarray) -> list[tuple]:
@@ -129,53 +113,26 @@ def _last(x: Sequence, y: Sequence) -> tuple:
     return (x[finite[-1]], y[finite[-1]]) if len(finite) else (x[-1], np.nan)
 
 
-def _many_histories(left: Axes, right: Axes, runs: list, names: list[str]) -> str:
-    """Draw several runs; return their final accuracies in words."""
-    validated = all("valid_accuracy" in run.rows[0] for run in runs)
-    left.set_title("Training loss of the last block")
-    right.set_title("Validation accuracy, %" if validated else "Training accuracy, last block, %")
-    known, labels = list(dict.fromkeys(names)), {}
-    for run, name in zip(runs, names, strict=True):
-        look = rule_style(name, known.index(name))
-        epoch = [row["epoch"] for row in run.rows]
-        loss = [row["train_loss"][-1] for row in run.rows]
-        accuracy = _percent(
-            [row.get("valid_accuracy") if validated else row["train_accuracy"][-1]
-             for row in run.rows]
-        )  # fmt: skip
-        line = look.line | {"linewidth": 1.8 if names.count(name) == 1 else 1.0, "markersize": 4.5}
-        line["markevery"] = max(1, len(epoch) // 8)
-        left.plot(epoch, loss, **line)
-        right.plot(epoch, accuracy, **line)
-        labels[name] = (*_last(epoch, accuracy), look.label, look.colour)
-    end_labels(right, labels.values())
-    return ", ".join(f"{label} {y:.1f} %" for _, y, label, _ in labels.values())
-
-
 @course_style()
 def draw_block_accuracy(
-    results: Evaluation | History | Mapping, *, chance: float | None = None
+    results: Mapping[str, Evaluation | Sequence[Evaluation]], *, chance: float | None = None
 ) -> Figure:
     """Draw accuracy by block, and the vote of all blocks as a dashed line.
 
     Args:
-        results: one Evaluation or History (its last epoch counts), or a dict from a rule or any
-            name to one of them or to a list of them: one per seed, of which the mean is drawn
-            strongly and each seed faintly.
+        results: an Evaluation by rule or any other name; or a list of them, one per seed, of which
+            the mean is drawn strongly and each seed faintly.
         chance: accuracy of guessing, in [0, 1], for a dotted line.
     """
-    if not isinstance(results, Mapping):
-        results = {getattr(results, "rule", "one network"): results}
     fig, ax = new_figure(7.5, 3.8, xlabel="block (1 is next to the image)", ylabel="accuracy, %")
     groups = {
-        name: [_accuracies(one) for one in (group if isinstance(group, list | tuple) else [group])]
-        for name, group in results.items()
+        name: one if isinstance(one, list | tuple) else [one] for name, one in results.items()
     }
-    deepest = max(len(blocks) for pairs in groups.values() for _, blocks in pairs)
+    deepest = max(len(one.block_accuracy) for group in groups.values() for one in group)
     edge, labels, words = deepest + 0.3, [], []
-    for i, (name, pairs) in enumerate(groups.items()):
+    for i, (name, group) in enumerate(groups.items()):
         look = rule_style(name, i)
-        runs = np.array([blocks for _, blocks in pairs])  # (seeds, blocks)
+        runs = _percent([one.block_accuracy for one in group])  # (seeds, blocks)
         depth, mean = range(1, runs.shape[1] + 1), runs.mean(0)
         prefix = f"{look.label}: " if len(groups) > 1 else ""
         if len(depth) == 1:  # no vote: a level to compare the others with
@@ -186,7 +143,7 @@ def draw_block_accuracy(
         for run in runs if len(runs) > 1 else []:
             ax.plot(depth, run, color=look.colour, linestyle="-", alpha=0.25, linewidth=1)
         ax.plot(depth, mean, **look.line)
-        vote = np.mean([vote for vote, _ in pairs])
+        vote = _percent([one.accuracy for one in group]).mean()
         ax.axhline(vote, color=look.colour, linestyle=(0, (2, 1.5)), linewidth=1.4)
         labels.append((depth[-1], mean[-1], f"{prefix}last block {mean[-1]:.1f}", look.colour))
         labels.append((edge, vote, f"{prefix}vote {vote:.1f}", look.colour))
@@ -202,14 +159,6 @@ def draw_block_accuracy(
     return with_alt(fig, f"Accuracy by block from the first to the last, %: {'. '.join(words)}.")
 
 
-def _accuracies(result: Evaluation | History) -> tuple:
-    """(vote in %, accuracy of every block in %)."""
-    if hasattr(result, "rows"):
-        row = result.rows[-1]
-        return _percent(row["valid_accuracy"]), _percent(row["valid_block_accuracy"])
-    return _percent(result.accuracy), _percent(result.block_accuracy)
-
-
 # ---------------------------------------------------------------- distributions of goodness
 
 
@@ -220,7 +169,6 @@ def draw_goodness(
     theta: float | None = None,
     *,
     title: str | None = None,
-    names: tuple[str, str] = ("positive", "negative"),
     xlabel: str = "goodness g",
     ax: Axes | None = None,
 ) -> Figure:
@@ -231,7 +179,6 @@ def draw_goodness(
         negative: (B,) values.
         theta: the threshold; the share of each set above it is then written beside its median.
         title: of the panel.
-        names: of the two sets.
         xlabel: of the panel.
         ax: a panel to draw into, instead of a new figure.
     """
@@ -241,9 +188,9 @@ def draw_goodness(
     both = np.concatenate(groups)
     bins = _bins(both)
     counts = [np.histogram(values, bins)[0] / len(values) * 100 for values in groups]
-    looks = ((OKABE_ITO["blue"], None), (OKABE_ITO["orange"], "////"))
+    looks = (("positive", OKABE_ITO["blue"], None), ("negative", OKABE_ITO["orange"], "////"))
     marks = []  # (where, text, colour, dash)
-    for i, (name, values, count, (colour, hatch)) in enumerate(zip(names, groups, counts, looks)):
+    for i, (values, count, (name, colour, hatch)) in enumerate(zip(groups, counts, looks)):
         ax.stairs(count, bins, fill=True, color=tint(colour, 0.35), alpha=0.75, zorder=2 + i)
         outline = {"facecolor": "none", "edgecolor": ink(colour), "hatch": hatch, "linewidth": 1.6}
         ax.stairs(count, bins, fill=hatch is not None, zorder=4 + i, **outline)
@@ -310,7 +257,7 @@ def _number(value: float) -> str:
 
 
 @course_style()
-def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
+def draw_compare(rows: Iterable[Mapping]) -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
 
     All panels span the same number of percentage points, so that lengths can be compared across
@@ -319,7 +266,6 @@ def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> 
     Args:
         rows: one dict per run with ``rule``, ``images`` and ``accuracy`` (in [0, 1]), such as the
             records of ``study``.
-        measure: what the accuracy is, for the axis.
     """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
@@ -351,9 +297,9 @@ def draw_compare(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> 
     several = max(map(len, groups.values())) > 1
     key = "mean, 95 % interval; small: single seeds" if several else "one seed, so no interval"
     key += "; dotted: backprop's mean" if "bp" in rules and len(rules) > 1 else ""
-    fig.supxlabel(f"{measure}, %    ({key})", fontsize=10)
+    fig.supxlabel(f"test accuracy, %    ({key})", fontsize=10)
     fig.get_layout_engine().set(wspace=0.06)
-    return with_alt(fig, f"Mean {measure} in %. {'. '.join(words)}.")
+    return with_alt(fig, f"Mean test accuracy in %. {'. '.join(words)}.")
 
 
 def _known_first(names: Iterable[str]) -> list[str]:
@@ -390,7 +336,7 @@ def _title_with_seeds(ax: Axes, size: int, seeds: set[int]) -> None:
 
 
 @course_style()
-def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -> Figure:
+def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
 
     Rules with a single block, such as bp, get a band across the figure, to compare every other
@@ -399,14 +345,13 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
     Args:
         rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy`` (whose
             length is the number of blocks), such as the records of ``study`` for one network.
-        measure: what the accuracy is, for the axis.
     """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
         key = row["rule"], len(row["block_accuracy"])
         groups.setdefault(key, []).append(100 * row["accuracy"])
     counts = sorted({blocks for _, blocks in groups})
-    fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel=f"{measure}, %")
+    fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel="test accuracy, %")
     labels, words = [], []
     for i, rule in enumerate(_known_first(name for name, _ in groups)):
         look = rule_style(rule, i)
@@ -424,7 +369,7 @@ def draw_by_blocks(rows: Iterable[Mapping], *, measure: str = "test accuracy") -
     ax.set_xticks(counts, [str(n) for n in counts])
     ax.minorticks_off()
     end_labels(ax, labels)
-    return with_alt(fig, f"Mean {measure} in % by number of blocks. {'; '.join(words)}.")
+    return with_alt(fig, f"Mean test accuracy in % by number of blocks. {'; '.join(words)}.")
 
 
 @course_style()
@@ -503,78 +448,72 @@ def draw_images(
         ncols: images in a row.
         width: of the figure, in inches; images are at most 1.6 inches wide.
     """
-    pictures = [_picture(image) for image in pixels]
-    ncols = min(ncols, len(pictures))
-    nrows = -(-len(pictures) // ncols)
+    ncols = min(ncols, len(pixels))
+    nrows = -(-len(pixels) // ncols)
     lines = 0 if titles is None else 1 + max(str(title).count("\n") for title in titles)
     cell = min(width / ncols, 1.6)
-    aspect = pictures[0].shape[0] / pictures[0].shape[1]
+    aspect = pixels[0].shape[-2] / pixels[0].shape[-1]
     fig, axes = new_figure(cell * ncols, nrows * (cell * aspect + 0.2 * lines), nrows, ncols)
     axes = np.atleast_1d(axes).ravel()
     for ax in axes:
         _bare(ax)
-    for ax, picture in zip(axes, pictures):
-        _imshow(ax, picture)
+    for ax, image in zip(axes, pixels):
+        draw_picture(ax, image)
     for ax, title in zip(axes, titles or ()):
         ax.set_title(str(title), fontsize=9, fontweight="normal", loc="center", pad=3)
     words = ", ".join(" ".join(str(title).split()) for title in titles or ())
-    return with_alt(fig, f"{len(pictures)} images{': ' + words if words else ''}.")
+    return with_alt(fig, f"{len(pixels)} images{': ' + words if words else ''}.")
 
 
 @course_style()
 def draw_class_goodness(
-    g: ArrayLike,
-    classes: Sequence[str],
-    y: int | None = None,
-    *,
-    image: ArrayLike | None = None,
-    top: int = 10,
+    g: ArrayLike, classes: Sequence[str], y: int, *, image: ArrayLike
 ) -> Figure:
     """Draw the goodness of every class for one image, a panel per block and one for their mean.
 
+    At most five blocks are drawn, and ten classes: the best in the mean, and the true one.
+
     Args:
-        g: (blocks, K), from ``model.block_goodness(x)[0]``; at most five blocks are drawn.
+        g: (blocks, K), from ``model.block_goodness(x)[0]``.
         classes: K names.
         y: the true class, which is hatched and named.
         image: its pixels, drawn first.
-        top: how many classes to draw: those that are best in the mean, and the true one.
     """
     g = _numpy(g).astype(float)
     vote = g.mean(0)
     rows = np.arange(len(vote))
-    if len(rows) > top:
-        rows = np.argsort(-vote)[:top]
-        if y is not None and y not in rows:
+    if len(rows) > 10:
+        rows = np.argsort(-vote)[:10]
+        if y not in rows:
             rows[-1] = y
     picked = np.unique(np.linspace(0, len(g) - 1, min(len(g), 5)).round().astype(int))
     panels = [(f"block {k + 1}", g[k]) for k in picked]
     panels += [("vote (mean)", vote)] if len(g) > 1 else []
-    first = 0 if image is None else 1
-    ratios = [0.9] * first + [1] * len(panels)
+    ratios = [0.9] + [1] * len(panels)
     width = min(WIDTH, 1.6 + 1.55 * len(ratios))
     letters = int((width - 1.5) / len(ratios) / 0.1) - 2  # what a title has room for
     height = max(1.1 + 0.21 * len(rows), 2.4)
-    fig, axes = new_figure(width, height, ncols=len(ratios), width_ratios=ratios)
-    axes = np.atleast_1d(axes)
-    if image is not None:
-        _imshow(axes[0], _picture(image))
-        axes[0].set_title("image", fontsize=10, loc="center")
-    for ax, (name, values) in zip(axes[first:], panels):
+    fig, (picture, *axes) = new_figure(width, height, ncols=len(ratios), width_ratios=ratios)
+    draw_picture(picture, image)
+    picture.set_title("image", fontsize=10, loc="center")
+    for ax, (name, values) in zip(axes, panels):
         _class_bars(ax, values, rows, y)
         best = int(values.argmax())
-        mark = "" if y is None else (" ✓" if best == y else " ✗")
-        ax.set_title(f"{name}\n{shortened(classes[best], letters)}{mark}", fontsize=10)
+        mark = "✓" if best == y else "✗"
+        ax.set_title(f"{name}\n{shortened(classes[best], letters)} {mark}", fontsize=10)
     names = [f"true: {shortened(classes[k])}" if k == y else shortened(classes[k]) for k in rows]
-    axes[first].set_yticks(range(len(rows)), names)
-    for label, k in zip(axes[first].get_yticklabels(), rows):
+    axes[0].set_yticks(range(len(rows)), names)
+    for label, k in zip(axes[0].get_yticklabels(), rows):
         label.set_fontweight("bold" if k == y else "normal")
     fig.supxlabel("goodness g (each panel has its own scale)", fontsize=10)
     chosen = ", ".join(f"{name} {classes[int(values.argmax())]}" for name, values in panels)
-    true = "" if y is None else f" True class: {classes[y]}."
-    return with_alt(fig, f"Goodness of the classes for one image. Highest: {chosen}.{true}")
+    return with_alt(
+        fig,
+        f"Goodness of the classes for one image. Highest: {chosen}. True class: {classes[y]}.",
+    )
 
 
-def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int | None) -> None:
+def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int) -> None:
     """A bar per class, the highest one dark, the true one hatched."""
     best = int(values.argmax())
     for i, k in enumerate(rows):
@@ -590,12 +529,7 @@ def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int | None) -
 
 
 @course_style()
-def draw_goodness_maps(
-    image: ArrayLike,
-    maps: Sequence[ArrayLike] | Mapping[str, Sequence[ArrayLike]],
-    *,
-    titles: Sequence[str] | None = None,
-) -> Figure:
+def draw_goodness_maps(image: ArrayLike, maps: Mapping[str, Sequence[ArrayLike]]) -> Figure:
     """Draw an image and where each block finds evidence: the maps z², enlarged to its size.
 
     The number under a map is its mean, which *is* the goodness of that class (with one filter per
@@ -603,14 +537,11 @@ def draw_goodness_maps(
 
     Args:
         image: (C, H, W) pixels in [0, 1].
-        maps: (h, w) arrays, one per block, or a dict from a row's name (a class) to such a list.
-        titles: one per block.
+        maps: by class, (h, w) arrays, one per block.
     """
-    picture = _picture(image)
-    maps = maps if isinstance(maps, Mapping) else {"": maps}
+    height, width = np.shape(image)[-2:]
     rows = {name: [_numpy(one).astype(float) for one in group] for name, group in maps.items()}
     blocks = len(next(iter(rows.values())))
-    titles = [f"block {k + 1}" for k in range(blocks)] if titles is None else titles
     cell = min(1.7, (WIDTH - 0.4) / (blocks + 1))
     size = (cell * (blocks + 1) + 0.4, (cell + 0.1) * len(rows) + 0.5)
     fig, axes = new_figure(*size, len(rows), blocks + 1)
@@ -621,14 +552,13 @@ def draw_goodness_maps(
         draw_picture(axes[i, 0], image)
         axes[i, 0].set_ylabel(name, fontsize=10, fontweight="bold")
         for ax, one, limit in zip(axes[i, 1:], group, limits, strict=True):
-            height, width = picture.shape[:2]
             ax.imshow(one, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest",
                       extent=(-0.5, width - 0.5, height - 0.5, -0.5))  # fmt: skip
             _bare(ax)
             ax.set_xlabel(f"mean {one.mean():.3g}", fontsize=9, labelpad=2)
         words.append(f"{name} mean by block {', '.join(f'{one.mean():.3g}' for one in group)}")
-    for ax, title in zip(axes[0], ["image", *titles]):
-        ax.set_title(title, fontsize=10, loc="center")
+    for k, ax in enumerate(axes[0]):
+        ax.set_title(f"block {k}" if k else "image", fontsize=10, loc="center")
     return with_alt(fig, f"An image and the goodness maps of every block. {'; '.join(words)}.")
 
 
@@ -639,11 +569,6 @@ def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
         ax: where.
         pixels: (C, H, W) or (H, W) in [0, 1].
     """
-    _imshow(ax, _picture(pixels))
-
-
-def _picture(pixels: ArrayLike) -> np.ndarray:
-    """(C, H, W) or (H, W) in [0, 1] → what imshow takes."""
     pixels = _numpy(pixels)
     if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:  # would be clipped without a word
         raise SFFError(
@@ -652,12 +577,8 @@ def _picture(pixels: ArrayLike) -> np.ndarray:
         )
     if pixels.ndim == 3:
         pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    return np.clip(pixels, 0, 1)
-
-
-def _imshow(ax: Axes, picture: np.ndarray) -> None:
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
-    ax.imshow(picture, interpolation="nearest", **grey)
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if pixels.ndim == 2 else {}
+    ax.imshow(np.clip(pixels, 0, 1), interpolation="nearest", **grey)
     _bare(ax)
 
 

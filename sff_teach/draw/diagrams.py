@@ -7,23 +7,24 @@ class. One unit is one inch, so that text and boxes keep their proportion.
 
 import html
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import FancyBboxPatch, Patch, Polygon, Rectangle
 from PIL import Image
 
 from ..cut.table import BlockTable
-from ..util.checks import SFFError
-from .style import GREY, INK, OKABE_ITO, WIDTH, course_style, ink, tint, with_alt
+from .style import GREY, INK, OKABE_ITO, WIDTH, course_style, ink, new_figure, tint, with_alt
 
 BLOCK, HEAD, GRADIENT = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
 DASHES = (0, (3.5, 1.8))
 FENCE = {"facecolor": "#F5F5F5", "edgecolor": "#BDBDBD", "linewidth": 1}
-SMALL, NORMAL, LARGE = 9, 10, 11
+IDLE = {"facecolor": "#F5F5F5", "edgecolor": "#BDBDBD", "hatch": "////"}
+UPDATE = {"color": INK, "marker": "D", "markersize": 5, "markeredgecolor": "w", "linestyle": ""}
 SEVEN = (".........." ".........." ".#######.." "......##.." ".....##..." ".....#...."
          "....##...." "....#....." "...##....." "..........")  # fmt: skip
 
@@ -31,18 +32,18 @@ SEVEN = (".........." ".........." ".#######.." "......##.." ".....##..." ".....
 # ---------------------------------------------------------------- the vocabulary
 
 
-def _canvas(height, width=WIDTH):
-    fig = Figure(figsize=(width, height))
+def _canvas(height):
+    fig = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.set(xlim=(0, WIDTH), ylim=(0, height))
     ax.axis("off")
     return fig, ax
 
 
-def _text(ax, x, y, text, *, size=SMALL, colour=INK, ha="center", va="center", bold=False):
+def _text(ax, x, y, text, *, size=9, colour=INK, ha="center", bold=False):
     weight = "bold" if bold else "normal"
-    ax.text(x, y, text, fontsize=size, color=colour, ha=ha, va=va, fontweight=weight,
+    ax.text(x, y, text, fontsize=size, color=colour, ha=ha, va="center", fontweight=weight,
             linespacing=1.25, zorder=6)  # fmt: skip
 
 
@@ -51,16 +52,10 @@ def _rounded(ax, x, y, w, h, radius, **look):
     ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=shape, **look))
 
 
-def _box(ax, x, y, w, h, text="", colour=BLOCK, *, strength=0.22, size=NORMAL, bold=False):
-    look = {"facecolor": tint(colour, strength), "edgecolor": ink(colour), "linewidth": 1.4}
+def _box(ax, x, y, w, h, text="", colour=BLOCK):
+    look = {"facecolor": tint(colour, 0.22), "edgecolor": ink(colour), "linewidth": 1.4}
     _rounded(ax, x, y, w, h, 0.08, zorder=3, **look)
-    if text:
-        _text(ax, x + w / 2, y + h / 2, text, size=size, bold=bold)
-
-
-def _fence(ax, x, y, w, h):
-    """What belongs to one block: a quiet frame around everything its loss may change."""
-    _rounded(ax, x, y, w, h, 0.12, zorder=1, **FENCE)
+    _text(ax, x + w / 2, y + h / 2, text)
 
 
 def _arrow(ax, *points, gradient=False, size=0.1):
@@ -77,7 +72,7 @@ def _arrow(ax, *points, gradient=False, size=0.1):
     ax.add_patch(Polygon(head, closed=True, color=look["color"], linewidth=0, zorder=4))
 
 
-def _detach(ax, x, low, high, half=0.035):
+def _detach(ax, x, low, high, half):
     """The double bar: activations pass, gradients do not."""
     weight = 2.2 * half / 0.035
     for colour, width in (("white", 2.7 * weight), (INK, weight)):
@@ -93,54 +88,7 @@ def _image(ax, x, y, size):
     ax.add_patch(Rectangle((x, y), size, size, fill=False, edgecolor=INK, linewidth=1, zorder=4))
 
 
-def _title(ax, text):
-    _text(ax, 0.15, ax.get_ylim()[1] - 0.22, text, size=LARGE, bold=True, ha="left")
-
-
 # ---------------------------------------------------------------- the algorithms
-
-
-def diagram_backprop() -> Figure:
-    """Backpropagation: one loss at the end, its gradient through every block."""
-    return _stored("backprop")
-
-
-def diagram_ff() -> Figure:
-    """Hinton's forward-forward: two passes, a goodness and a threshold in every layer."""
-    return _stored("ff")
-
-
-def diagram_sff() -> Figure:
-    """SFF: one pass, a head and a loss on every block, detach between them, a vote."""
-    return _stored("sff")
-
-
-def diagram_block() -> Figure:
-    """The inside of a LocalBlock: body, head, goodness, loss, and what the next one gets."""
-    return _stored("block")
-
-
-def diagram_pipeline() -> Figure:
-    """Who is busy when: backprop in a pipeline of micro-batches (GPipe), and blocks of SFF.
-
-    Source: Huang et al. 2019, section 2.3, for GPipe and its share of idle time.
-    """
-    return _stored("pipeline")
-
-
-def diagram_checkpointing() -> Figure:
-    """Draw what waits for the backward pass at one moment, by four ways to train."""
-    return _stored("checkpointing")
-
-
-def diagram_seam() -> Figure:
-    """Draw a network that SFF trained, and what goes on from it under three rules."""
-    return _stored("seam")
-
-
-def diagram_cka() -> Figure:
-    """Draw how CKA compares two networks: not features, but which images are alike."""
-    return _stored("cka")
 
 
 def _stored(name: str) -> Figure:
@@ -157,99 +105,72 @@ def _stored(name: str) -> Figure:
     return with_alt(fig, html.unescape(svg.partition("<desc>")[2].partition("</desc>")[0]))
 
 
+diagram_backprop = partial(_stored, "backprop")  # one loss, its gradient through every block
+diagram_ff = partial(_stored, "ff")  # two passes, goodness and threshold in every layer
+diagram_sff = partial(_stored, "sff")  # one pass, a head and a loss on every block, detach, a vote
+diagram_block = partial(_stored, "block")  # the inside of a LocalBlock
+diagram_pipeline = partial(_stored, "pipeline")  # GPipe (Huang et al. 2019, section 2.3) and SFF
+diagram_checkpointing = partial(_stored, "checkpointing")  # what waits for the backward pass
+diagram_seam = partial(_stored, "seam")  # three ways on from a network that SFF trained
+diagram_cka = partial(_stored, "cka")  # two networks compared by which images are alike
+
+
 # ---------------------------------------------------------------- measured times, networks
-
-
-def _idle(ax, x, y, w, h):
-    """Time in which a device waits: what is left free of this shows."""
-    ax.add_patch(Rectangle((x, y), w, h, facecolor="#F5F5F5", edgecolor="#BDBDBD", hatch="////",
-                           linewidth=0.8, zorder=1))  # fmt: skip
-
-
-def _work(ax, x, y, w, h, backward, text="", strength=0.22):
-    """Time in which a device passes forward or learns."""
-    colour = GRADIENT if backward else BLOCK
-    face = tint(colour, strength + 0.13 * backward)
-    ax.add_patch(Rectangle((x, y), w, h, facecolor=face, edgecolor=ink(colour), linewidth=1,
-                           zorder=3))  # fmt: skip
-    if text:
-        _text(ax, x + w / 2, y + h / 2, text)
-
-
-def _update(ax, x, y, size=0.07):
-    """The moment at which a device's weights change."""
-    corners = [(x - size, y), (x, y + size), (x + size, y), (x, y - size)]
-    ax.add_patch(Polygon(corners, closed=True, facecolor=INK, edgecolor="white", linewidth=0.8,
-                         zorder=5))  # fmt: skip
-
-
-def _timeline_key(ax, x, y):
-    _work(ax, x, y - 0.1, 0.3, 0.2, False)
-    _text(ax, x + 0.38, y, "forward", ha="left")
-    _work(ax, x + 1.1, y - 0.1, 0.3, 0.2, True)
-    _text(ax, x + 1.48, y, "backward", ha="left")
-    _update(ax, x + 2.4, y)
-    _text(ax, x + 2.55, y, "weights change", ha="left")
-    _idle(ax, x + 3.8, y - 0.1, 0.3, 0.2)
-    _text(ax, x + 4.18, y, "idle", ha="left")
 
 
 @course_style()
 def draw_timeline(trace: Sequence[dict]) -> Figure:
     """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
 
-    A number is a batch, counted from 1; a process that has several blocks passes forward and learns
-    with one after the other. What a process did before its first record and after its last one is
-    not known and stays blank.
+    A number is a batch, counted from 1. What a process did before its first record and after its
+    last one is not known and stays blank.
 
     Args:
         trace: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
             too narrow to read.
     """
     processes = sorted({r["process"] for r in trace})
-    first, last = min(r["start"] for r in trace), max(r["stop"] for r in trace)
-    row, left = 0.66, 1.0
-    unit = (WIDTH - left - 0.25) / (last - first)
-
-    def x(seconds: float) -> float:
-        return left + (seconds - first) * unit
-
-    fig, ax = _canvas(row * len(processes) + 1.1)
-    _title(ax, "Who worked when: measured")
-    top, busy = ax.get_ylim()[1] - 0.4, []
+    first = min(r["start"] for r in trace)
+    span = 1000 * (max(r["stop"] for r in trace) - first)  # milliseconds
+    fig, ax = new_figure(
+        WIDTH, 0.7 * len(processes) + 1.3, title="Who worked when: measured", xlabel="milliseconds"
+    )
+    busy = []
     for place, process in enumerate(processes):
-        y = top - row * (place + 1)
         records = [r for r in trace if r["process"] == process]
-        begin, end = min(r["start"] for r in records), max(r["stop"] for r in records)
-        _idle(ax, x(begin), y, x(end) - x(begin), 0.4)
-        _process_times(ax, y, records, x)
-        busy.append(f"{sum(r['stop'] - r['start'] for r in records) / (end - begin):.0%}")
-        _text(ax, left - 0.08, y + 0.3, f"process {process + 1}", ha="right")
-        _text(ax, left - 0.08, y + 0.1, f"{busy[-1]} busy", ha="right", colour=GREY)
-    y = top - row * len(processes) - 0.15
-    _text(ax, left, y, "0", ha="left")
-    _text(ax, WIDTH - 0.25, y, f"{1000 * (last - first):.0f} ms", ha="right")
-    _timeline_key(ax, left, 0.2)
+        start, sent, stop = (
+            np.array([1000 * (r[name] - first) for r in records])
+            for name in ("start", "sent", "stop")
+        )
+        ax.barh(place, stop.max() - start.min(), 0.6, start.min(), **IDLE)
+        steps = np.array([r["step"] for r in records])
+        for odd in (0, 1):  # neighbours differ
+            k = steps % 2 == odd
+            ax.barh([place] * k.sum(), (sent - start)[k], 0.6, start[k], **_bar(BLOCK, odd))
+            ax.barh([place] * k.sum(), (stop - sent)[k], 0.6, sent[k], **_bar(GRADIENT, odd))
+        ax.plot(stop, [place] * len(stop), zorder=4, **UPDATE)
+        for step in sorted(set(steps)):
+            low, high = start[steps == step].min(), stop[steps == step].max()
+            if high - low > 0.016 * span * len(str(step + 1)):  # room for the number
+                _text(ax, (low + high) / 2, place - 0.45, f"{step + 1}")
+        busy.append(f"{(stop - start).sum() / (stop.max() - start.min()):.0%}")
+    names = [f"process {p + 1}\n{share} busy" for p, share in zip(processes, busy)]
+    ax.set_yticks(range(len(processes)), names)
+    ax.set_ylim(len(processes) - 0.5, -0.65)
+    ax.grid(False)
+    key = [Patch(**_bar(BLOCK), label="forward"), Patch(**_bar(GRADIENT), label="backward")]
+    key += [Line2D([], [], **UPDATE, label="weights change"), Patch(**IDLE, label="idle")]
+    fig.legend(handles=key, loc="outside lower left", ncols=4)
     return with_alt(
         fig,
-        f"Timeline of {len(processes)} processes over {1000 * (last - first):.0f} ms: forward "
-        f"passes, backward passes and waiting. Busy: {', '.join(busy)} of the time.",
+        f"Timeline of {len(processes)} processes over {span:.0f} ms: forward passes, backward "
+        f"passes and waiting. Busy: {', '.join(busy)} of the time.",
     )
 
 
-def _process_times(ax, y, records, x):
-    """The forward and backward passes of one process; `x` turns seconds into inches."""
-    for r in records:
-        strength = 0.22 + 0.25 * (r["step"] % 2)  # neighbours differ
-        start, sent, stop = (x(r[name]) for name in ("start", "sent", "stop"))
-        _work(ax, start, y, sent - start, 0.4, False, strength=strength)
-        _work(ax, sent, y, stop - sent, 0.4, True, strength=strength)
-        _update(ax, stop, y + 0.2, 0.05)
-    for step in sorted({r["step"] for r in records}):
-        start = x(min(r["start"] for r in records if r["step"] == step))
-        stop = x(max(r["stop"] for r in records if r["step"] == step))
-        if stop - start > 0.12 * len(str(step + 1)):
-            _text(ax, (start + stop) / 2, y + 0.5, f"{step + 1}")
+def _bar(colour: str, darker: bool = False) -> dict:
+    """How time looks in which a device passes forward or learns."""
+    return {"facecolor": tint(colour, 0.25 + 0.25 * darker), "edgecolor": ink(colour)}
 
 
 @course_style()
@@ -280,8 +201,6 @@ def draw_network(
     if isinstance(shapes, BlockTable):
         shapes, cuts = [row.output_shape for row in shapes], range(1, len(shapes))
     shapes, cuts = [tuple(shape) for shape in shapes], sorted(cuts)
-    if cuts and not 0 < cuts[0] <= cuts[-1] < len(shapes):
-        raise SFFError(f"cuts must lie between 1 and {len(shapes) - 1}, not {cuts}")
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]
 
     fig, ax = _canvas(3.1 + 0.25 * (notes is not None) + 0.3 * (title is not None))
@@ -293,14 +212,15 @@ def draw_network(
     roomy = min(spans) > 0.5
     gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
     if title is not None:
-        _title(ax, title)
+        _text(ax, 0.15, ax.get_ylim()[1] - 0.22, title, size=11, bold=True, ha="left")
     _network_input(ax, input_shape, middle, left)
     if not roomy:
         _text(ax, 0.15, head + 0.5, "block", ha="left", colour=GREY)
         _text(ax, 0.15, head + 0.13, "head", ha="left", colour=GREY)
     x, numbered, columns = left + margin, 0.0, []
     for k, (block, span) in enumerate(zip(blocks, spans)):
-        _fence(ax, x - margin, low, span + 2 * margin, head + 0.36 - low)
+        # a quiet frame around everything that the block's loss may change
+        _rounded(ax, x - margin, low, span + 2 * margin, head + 0.36 - low, 0.12, zorder=1, **FENCE)
         place = x
         for i in block:
             _box(ax, place, middle - heights[i] / 2, widths[i], heights[i])
@@ -339,7 +259,7 @@ def _network_sizes(shapes, cuts, room):
 
 def _network_head(ax, right, layer, width, bottom, top, name, gradient):
     """The head over a block's last layer (`layer` wide), activations up and gradient down."""
-    _box(ax, right - width, top, width, 0.26, name, HEAD, size=SMALL)
+    _box(ax, right - width, top, width, 0.26, name, HEAD)
     x = right - layer / 2
     if gradient:
         aside = min(0.1, layer / 4)

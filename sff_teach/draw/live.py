@@ -7,16 +7,13 @@ from ..training.fit import History
 from .charts import describe_history, draw_history
 from .style import display_data, figure_data
 
+EVERY = 1.0  # seconds between two drawings, at least
+
 
 class Pace:
-    """Decides when to draw again, so that drawing takes at most a tenth of the time.
+    """Decides when to draw again, so that drawing takes at most a tenth of the time."""
 
-    Args:
-        every: seconds between two drawings, at least.
-    """
-
-    def __init__(self, every: float = 1.0):
-        self.every = every
+    def __init__(self):
         self._started = 0.0
         self._next = 0.0
 
@@ -30,7 +27,7 @@ class Pace:
 
     def __exit__(self, *error: object) -> None:
         now = time.monotonic()
-        self._next = now + max(self.every, 9 * (now - self._started))
+        self._next = now + max(EVERY, 9 * (now - self._started))
 
 
 class LiveHistory:
@@ -39,13 +36,10 @@ class LiveHistory:
     In a notebook the figure of ``draw_history`` appears after the first epoch and is redrawn in
     place, and always after the last epoch. Elsewhere nothing is shown, and fit's progress bar is
     enough. Use a new one for each training.
-
-    Args:
-        every: seconds between two drawings, at least.
     """
 
-    def __init__(self, every: float = 1.0):
-        self._pace = Pace(every)
+    def __init__(self):
+        self._pace = Pace()
         self._handle: Any = None
 
     def __call__(self, history: History) -> None:

@@ -124,14 +124,10 @@ def new_figure(
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(nrows, ncols, squeeze=False, **subplots)
-    texts = {"title": title, "xlabel": xlabel, "ylabel": ylabel}
     for i, ax in enumerate(axes.flat):
-        for name, text in texts.items():
-            if text is not None:
-                ax.set(**{name: text if isinstance(text, str) else text[i]})
-    if axes.size == 1:
-        return fig, axes[0, 0]
-    return fig, axes.squeeze()
+        for name, text in {"title": title, "xlabel": xlabel, "ylabel": ylabel}.items():
+            ax.set(**{name: text[i] if isinstance(text, list) else text or ""})
+    return fig, axes[0, 0] if axes.size == 1 else axes.squeeze()
 
 
 # ---------------------------------------------------------------- showing
@@ -173,9 +169,6 @@ def figure_data(fig: Figure, *, caption: str, alt: str | None = None) -> dict[st
         fig: as for ``show``.
         caption: as for ``show``.
         alt: as for ``show``.
-
-    Returns:
-        MIME type → content.
     """
     alt = getattr(fig, "alt", None) if alt is None else alt
     for name, text in (("alt", alt), ("caption", caption)):
@@ -209,16 +202,14 @@ def display_data(data: dict[str, Any], **options: Any) -> Any:
 
 
 @course_style()
-def png(fig: Figure, dpi: float = 160) -> bytes:
+def png(fig: Figure) -> bytes:
     """A figure as PNG bytes, in 256 colours, which a plot does not miss and which save two thirds.
 
-    Args:
-        fig: the figure.
-        dpi: dots per inch; fewer are taken where the picture would exceed 120 kB.
+    160 dots per inch, or fewer where the picture would exceed ``MAX_BYTES``.
     """
-    for resolution in (dpi, 0.8 * dpi, 0.6 * dpi):
+    for dpi in (160, 128, 96):
         drawn, buffer = io.BytesIO(), io.BytesIO()
-        fig.savefig(drawn, format="png", dpi=resolution, facecolor="white")
+        fig.savefig(drawn, format="png", dpi=dpi, facecolor="white")
         picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         picture.save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
@@ -227,15 +218,10 @@ def png(fig: Figure, dpi: float = 160) -> bytes:
 
 
 @course_style()
-def quick_png(fig: Figure, dpi: float = 100) -> bytes:
-    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store.
-
-    Args:
-        fig: the figure.
-        dpi: dots per inch.
-    """
+def quick_png(fig: Figure) -> bytes:
+    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    fig.savefig(buffer, format="png", dpi=100, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
@@ -319,26 +305,17 @@ def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> Non
         ax: the panel.
         labels: ``(x, y, text, colour)`` in data coordinates, usually the last point of each line.
     """
-    labels = sorted(
-        (label for label in labels if np.isfinite(label[1])), key=lambda label: label[1]
-    )
+    labels = sorted((one for one in labels if np.isfinite(one[1])), key=lambda one: one[1])
     ax.set_ylim(ax.get_ylim())
     to_axes = ax.transData + ax.transAxes.inverted()
     wanted = [to_axes.transform((x, y))[1] for x, y, *_ in labels]
     gap = LABEL_SIZE * 1.45 / 72 / (ax.get_position().height * ax.figure.get_figheight())
-    line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
+    line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4,
+            "relpos": (0, 0.5)}  # fmt: skip
     for (x, y, text, colour), height in zip(labels, _spread(wanted, gap), strict=True):
-        ax.annotate(
-            text,
-            xy=(x, y),
-            xytext=(1.05, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=LABEL_SIZE,
-            color=ink(colour),
-            annotation_clip=False,
-            arrowprops=line | {"relpos": (0, 0.5)},
-        )
+        ax.annotate(text, (x, y), (1.05, height), textcoords="axes fraction", va="center",
+                    fontsize=LABEL_SIZE, color=ink(colour), annotation_clip=False,
+                    arrowprops=line)  # fmt: skip
 
 
 def _spread(wanted: list[float], gap: float) -> list[float]:

@@ -122,7 +122,6 @@ def timeline(steps=6):
 
 
 DIAGRAMS = {
-    "timeline": lambda: plots.draw_timeline(timeline()),
     "network": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], input_shape=(1, 28, 28)),
     "network, two blocks": lambda: plots.draw_network(FOUR_LAYERS, [2], notes=["70 %", "81 %"]),
     "network, deepsup": lambda: plots.draw_network(FOUR_LAYERS, [1, 2, 3], rule="deepsup"),
@@ -135,16 +134,12 @@ DIAGRAMS = {
     "network, tokens": lambda: plots.draw_network([(192, 197)] * 12, [4, 8]),
 }
 CHARTS = {
+    "timeline": lambda: plots.draw_timeline(timeline()),
     "history": lambda: plots.draw_history(history()),
     "history, one block": lambda: plots.draw_history(history("bp", 1)),
     "history, nine blocks": lambda: plots.draw_history(history("sff", 9, 5), epochs=20),
     "history, one epoch": lambda: plots.draw_history(history("sff", 3, 1, valid=False)),
-    "history, rules": lambda: plots.draw_history([history(rule, level=0.8) for rule in RULES]),
-    "history, seeds": lambda: plots.draw_history(
-        [history(r, level=x) for r in ("sff", "bp") for x in (0.8, 0.81)]
-    ),
-    "blocks": lambda: plots.draw_block_accuracy(evaluation(0.7, 0.8, 0.86), chance=0.1),
-    "blocks, history": lambda: plots.draw_block_accuracy(history()),
+    "blocks": lambda: plots.draw_block_accuracy({"sff": evaluation(0.7, 0.8, 0.86)}, chance=0.1),
     "blocks, rules": lambda: plots.draw_block_accuracy(
         {"bp": evaluation(0.89), "sff": [evaluation(0.7, 0.84), evaluation(0.71, 0.85)]}
     ),
@@ -163,11 +158,12 @@ CHARTS = {
     "class goodness": lambda: plots.draw_class_goodness(
         class_goodness(), CLASSES, 9, image=torch.rand(1, 28, 28)
     ),
-    "class goodness, unknown": lambda: plots.draw_class_goodness(class_goodness(1), CLASSES),
+    "class goodness, one block": lambda: plots.draw_class_goodness(
+        class_goodness(1), CLASSES, 9, image=torch.rand(1, 28, 28)
+    ),
     "class goodness, 100": lambda: plots.draw_class_goodness(
         class_goodness(9, 100), [f"a long name {k}" for k in range(100)], 42, image=torch.rand(8, 8)
     ),
-    "maps": lambda: plots.draw_goodness_maps(torch.rand(1, 28, 28), maps()),
     "maps, two classes": lambda: plots.draw_goodness_maps(
         torch.rand(3, 32, 32), {"Sneaker": maps(), "Ankle boot": maps()}
     ),
@@ -179,7 +175,7 @@ FIGURES = DIAGRAMS | CHARTS
 # Looked at every day: one of each kind; the others nightly.
 DAILY = {
     "timeline", "network", "network, 65 blocks", "history",
-    "history, rules", "blocks, rules", "goodness", "goodness, two panels", "compare", "by blocks",
+    "blocks, rules", "goodness", "goodness, two panels", "compare", "by blocks",
     "class goodness", "maps, two classes",
 }  # fmt: skip
 
@@ -477,7 +473,6 @@ def test_history_survives_an_epoch_without_validation():
     run = history()
     del run.rows[-1]["valid_accuracy"], run.rows[-1]["valid_block_accuracy"]
     assert "vote" in texts_of(plots.draw_history(run))
-    assert "SFF" in texts_of(plots.draw_history([run, history("bp")]))
 
 
 def test_history_leaves_room_for_the_epochs_to_come():
@@ -518,8 +513,8 @@ def test_compare_gives_all_panels_the_same_span():
 def test_class_goodness_marks_the_true_class_and_names_the_choice():
     g = torch.zeros(2, 10)
     g[0, 7], g[1, 9] = 1.0, 3.0
-    fig = plots.draw_class_goodness(g, CLASSES, 9)
-    for ax in fig.axes:
+    fig = plots.draw_class_goodness(g, CLASSES, 9, image=torch.rand(8, 8))
+    for ax in fig.axes[1:]:
         assert [patch.get_hatch() is not None for patch in ax.patches] == [False] * 9 + [True]
     said = texts_of(fig)
     assert {"block 1\nSneaker ✗", "block 2\nAnkle boot ✓", "vote (mean)\nAnkle boot ✓"} <= set(said)
@@ -528,9 +523,9 @@ def test_class_goodness_marks_the_true_class_and_names_the_choice():
 
 def test_class_goodness_of_many_classes_keeps_the_true_one():
     g = torch.arange(100.0).repeat(2, 1)
-    fig = plots.draw_class_goodness(g, [f"c{k}" for k in range(100)], 0)
+    fig = plots.draw_class_goodness(g, [f"c{k}" for k in range(100)], 0, image=torch.rand(8, 8))
     assert "true: c0" in texts_of(fig)
-    assert len(fig.axes[0].patches) == 10
+    assert len(fig.axes[1].patches) == 10
 
 
 def test_goodness_maps_share_a_scale_and_state_the_goodness():
@@ -548,12 +543,6 @@ def test_network_has_a_head_on_each_block():
 def test_pixels_that_are_not_in_0_to_1_are_refused():
     with pytest.raises(ValueError, match="pixels"):
         plots.draw_images(torch.randn(2, 1, 8, 8) * 3)
-
-
-@pytest.mark.parametrize("cuts", [[4], [0], [5]])
-def test_cuts_outside_the_network_are_refused(cuts):
-    with pytest.raises(ValueError, match="cuts"):
-        plots.draw_network(FOUR_LAYERS, cuts)
 
 
 def test_a_threshold_outside_the_data_is_still_in_the_picture():
@@ -583,7 +572,8 @@ def train_digits(live, epochs=3, **options):
 def test_live_history_is_one_figure_that_is_updated(monkeypatch):
     first, handle = [], Handle()
     monkeypatch.setattr(live, "display_data", lambda data, **_: first.append(data) or handle)
-    history = train_digits(plots.LiveHistory(every=0))
+    monkeypatch.setattr(live, "EVERY", 0)
+    history = train_digits(plots.LiveHistory())
     assert len(first) == 1 and handle.shown  # drawing has its pace
     last = handle.shown[-1]
     accuracy = f"{100 * history.last['valid_accuracy']:.1f} %"
@@ -594,7 +584,8 @@ def test_live_history_is_one_figure_that_is_updated(monkeypatch):
 def test_live_history_draws_the_last_epoch_however_soon_it_comes(monkeypatch):
     shown, handle = [], Handle()
     monkeypatch.setattr(live, "display_data", lambda data, **_: shown.append(data) or handle)
-    train_digits(plots.LiveHistory(every=1000), epochs=3)
+    monkeypatch.setattr(live, "EVERY", 1000)
+    train_digits(plots.LiveHistory(), epochs=3)
     assert len(shown) == len(handle.shown) == 1  # the first epoch and the last
     assert "epoch 1:" in shown[0]["text/plain"]
     assert "epoch 3:" in handle.shown[0]["text/plain"]
@@ -613,7 +604,7 @@ def test_the_axes_of_a_live_figure_do_not_move():
 def test_drawing_takes_a_tenth_of_the_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    pace = plots.Pace(every=1.0)
+    pace = plots.Pace()
     with pace:
         now[0] += 0.5
     now[0] += 4.4
@@ -623,7 +614,7 @@ def test_drawing_takes_a_tenth_of_the_time(monkeypatch):
 
 
 def test_live_history_is_silent_outside_a_notebook(capsys):
-    train_digits(plots.LiveHistory(every=0), epochs=1)
+    train_digits(plots.LiveHistory(), epochs=1)
     assert capsys.readouterr().out == ""
 
 
