@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..util.checks import SFFError
 
-SUFFIXES = (*IMG_EXTENSIONS, ".jfif")
+# torchvision.datasets has this list too, but importing that takes longer than importing torch.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none that runs programs
 HELD_OUT = 0.2  # test share where a set has no test images of its own
 
