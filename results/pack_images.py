@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sff_teach.data import Splits, from_arrays, load
+from sff_teach.data import ImageSet, Splits, from_arrays, load
 
 PARTS = ("train", "test")
+ORDERS = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0))  # of red, green and blue
 
 
 def from_folder(folder: Path) -> tuple[dict, tuple[str, ...]]:
@@ -96,6 +97,30 @@ def unpack(path: Path, limit: int | None = None) -> Splits:
     train = from_arrays(*sets["train"], classes)
     test = from_arrays(*sets["test"], classes, mean=train.mean, std=train.std)
     return Splits(train, test.subset(torch.arange(0)), test)
+
+
+def times_ten(splits: Splits) -> Splits:
+    """K classes become 10·K: which class, which of five colour orders, upright or upside down.
+
+    A stand-in for CIFAR-100, made from CIFAR-10. Every image is used once, in one of the ten ways,
+    which is drawn. Flips and crops do not change the new label.
+
+    Args:
+        splits: images (N, 3, H, W); there is no validation part afterwards.
+    """
+    names = [f"{name}, way {way}" for name in splits.train.classes for way in range(10)]
+    train = from_arrays(*_one_of_ten_ways(splits.train), names)
+    test = from_arrays(*_one_of_ten_ways(splits.test), names, mean=train.mean, std=train.std)
+    return Splits(train, test.subset(torch.arange(0)), test)
+
+
+def _one_of_ten_ways(data: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, each turned in one of the ten ways, and their labels in [0, 10·K)."""
+    way = torch.randint(10, (len(data),), generator=torch.Generator().manual_seed(0))
+    order = torch.tensor(ORDERS)[way % 5]  # (N, 3)
+    x = data.values().take_along_dim(order[:, :, None, None], dim=1)
+    x = torch.where((way >= 5)[:, None, None, None], x.flip(2), x)
+    return x, 10 * data.y + way
 
 
 if __name__ == "__main__":

@@ -346,4 +346,27 @@ def _mirror(place: Tensor, length: int) -> Tensor:
     return length - 1 - (length - 1 - place.abs()).abs()
 
 
-AUGMENTATIONS = {"flip-crop": augment_flip_crop}
+def augment_flip_crop_cutout(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """``augment_flip_crop``, then a square of a quarter of the side is set to 0, the mean pixel.
+
+    Source: DeVries & Taylor 2017 (Cutout), with a smaller square.
+
+    Args:
+        x: (B, C, H, W), standardised.
+        generator: Draws flips, shifts and places, the same for x on any device.
+
+    Returns:
+        A new tensor (B, C, H, W).
+    """
+    x = augment_flip_crop(x, generator)
+    where = generator.device if generator is not None else "cpu"
+    centre = torch.rand(2, len(x), 1, generator=generator, device=where).to(x.device)
+    half = min(x.shape[2:]) / 8
+    rows, columns = (
+        (torch.arange(n, device=x.device) + 0.5 - n * place).abs() < half  # (B, H) and (B, W)
+        for n, place in zip(x.shape[2:], centre, strict=True)
+    )
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+AUGMENTATIONS = {"flip-crop": augment_flip_crop, "flip-crop-cutout": augment_flip_crop_cutout}

@@ -76,7 +76,7 @@ SAMPLE = Recipe(epochs=4)
 LAPTOP = Recipe(augment="flip-crop", validation=0.0, cut=2, kernel_size=3, epochs=4, lr=3e-3)
 # One budget for a GPU: the same epochs, schedule and smoothing for every rule.
 GPU = Recipe(
-    augment="flip-crop", validation=0.0, cut="block", hidden=128, epochs=40, batch_size=128,
+    augment="flip-crop", validation=0.0, cut="block", head="accurate", epochs=40, batch_size=128,
     lr=3e-3, weight_decay=0.05, label_smoothing=0.1, precision="auto", channels_last=True,
 )  # fmt: skip
 

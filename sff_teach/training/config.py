@@ -25,7 +25,7 @@ class TrainConfig:
         weight_decay: of AdamW.
         schedule: of the learning rate, ``"one-cycle"`` or ``"constant"``.
         label_smoothing: of the class losses, in [0, 1].
-        augment: None or, for images, ``"flip-crop"``.
+        augment: None or, for images, ``"flip-crop"`` or ``"flip-crop-cutout"``.
         seed: of the order of samples, augmentation, negatives and dropout. Initial weights are the
             caller's: call ``torch.manual_seed`` before building the model.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.

@@ -537,6 +537,17 @@ def test_flips_are_half_and_every_shift_occurs():
     assert both.fill_diagonal_(0).abs().max() < 0.12  # 5/√2000: independent draws
 
 
+def test_cutout_hides_one_square_of_a_quarter_of_the_side():
+    x = torch.ones(500, 2, 16, 16)
+    out = data.AUGMENTATIONS["flip-crop-cutout"](x, torch.Generator().manual_seed(0))
+    assert set(out.unique().tolist()) == {0.0, 1.0} and torch.equal(out[:, 0], out[:, 1])
+    hidden = 1 - out[:, 0]
+    rows, columns = hidden.amax(2).sum(1), hidden.amax(1).sum(1)
+    assert torch.equal(hidden.sum((1, 2)), rows * columns)  # a rectangle
+    assert (rows.max(), columns.max()) == (4, 4) and rows.min() < 4  # cut off at the border
+    assert (hidden.mean(0) > 0).all()  # every pixel at some time
+
+
 def test_augmentation_repeats_and_spares_the_global_generator():
     x = different(16)
     state = torch.get_rng_state()

@@ -4,12 +4,14 @@ import json
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sff_teach import load
+from sff_teach.data import Splits
 from sff_teach.study import read_runs
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -34,6 +36,20 @@ def test_a_packed_set_is_the_set(tmp_path, script):
         torch.testing.assert_close(one.x, other.x, atol=0.01, rtol=0.01)
     assert len(packed.valid) == 0
     assert len(packing["unpack"](path, limit=20).train) == 20
+
+
+def test_ten_times_as_many_classes(script):
+    packing = script("pack_images")
+    few = load("fashion-mnist-sample", validation=0)
+    part = few.train.subset(torch.arange(200)).as_rgb()
+    part = replace(part, x=part.x * torch.tensor([1.0, 0.5, 0.25]).view(3, 1, 1))
+    many = packing["times_ten"](Splits(part, part, part)).train
+    assert many.num_classes == 100 and torch.equal(many.y // 10, part.y)
+    way = many.y % 10
+    assert len(way.unique()) == 10
+    i = int((way == 6).nonzero()[0, 0])  # green, blue, red; upside down
+    pixels = part.values()[i][[1, 2, 0]].flip(1)
+    torch.testing.assert_close(many.values()[i], pixels, atol=1e-5, rtol=1e-5)
 
 
 def test_a_campaign_goes_on_and_stops_in_time(tmp_path, script):
@@ -68,4 +84,4 @@ def test_the_rehearsal():
     command = [sys.executable, str(RESULTS / "gpu.py"), "--rehearse"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "| resnet18 | sff, plain head |" in done.stdout
+    assert "| resnet18 | 10 | sff, plain head |" in done.stdout
