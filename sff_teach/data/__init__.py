@@ -14,15 +14,6 @@ from .tensors import (
 )
 
 __all__ = [
-    "AUGMENTATIONS",
-    "ImageSet",
-    "LabelledTensors",
-    "Splits",
-    "augment_flip_crop",
-    "batches",
-    "catalog",
-    "data_home",
-    "from_arrays",
-    "load",
-    "take_fraction",
-]
+    "AUGMENTATIONS", "ImageSet", "LabelledTensors", "Splits", "augment_flip_crop", "batches",
+    "catalog", "data_home", "from_arrays", "load", "take_fraction",
+]  # fmt: skip

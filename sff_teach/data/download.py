@@ -24,7 +24,6 @@ from ..util.files import atomic_write, exclusive_lock, make_folder, remove_parti
 from .folder import SUFFIXES, read_images
 
 TIMEOUT = 30  # seconds without a byte
-RETRIES = 1  # of each file
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ def fetch(name: str, home: Path) -> Path:
 
     Two processes that ask at once get one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
-    in some sets ``valid_images`` and ``valid_labels``. Images of an archive are sorted by a hash of
-    their pixels, so that their order does not depend on how it was packed.
+    in some sets ``valid_images`` and ``valid_labels``.
 
     Args:
         name: A key of ``SETS``.
@@ -75,53 +73,35 @@ def fetch(name: str, home: Path) -> Path:
 
 
 def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a set; its files are put into ``folder``."""
-    import requests  # both of them take a while to import
+    """The arrays of a set; its files are put into ``folder``, by hand or from the network."""
+    import pooch  # both of them take a while to import
+    import requests
 
     make_folder(folder)
     for unfinished in folder.glob("tmp*"):  # of a process that was killed
         unfinished.unlink()
     source = SETS[name]
+    urls = {url.rsplit("/", 1)[1]: url for url in source.files}
+    sums = {file: f"md5:{source.files[url]}" for file, url in urls.items()}
+    pooch.get_logger().setLevel(logging.WARNING)
+    files = pooch.create(folder, "", registry=sums, urls=urls, retry_if_failed=1)
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
     try:
-        paths = [_download_file(url, md5, folder) for url, md5 in source.files.items()]
-    except (requests.RequestException, ValueError) as error:
-        reason = _reason(error)
+        paths = [Path(files.fetch(file, downloader=downloader)) for file in urls]
+    except requests.HTTPError as error:
+        reason = str(error)
+    except requests.Timeout:
+        reason = f"the server sent nothing for {TIMEOUT} s"
+    except requests.RequestException as error:
+        reason = f"no connection ({type(error).__name__}); is this machine online?"
+    except ValueError:
+        reason = "the file that came has another checksum"
     else:
         return source.read(paths)
     raise DownloadError(  # here, so that it does not hold on to the connection
         f'"{name}" could not be downloaded: {reason}. Try again later, or fetch '
         f"{' and '.join(source.files)} by hand and put it into {folder}."
     )
-
-
-def _download_file(url: str, md5: str, folder: Path) -> Path:
-    """The file in ``folder``, put there by hand or downloaded, with the right checksum."""
-    import pooch
-    from tqdm.auto import tqdm
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    name = url.rsplit("/", 1)[1]
-    options = {"unit": "B", "unit_scale": True, "leave": False, "delay": 1}
-    with tqdm(total=1, desc=name, **options) as bar:  # pooch sets the total
-        downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=TIMEOUT)
-        files = pooch.create(
-            folder, "", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=RETRIES
-        )
-        return Path(files.fetch(name, downloader=downloader))
-
-
-def _reason(error: Exception) -> str:
-    import requests
-
-    if not isinstance(error, requests.RequestException):
-        return "the file that came has another checksum"
-    host = requests.utils.urlparse(error.request.url).hostname if error.request else "the server"
-    if isinstance(error, requests.HTTPError):
-        return f"{host} answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return f"{host} sent nothing for {TIMEOUT} s"
-    kind = type(error).__name__  # tells a proxy or a certificate from a missing network
-    return f"no connection to {host} ({kind}); is this machine online?"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -165,6 +145,7 @@ def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | 
 
 
 def _by_hash(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Images sorted by a hash of their pixels: the order does not depend on the packing."""
     digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x]
     order = sorted(range(len(x)), key=digests.__getitem__)
     return {f"{part}_images": x[order], f"{part}_labels": y[order].astype(np.int64)}

@@ -41,8 +41,6 @@ def read_embedded(name: str, sha256: str) -> bytes:
     if path is None:
         raise FileNotFoundError(f"{name} is missing; {remedy}.")
     content = path.read_bytes()
-    if content.startswith(b"version https://git-lfs"):
-        raise SFFError(f"{path} is a Git LFS pointer; run `git lfs pull`.")
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SFFError(f"{path} is damaged: its SHA-256 is not the recorded one; {remedy}.")
     return content

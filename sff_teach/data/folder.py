@@ -11,8 +11,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +31,10 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave
-_GROUP = 64  # images per task of a decoding thread
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files of a folder.
-
-    Attributes:
-        classes: Names of the classes, in alphabetical order.
-        parts: Files and labels of "train", "test" and perhaps "valid".
-    """
-
-    classes: tuple[str, ...]
-    parts: dict[str, tuple[list[Path], np.ndarray]]
-
-
-def find_images(path: str) -> ImageFiles:
-    """Find the parts, classes and image files of a folder.
+def find_images(path: str) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]]]:
+    """The classes of a folder in alphabetical order, and the files and labels of every part.
 
     Args:
         path: A folder that holds a folder for each part, or class folders. Of these, a fifth of
@@ -75,7 +60,7 @@ def find_images(path: str) -> ImageFiles:
     for part, files in by_part.items():
         labels = np.repeat(np.arange(len(classes)), [len(files[c]) for c in classes])
         parts[part] = [f for c in classes for f in files[c]], labels
-    return ImageFiles(classes, parts)
+    return classes, parts
 
 
 def _find_parts(root: Path) -> dict[str, Path]:
@@ -108,12 +93,10 @@ def _find_parts(root: Path) -> dict[str, Path]:
 
 
 def _subfolders(path: Path) -> list[Path]:
-    """Folders inside, without hidden ones and links, which may lead back up."""
-    inside = (Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
-    linked = (p for p in path.iterdir() if p.is_symlink() and p.is_dir())
+    """Folders inside, without hidden ones and links that lead back up."""
     above = {path.resolve(), *path.resolve().parents}
-    found = [*inside, *(p for p in linked if p.resolve() not in above)]
-    return sorted(p for p in found if not p.name.startswith((".", "__")))
+    inside = [p for p in path.iterdir() if not p.name.startswith((".", "__")) and p.is_dir()]
+    return sorted(p for p in inside if p.resolve() not in above)
 
 
 def _unnested(path: Path) -> Path:
@@ -169,7 +152,7 @@ def read_images(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
 ) -> np.ndarray:
-    """Decode image files in as many threads as there are cores, with a progress bar.
+    """Decode image files in several threads, with a progress bar.
 
     Args:
         files: N image files.
@@ -180,49 +163,37 @@ def read_images(
     Returns:
         (N, C, H, W) uint8.
     """
-    from tqdm.auto import tqdm
+    from tqdm.contrib.concurrent import thread_map  # slow to import
 
-    height, width = size or read_image(files[0]).shape[:2]
-    needed = len(files) * 3 * height * width * 5  # as uint8, then as float32
-    if needed > _memory() / 2:
-        raise SFFError(
-            f"{len(files):,} images of {height}×{width} pixels need {needed / 2**30:.1f} GiB of "
-            "memory; give a smaller size=, or read them batch by batch, as docs/own_loop.md shows."
-        )
-
-    def read(group: Sequence) -> list[np.ndarray]:
-        return [read_image(file, size) for file in group]
-
-    images = []
-    groups = [files[i : i + _GROUP] for i in range(0, len(files), _GROUP)]
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        with tqdm(total=len(files), desc="reading images", leave=False, delay=1) as bar:
-            for decoded in pool.map(read, groups):
-                images += decoded
-                bar.update(len(decoded))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an error or Ctrl-C ends it at once
-    for file, image in zip(files, images, strict=True):
+    read = partial(read_image, size=size)
+    images = thread_map(read, files, desc="reading images", leave=False, delay=1)
+    height, width = images[0].shape[:2]
+    for file, image in zip(files, images):
         if image.shape[:2] != (height, width):
             raise SFFError(
                 f"{file} has {image.shape[0]}×{image.shape[1]} pixels and {files[0]} "
                 f"{height}×{width}; size={min(height, width)} brings all images to one size."
             )
-    scale = value_range(images)
+    low, high = _value_range(images)
     channels = channels or (3 if any(image.ndim == 3 for image in images) else 1)
     x = np.empty((len(images), channels, height, width), dtype=np.uint8)
-    for row, image in zip(x, images, strict=True):
-        row[...] = to_uint8(image, scale).transpose(2, 0, 1)
+    for row, image in zip(x, images):
+        if image.dtype != np.uint8:
+            image = ((image - low) * (255 / (high - low))).round().clip(0, 255)
+        row[...] = np.atleast_3d(image).transpose(2, 0, 1)
     return x
 
 
-def _memory() -> float:
-    """Bytes of this machine's memory; without a limit where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+def _value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """What is black and white in images of more than 8 bits: the range of the bits in use.
+
+    A camera or scanner of 12 bits fills a 16-bit file to 4,095 only. The range is that of all
+    images together, so that they stay comparable.
+    """
+    deep = [image for image in images if image.dtype != np.uint8]
+    low = min([0.0, *(float(image.min()) for image in deep)])
+    high = max([0.0, *(float(image.max()) for image in deep)])
+    return low, 1.0 if high <= 1 else 2.0 ** max(8, math.ceil(math.log2(high + 1))) - 1
 
 
 def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -260,28 +231,3 @@ def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> 
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         name = file if isinstance(file, Path) else getattr(file, "name", "the image")
         raise SFFError(f"{name} cannot be read as an image ({error}).") from error
-
-
-def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """What is black and white in images of more than 8 bits: the range of the bits in use.
-
-    A camera or scanner of 12 bits fills a 16-bit file to 4,095 only. The range is that of all
-    images together, so that they stay comparable.
-    """
-    deep = [image for image in images if image.dtype != np.uint8]
-    low = min([0.0, *(float(image.min()) for image in deep)])
-    high = max([0.0, *(float(image.max()) for image in deep)])
-    return low, 1.0 if high <= 1 else 2.0 ** max(8, math.ceil(math.log2(high + 1))) - 1
-
-
-def to_uint8(image: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """An image as (H, W, C) uint8.
-
-    Args:
-        image: What ``read_image`` returns.
-        scale: The values that become 0 and 255, see ``value_range``.
-    """
-    if image.dtype != np.uint8:
-        low, high = scale
-        image = ((image - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
-    return image[:, :, None] if image.ndim == 2 else image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,18 +22,13 @@ def take_fraction(
 ) -> Tensor:
     """Positions of a class-balanced subset: of the n samples of a class, round(fraction · n).
 
-    The samples of each class are put in an order drawn from the seed; the one at place r = 0, 1, …
-    of its class comes in as soon as fraction ≥ (r + ½) / n. So the subsets of one seed are nested,
-    each a prefix of the next, and every prefix is balanced to within one sample per class.
+    The subsets of one seed are nested, each a prefix of the next.
 
     Args:
         y: Labels (N,).
         fraction: In (0, 1].
-        seed: Draws the order.
+        seed: Draws the order of the samples.
         classes: Names for the error message.
-
-    Returns:
-        (M,) int64.
 
     Raises:
         SFFError: The fraction leaves a class without samples.
@@ -42,17 +36,15 @@ def take_fraction(
     check_fraction(fraction)
     check_seed(seed)
     y = torch.as_tensor(y).cpu().numpy()
-    if y.ndim != 1 or len(y) == 0:
-        raise SFFError(f"y has shape {y.shape}; at least one label is needed, shape (N,).")
     order, share = _balanced_order(y, seed)
     numbers, counts = np.unique(y, return_counts=True)
     rarest = int(counts.argmin())
-    smallest = 0.5 / counts[rarest]
-    if fraction < smallest - 1e-9:
+    n = counts[rarest]
+    if fraction < 0.5 / n - 1e-9:
         name = numbers[rarest] if classes is None else classes[int(numbers[rarest])]
         raise SFFError(
-            f'fraction={fraction:g} leaves none of the {counts[rarest]} samples of class "{name}"; '
-            f"use fraction={_round_up(smallest):g} or more."
+            f'fraction={fraction:g} leaves none of the {n} samples of class "{name}"; '
+            f"use fraction=1/{2 * n} or more."
         )
     return torch.from_numpy(order[share <= fraction + 1e-9])
 
@@ -79,7 +71,7 @@ def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.nd
     held = np.bincount(y[order[taken]], minlength=len(classes))
     for name, n, out in zip(classes, counts, held, strict=True):
         if not 0 < out < n:
-            enough = f", or {_round_up(0.5 / n):g} or more" if out == 0 and n > 1 else ""
+            enough = f", or 1/{2 * n} or more" if out == 0 and n > 1 else ""
             raise SFFError(
                 f'validation={share:g} sets aside {out} of the {n} samples of class "{name}"; '
                 f"use validation=0{enough}."
@@ -97,9 +89,3 @@ def _balanced_order(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         share[members] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.lexsort((y, share))
     return order, share[order]
-
-
-def _round_up(value: float) -> float:
-    """Three significant digits, never below ``value`` by more than the tolerance above."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / step - 1e-9) * step

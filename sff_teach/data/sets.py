@@ -37,15 +37,11 @@ def load(
 
     All three parts are standardised with the mean and standard deviation per channel of the chosen
     training samples alone: a small-data run must not learn even these from images it does not have.
-    So the x of a test image differs a little from one fraction to another; ``pixels()`` does not.
-    (Sentences are ones and zeros and stay so.)
 
     A folder holds train, test and perhaps validation folders, under the usual names, with one
     folder of images per class; or else the class folders themselves, and a fifth of each class
-    becomes the test images. Images become RGB if any has colour, else one grey channel.
-    Transparent parts become white, and images of more than 8 bits are scaled by the bits that the
-    set uses. Files that are not read, and test images that are training images as well, are
-    counted in a warning.
+    becomes the test images. Images become RGB if any has colour, else one grey channel. Files that
+    are not read, and test images that are training images as well, are counted in a warning.
 
     Args:
         name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
@@ -69,9 +65,7 @@ def load(
     """
     check_fraction(fraction)
     check_seed(seed)
-    check_number(validation, "validation")
-    if not 0 <= validation < 1:
-        raise SFFError(f"validation={validation:g} is outside [0, 1).")
+    check_number(validation, "validation", 0, 1)
     raw = _read(name, size)
     x, y = raw.train
     if raw.valid is None:
@@ -90,25 +84,13 @@ def load(
         mean, std = (0.0,) * x.shape[1], (1.0,) * x.shape[1]
 
     def finish(part: str, x: np.ndarray, y: np.ndarray) -> LabelledTensors:
-        # copied into a new tensor, so that the memory layout is the usual one
+        # a new tensor, whose memory layout is the usual one
         x = torch.empty(x.shape).copy_(torch.from_numpy(x)).div_(raw.scale)
         x.sub_(per_channel(mean, x)).div_(per_channel(std, x))
         kind = ImageSet if x.dim() == 4 else LabelledTensors
         return kind(x, torch.from_numpy(y), raw.classes, f"{name}/{part}", mean, std)
 
     return Splits(finish("train", *train), finish("valid", *valid), finish("test", *raw.test))
-
-
-def _checked_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Height and width, checked."""
-    if size is None:
-        return None
-    both = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    if len(both) != 2:
-        raise SFFError(f"size={size} must be one number, or (height, width).")
-    for side in both:
-        check_count(side, "size")
-    return both
 
 
 def _warn_of_copies(name: str, train: np.ndarray, others: dict[str, np.ndarray]) -> None:
@@ -180,7 +162,10 @@ def _read(name: str, size: int | tuple[int, int] | None) -> _Raw:
     if not isinstance(name, str):
         raise TypeError(f'name must be a string, not {type(name).__name__}: "folder:PATH".')
     if name.startswith("folder:"):
-        return _read_folder(name.removeprefix("folder:"), _checked_size(size))
+        size = (size, size) if isinstance(size, int) else size
+        for side in size or ():
+            check_count(side, "size")
+        return _read_folder(name.removeprefix("folder:"), size)
     if size is not None:
         raise SFFError(f'size only works with "folder:PATH", not with "{name}".')
     if name not in _READERS:
@@ -191,14 +176,12 @@ def _read(name: str, size: int | tuple[int, int] | None) -> _Raw:
 
 
 def _read_folder(path: str, size: tuple[int, int] | None) -> _Raw:
-    found = find_images(path)
+    classes, found = find_images(path)
     # one list for all parts, because they share one size and one number of channels
-    x = read_images([file for files, _ in found.parts.values() for file in files], size)
-    parts, start = {}, 0
-    for part, (files, y) in found.parts.items():
-        parts[part] = x[start : start + len(files)], y
-        start += len(files)
-    return _Raw(classes=found.classes, **parts)
+    x = read_images([file for files, _ in found.values() for file in files], size)
+    ends = np.cumsum([len(y) for _, y in found.values()])
+    parts = zip(found, np.split(x, ends[:-1]), found.values())
+    return _Raw(classes=classes, **{part: (images, y) for part, images, (_, y) in parts})
 
 
 def _hold_out_test(x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], scale: int) -> _Raw:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..util.checks import SFFError, check_count, check_labels, check_samples
 
 FINGERPRINTED = 1 << 20  # values that a fingerprint looks at
+SHIFT = 4  # pixels, of the augmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +40,6 @@ class LabelledTensors:
     name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        fits = self.x.dim() == 4 if isinstance(self, ImageSet) else self.x.dim() >= 2
-        if not fits or self.y.shape != self.x.shape[:1]:
-            shape = "(N, C, H, W)" if isinstance(self, ImageSet) else "(N, C, ...)"
-            raise SFFError(
-                f"x has shape {tuple(self.x.shape)} and y {tuple(self.y.shape)}, "
-                f"not {shape} and (N,)."
-            )
-        if not len(self.mean) == len(self.std) == self.channels:
-            raise SFFError(
-                f"mean has {len(self.mean)} and std {len(self.std)} numbers for {self.channels} "
-                "channels; one of each per channel is needed."
-            )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -79,11 +66,7 @@ class LabelledTensors:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the labels and of about a million values spread over all samples.
-
-        Equal for equal data, on any device; a checkpoint tells by it whether it gets the data that
-        it was made with.
-        """
+        """A hash of labels and about a million values: a checkpoint knows its data by it."""
         values = self.x.flatten(1)
         values = values[:, :: max(1, values.numel() // FINGERPRINTED)]
         digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
@@ -96,9 +79,6 @@ class LabelledTensors:
 
         Args:
             index: Positions (M,), a mask (N,) or a slice.
-
-        Returns:
-            A set of the same kind.
         """
         if isinstance(index, slice):
             index = range(len(self))[index]
@@ -118,10 +98,7 @@ class ImageSet(LabelledTensors):
     """Labelled images in memory: x is (N, C, H, W)."""
 
     def as_rgb(self) -> ImageSet:
-        """The same images with three equal channels, for networks made for colour; no copy.
-
-        Colour images come back as they are.
-        """
+        """The images with three equal channels (no copy); colour images come back as they are."""
         if self.channels == 3:
             return self
         if self.channels != 1:
@@ -167,7 +144,7 @@ def from_arrays(
     std: Sequence[float] | None = None,
     name: str = "own data",
 ) -> LabelledTensors:
-    """Standardise your own samples and put them into a ``LabelledTensors``.
+    """Standardise a copy of your own samples: an ``ImageSet``, or a ``LabelledTensors``.
 
     For validation and test data give the statistics of the training data:
     ``test = from_arrays(x, y, train.classes, mean=train.mean, std=train.std)``.
@@ -177,11 +154,8 @@ def from_arrays(
         y: (N,), whole numbers in [0, K).
         classes: K names; by default the numbers 0 … max(y).
         mean: One number per channel; by default that of ``x``.
-        std: One number per channel; by default that of ``x``.
+        std: Likewise.
         name: Of the data set.
-
-    Returns:
-        An ``ImageSet`` of images, else a ``LabelledTensors``. The arrays given are copied.
 
     Raises:
         SFFError: NaN, labels outside [0, K), shapes that do not fit.
@@ -197,15 +171,17 @@ def from_arrays(
     if classes is None:
         classes = [str(k) for k in range(int(y.max()) + 1 if whole and len(y) else 1)]
     check_labels(y, len(classes), length=len(x))
-    if (mean is None) != (std is None):
-        raise SFFError("mean and std belong together: give both or neither.")
-    if mean is None:
+    if mean is None and std is None:
         over = [d for d in range(x.dim()) if d != 1]
         std, mean = torch.std_mean(x.double(), over, correction=0)
         mean, std = mean.tolist(), safe_std(std.tolist())
-    mean, std = (tuple(float(v) for v in values) for values in (mean, std))
-    if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
-        raise SFFError(f"mean={mean} and std={std} must be finite, and std above 0.")
+    mean, std = (tuple(float(v) for v in values) for values in (mean or (), std or ()))
+    finite = all(map(math.isfinite, mean + std)) and min(std, default=0) > 0
+    if not finite or not len(mean) == len(std) == x.shape[1]:
+        raise SFFError(
+            f"mean={mean} and std={std} must be finite, std above 0, one for each of the "
+            f"{x.shape[1]} channels."
+        )
     kind = ImageSet if x.dim() == 4 else LabelledTensors
     data = kind(_in_order(x), y, tuple(str(c) for c in classes), name, mean, std)
     return replace(data, x=(data.x - per_channel(mean, x)) / per_channel(std, x))
@@ -250,11 +226,9 @@ def per_channel(values: Sequence[float], x: Tensor) -> Tensor:
 
 
 def _in_order(x: Tensor) -> Tensor:
-    """x in the usual memory layout: N, then C, then the others.
-
-    With one channel, PyTorch calls a tensor contiguous also if its strides are those of
-    channels-last, and convolutions then compute in another order.
-    """
+    """x in the usual memory layout: N, then C, then the others."""
+    # With one channel, PyTorch calls a tensor contiguous also if its strides are those of
+    # channels-last, and convolutions then compute in another order.
     strides = torch.empty(x.shape, device="meta").stride()
     return x if x.stride() == strides else torch.empty(x.shape, device=x.device).copy_(x)
 
@@ -285,8 +259,8 @@ def batches(
         generator: Draws the order, so that it repeats.
         drop_last: Whether to leave out a last batch that is not full.
 
-    Returns:
-        An iterator over x (B, C, ...) and y (B,).
+    Yields:
+        x (B, C, ...) and y (B,).
     """
     if not isinstance(data, LabelledTensors):
         hint = "one part, like splits.train" if isinstance(data, Splits) else "see from_arrays"
@@ -310,28 +284,22 @@ def batches(
     return produce()  # a function, so that wrong arguments are noticed before the first batch
 
 
-def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None, pad: int = 4) -> Tensor:
-    """Flip each image left to right with probability ½ and shift it by up to ``pad`` pixels.
+def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Flip each image left to right with probability ½ and shift it by up to ``SHIFT`` pixels.
 
     The shift is a random crop of the image padded by mirroring: zeros would draw a border that no
     test image has. Not for digits or letters: a mirrored 2 is no 2.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W), H and W above 4.
         generator: Draws flips and shifts, the same for x on any device.
-        pad: Largest shift in pixels, below H and W.
-
-    Returns:
-        A new tensor (B, C, H, W).
     """
-    if x.dim() != 4:
-        raise SFFError(f"x has shape {tuple(x.shape)}, not (B, C, H, W).")
     b, c, height, width = x.shape
-    check_count(pad, "pad", minimum=0)
-    if pad >= min(height, width):
-        raise SFFError(f"pad={pad} is too large to mirror images of {height}×{width} pixels.")
+    if min(height, width) <= SHIFT:
+        raise SFFError(f"images of {height}×{width} pixels are too small to shift by {SHIFT}.")
     where = generator.device if generator is not None else "cpu"
-    shift = torch.randint(-pad, pad + 1, (2, b, 1), generator=generator, device=where).to(x.device)
+    shift = torch.randint(-SHIFT, SHIFT + 1, (2, b, 1), generator=generator, device=where)
+    shift = shift.to(x.device)
     flip = torch.rand(b, 1, generator=generator, device=where).to(x.device) < 0.5
     rows = _mirror(torch.arange(height, device=x.device) + shift[0], height)  # (B, H)
     columns = _mirror(torch.arange(width, device=x.device) + shift[1], width)  # (B, W)

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -317,10 +318,9 @@ def test_every_prefix_of_equal_classes_is_balanced(classes, size, seed):
 @given(labels, st.integers(0, 99))
 def test_the_smallest_fraction_it_names_works_and_is_the_smallest(y, seed):
     text = message(lambda: data.take_fraction(y, 1e-4, seed))
-    named = float(re.search(r"use fraction=(\S+) or more", text)[1])
+    named = float(Fraction(re.search(r"use fraction=(\S+) or more", text)[1]))
     assert len(set(chosen(y, named, seed))) == len(set(y))
-    smaller = named * 0.98  # three digits are kept, so it is less than 1 % above the true one
-    assert "leaves none" in message(lambda: data.take_fraction(y, smaller, seed))
+    assert "leaves none" in message(lambda: data.take_fraction(y, 0.99 * named, seed))
 
 
 def test_take_fraction_leaves_the_global_generators_alone():
@@ -404,8 +404,6 @@ def test_from_arrays_takes_tables_and_sequences(shape, size):
     assert [b.shape[0] for b, _ in data.batches(found, 5)] == [5, 5, 2]
     again = data.from_arrays(x, y, mean=found.mean, std=found.std)
     assert torch.equal(again.x, found.x)
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-        data.ImageSet(found.x, y, found.classes, "x", found.mean, found.std)
 
 
 def test_images_are_image_sets_and_nothing_else_is():
@@ -501,14 +499,14 @@ def different(b, c=2, h=7, w=9):
     return torch.arange(b * c * h * w, dtype=torch.float32).reshape(b, c, h, w)
 
 
-@pytest.mark.parametrize(("pad", "shape"), [(0, (7, 9)), (2, (7, 9)), (4, (8, 8)), (4, (5, 6))])
-def test_each_image_becomes_a_crop_of_its_mirrored_self(pad, shape):
-    x = different(40, 2, *shape)
+@pytest.mark.parametrize("shape", [(8, 8), (5, 6)])
+def test_each_image_becomes_a_crop_of_its_mirrored_self(shape):
+    x, pad = different(40, 2, *shape), 4
     before = x.clone()
-    out = data.augment_flip_crop(x, torch.Generator().manual_seed(1), pad=pad)
+    out = data.augment_flip_crop(x, torch.Generator().manual_seed(1))
     assert out.shape == x.shape
     assert torch.equal(x, before)
-    padded = F.pad(x, (pad,) * 4, mode="reflect") if pad else x
+    padded = F.pad(x, (pad,) * 4, mode="reflect")
     h, w = shape
     for i in range(len(x)):
         crops = (
@@ -707,7 +705,7 @@ def test_a_fraction_that_empties_a_class_names_it(tmp_path):
     make_folder(tmp_path)
     text = message(lambda: data.load(f"folder:{tmp_path}", 0.01))
     assert "ant" in text
-    named = float(re.search(r"use fraction=(\S+) or more", text)[1])
+    named = float(Fraction(re.search(r"use fraction=(\S+) or more", text)[1]))
     assert len(data.load(f"folder:{tmp_path}", named).train) == 2
 
 
