@@ -94,8 +94,7 @@ def checked(
     try:
         mine = probe(answer)
     except Exception as error:
-        lines = traceback.format_exception(type(error), error, error.__traceback__.tb_next)
-        print(f"✗ {name} stops with an error:\n\n{''.join(lines)}\n{go_on}")
+        print(f"✗ {name} {_what_stopped(answer, error)}\n{go_on}")
         return course
     problem = _difference(mine, right, atol)
     if problem is None:
@@ -147,7 +146,7 @@ def _difference(mine: Any, reference: Any, atol: float) -> str | None:
         return f"your result has shape {tuple(mine.shape)}, the right one {tuple(reference.shape)}."
     off = _largest_difference(mine, reference)
     scale = max(reference.detach().double().abs().max().item(), 1.0) if mine.numel() else 1.0
-    return None if off <= atol * scale else f"the largest difference is {off:.3g}."
+    return None if off <= atol * scale else f"the largest difference is {off:.4g}."
 
 
 def _largest_difference(mine: Tensor, reference: Tensor) -> float:
@@ -158,9 +157,26 @@ def _largest_difference(mine: Tensor, reference: Tensor) -> float:
 
 def _is_empty(answer: Callable) -> bool:
     """Whether a function, or a method of a class, still holds ``...`` or has no body."""
+    return any(... in code.co_consts or _does_nothing(code) for code in _codes(answer))
+
+
+def _codes(answer: Callable) -> list[CodeType]:
     functions = vars(answer).values() if isinstance(answer, type) else [answer]
-    codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
-    return any(... in code.co_consts or _does_nothing(code) for code in codes)
+    return [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
+
+
+def _what_stopped(answer: Callable, error: Exception) -> str:
+    """The student's own lines of a traceback; without any, the returned value was the wrong one."""
+    what = "".join(traceback.format_exception_only(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    written = [frame for frame in frames if "site-packages" not in frame.filename]
+    own_files = {code.co_filename for code in _codes(answer)}
+    first = next((i for i, frame in enumerate(written) if frame.filename in own_files), None)
+    if first is None:
+        lost = " (Is a return missing?)" if "NoneType" in what else ""
+        return f"does not return what is asked for.{lost}\n\n{what}"
+    lines = traceback.format_list(written[first:])
+    return f"stops with an error:\n\n{''.join(lines)}{what}"
 
 
 def _does_nothing(code: CodeType) -> bool:

@@ -60,6 +60,23 @@ def test_an_error_is_shown_with_its_line(capsys):
     assert "return x @ x" in said and "RuntimeError" in said
 
 
+def test_of_an_error_only_the_own_lines_are_shown(capsys):
+    layer = nn.Linear(4, 2)
+    namespace = {"layer": layer}
+    exec(compile("def mine(x):\n    return layer(x)", "the student's cell", "exec"), namespace)
+    assert checked(namespace["mine"], course, probe) is course
+    said = capsys.readouterr().out
+    assert "the student's cell" in said and "site-packages" not in said and "probe" not in said
+
+
+def test_a_forgotten_return_is_named(capsys):
+    namespace = {}
+    exec(compile("def mine(x):\n    x.square()", "the student's cell", "exec"), namespace)
+    assert checked(namespace["mine"], course, lambda f: f(X) * 1.0) is course
+    said = capsys.readouterr().out
+    assert "does not return what is asked for. (Is a return missing?)" in said
+
+
 def test_what_is_not_written_is_said_to_be_so(capsys):
     def empty(x): ...
 
