@@ -83,7 +83,7 @@ def count() -> None:
         for row, (rule, form) in ROWS.items():
             model, batch = build(classes, form)
             result = replace(training_cost(model, rule, batch), rule=row)
-            records.append({"what": "counts", "form": form, **result.to_dict()})
+            records.append({"what": "counts", "form": form, **asdict(result)})
             print(f"{classes:5d} {row:24s} {result.flops:.3e} FLOPs, {result.saved:,} bytes")
     store([{**record, "machine": machine()} for record in records], "counts")
 

@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -19,21 +19,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF
-from ..util.checks import check_count, check_known, check_labels, check_samples
-from .memory import VARIANTS, StorageTracker, saved_bytes, watch_saved
-
-__all__ = [
-    "PairedTiming",
-    "StepCost",
-    "TrainingStep",
-    "cuda_peak",
-    "flops",
-    "live_bytes",
-    "saved_bytes",
-    "table",
-    "time_paired",
-    "training_cost",
-]
+from ..util.checks import check_known
+from .memory import VARIANTS, StorageTracker, watch_saved
+from .memory import saved_bytes as saved_bytes  # is imported from here
 
 Step = Callable[[], object]
 
@@ -41,12 +29,8 @@ Step = Callable[[], object]
 def flops(step: Step) -> int:
     """Floating-point operations of ``step()``, forward and backward, by torch's counter.
 
-    Two per multiply-add, of convolutions, matrix products and attention. Normalisation, activation
-    functions, pooling, elementwise work and optimisers count nothing. The counter holds on to
-    tensors, so count bytes in another step.
-
-    Args:
-        step: a function without arguments.
+    Two per multiply-add, of convolutions, matrix products and attention; all else counts nothing.
+    The counter holds on to tensors, so count bytes in another step.
     """
     with FlopCounterMode(display=False) as counter:
         step()
@@ -71,9 +55,8 @@ class _TensorLifetimeMode(TorchDispatchMode):
 def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     """The most bytes of tensors that existed at one moment while ``step()`` ran.
 
-    Everything that was made in it counts: activations, saved or not, gradients of activations and
-    of parameters, results in between; not what an operation needs inside. Runs ``step`` twice and
-    reports the second, which finds the gradients that the first has left.
+    Everything that was made in it counts, but for what an operation needs inside. Runs ``step``
+    twice and reports the second, which finds the gradients that the first has left.
 
     Args:
         step: a function without arguments.
@@ -91,9 +74,6 @@ def cuda_peak(step: Step) -> int | None:
     """Bytes that ``step()`` allocated on the GPU at most, above what was there; None without one.
 
     The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
-
-    Args:
-        step: a function without arguments.
     """
     if not torch.cuda.is_available():
         return None
@@ -114,8 +94,7 @@ class PairedTiming:
         a: median seconds of the first step.
         b: median seconds of the second.
         ratio: median of the ratios b / a, one per round.
-        low: lower end of an interval that holds the true median ratio with at least 95 %
-            confidence (order statistics); NaN below six rounds, which are too few for that.
+        low: lower end of its ``median_interval``; NaN below six rounds.
         high: upper end.
         rounds: how many pairs were timed.
     """
@@ -128,9 +107,7 @@ class PairedTiming:
     rounds: int
 
 
-def time_paired(
-    step_a: Step, step_b: Step, *, rounds: int = 9, clock: Callable[[], float] = time.perf_counter
-) -> PairedTiming:
+def time_paired(step_a: Step, step_b: Step, *, rounds: int = 9) -> PairedTiming:
     """Time two steps in pairs, swapping the order every round, after one round to warm up.
 
     What slows the machine for a while slows both, so their ratio is steadier than either.
@@ -139,35 +116,28 @@ def time_paired(
         step_a: a function without arguments.
         step_b: another one.
         rounds: how many pairs.
-        clock: ``time.perf_counter`` for the time that passes; ``time.process_time`` for the
-            processor's time, on a machine with other work to do.
     """
-    check_count(rounds, "rounds")
     steps, taken = (step_a, step_b), ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 else (1, 0):
-            start = clock()
+            start = time.perf_counter()
             steps[which]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            taken[which].append(clock() - start)
+            taken[which].append(time.perf_counter() - start)
     a, b = taken[0][1:], taken[1][1:]
     ratios = [after / before for before, after in zip(a, b)]
     return PairedTiming(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
 
 
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """An interval for the median: the k-th smallest and k-th largest value.
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """At least 95 % confidence for the median: the k-th smallest and k-th largest value.
 
     k is the largest for which fewer than k of n values fall on one side of the median with
-    probability at most (1 - confidence) / 2, each falling there with probability 1/2.
-
-    Args:
-        values: measurements.
-        confidence: that the median lies inside, at least.
+    probability at most 2.5 %, each falling there with probability 1/2. NaN if there is none.
     """
     n = len(values)
-    k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+    k = int(stats.binom.ppf(0.025, n, 0.5))
     if k < 1:
         return math.nan, math.nan
     ordered = sorted(values)
@@ -198,10 +168,6 @@ class StepCost:
     live: int
     cuda: int | None = None
 
-    def to_dict(self) -> dict:
-        """Ready for JSON."""
-        return asdict(self)
-
 
 class TrainingStep:
     """A function without arguments that trains a copy of a model on one batch at every call.
@@ -218,12 +184,10 @@ class TrainingStep:
     def __init__(self, model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]):
         check_known(rule, VARIANTS, "rule")
         self.x, self.y = batch
-        check_samples(self.x)
         self.learner = VARIANTS[rule](
             copy.deepcopy(model).train(), lambda p: torch.optim.SGD(p, lr=0.01)
         )
         self.model = self.learner.model
-        check_labels(self.y, self.model.num_classes, length=len(self.x))
 
     def __call__(self) -> None:
         self.learner.step(self.x, self.y)
@@ -235,9 +199,7 @@ class TrainingStep:
 
 
 def training_cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> StepCost:
-    """Count one training step of a rule, or of a rule's variant; see ``TrainingStep``.
-
-    The batch, parameters and buffers exist anyway and are not counted. Takes five steps.
+    """Count one training step; the batch, parameters and buffers exist anyway and do not count.
 
     Args:
         model: as for ``fit``; it stays as it is.

@@ -20,7 +20,7 @@ from torch.fx.passes.split_module import split_module
 from ..core import SFF, LocalBlock
 from ..cut.graph import ModeStage, trace
 from ..losses import class_loss
-from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult
+from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult, summarise
 from ..util.checks import SFFError
 
 # --- counting ------------------------------------------------------------------------------------
@@ -36,17 +36,12 @@ class StorageTracker:
 
     Args:
         ignore: tensors whose storages do not count.
-
-    Attributes:
-        now: bytes at the moment.
-        peak: the most so far.
-        history: every value that ``now`` took.
     """
 
     def __init__(self, ignore: Iterable[Tensor] = ()):
         self.now = 0
         self.peak = 0
-        self.history = [0]
+        self.history = [0]  # every value that now took
         self.holders = Counter()  # address of a storage → how many hold it
         self.ignore = {address(t.untyped_storage()) for t in ignore}
 
@@ -93,9 +88,6 @@ def watch_saved(tracker: StorageTracker) -> Iterator[None]:
     """Enter into the tracker what autograd saves inside, for as long as it is kept.
 
     What a ``CheckpointedModule`` keeps, its inputs and what it computes again, counts as well.
-
-    Args:
-        tracker: counts the bytes.
     """
 
     def pack(tensor: Tensor) -> _SavedTensor:
@@ -114,9 +106,8 @@ def watch_saved(tracker: StorageTracker) -> Iterator[None]:
 def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> int:
     """The most bytes that were saved for backward passes at one moment while ``step()`` ran.
 
-    Every storage counts once, however many operations saved it or a view of it. Counted is what
-    autograd keeps (``torch.autograd.graph.saved_tensors_hooks``); not what exists besides:
-    gradients, optimiser state, an operation's own working memory. The same on every run.
+    Every storage counts once, however many operations saved it or a view of it. Gradients,
+    optimiser state and an operation's own working memory do not count. The same on every run.
 
     Args:
         step: runs forward and backward, once or many times.
@@ -234,14 +225,11 @@ def _buffers_restored(module: nn.Module) -> Iterator[None]:
 
 
 def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
-    """The same body, on the same parameters, forgetting all that comes before the node ``name``.
-
-    That node's own output is kept: the second half needs it. What computes it is not run again,
-    because the second run ends as soon as it has what backward asks for.
+    """The same body, on the same parameters, forgetting all that comes before a node.
 
     Args:
         body: of a block.
-        name: of a node of its graph.
+        name: of a node of its graph, whose output is kept: the second half needs it.
     """
     order = [node.name for node in body.graph.nodes]
     halves = split_module(
@@ -258,16 +246,13 @@ def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
 def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
     """While inside, the model's largest blocks compute part of their activations twice.
 
-    See ``choose_cuts`` for which. Updates stay the same to rounding; the price is one more forward
-    pass of those blocks' first halves.
+    Updates stay the same to rounding; the price is one more forward pass of those blocks' first
+    halves. Yields what ``choose_cuts`` found.
 
     Args:
         model: its blocks' bodies are replaced on entering and put back on leaving. Parameters stay
             the same objects, so optimisers made before are good.
         x: (B, C, H, W) a few images to measure with, two or more.
-
-    Yields:
-        What ``choose_cuts`` found.
     """
     names = choose_cuts(model, x)
     bodies = [block.body for block in model.blocks]
@@ -327,7 +312,8 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
                 body = _graph(block.body)
             except ValueError:  # no graph, no halves
                 continue
-            for name in _places(body):
+            computing = [node.name for node in body.graph.nodes if node.op.startswith("call")]
+            for name in computing[:-1]:
                 block.body = checkpoint_prefix(body, name)
                 size = _saved_by(block, inputs[largest], first=largest == 0)
                 if size < sizes[largest]:
@@ -336,11 +322,6 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
                     break
             reached = max(reached, sizes[largest])
     return names
-
-
-def _places(body: fx.GraphModule) -> list[str]:
-    """The names of the nodes that compute something, but for the last of all."""
-    return [node.name for node in body.graph.nodes if node.op.startswith("call")][:-1]
 
 
 def _saved_by(block: LocalBlock, x: Tensor, first: bool) -> int:
@@ -373,19 +354,18 @@ class SummedLosses(ScalableForwardForward):
     """
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        losses, correct = [], []
+        losses, goodness = [], []
         for block in self.model.blocks:
             h, g = block(x)
-            losses.append(class_loss(g, y, self.label_smoothing))
-            correct.append((g.argmax(1) == y).sum())
+            losses.append(self.loss(g, y))
+            goodness.append(g)
             x = self.model.hand_over(block, h)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        with torch.no_grad():
-            return StepResult(torch.stack(losses), torch.stack(correct))
+        return summarise(losses, goodness, y)
 
 
 class CheckpointedBackprop(Backprop):
@@ -413,22 +393,20 @@ class AccumulatedBackprop(Backprop):
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
         (optimizer,) = self.optimizers
         optimizer.zero_grad()
-        loss, correct = 0.0, 0
+        parts = []
         for x_part, y_part in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
             _, g = self.model.blocks[0](x_part)
-            part = class_loss(g, y_part, self.label_smoothing) * (len(y_part) / len(y))
-            part.backward()
-            with torch.no_grad():
-                loss = loss + part
-            correct = correct + (g.argmax(1) == y_part).sum()
+            loss = self.loss(g, y_part) * (len(y_part) / len(y))
+            loss.backward()
+            parts.append(summarise([loss], [g], y_part))
         optimizer.step()
-        return StepResult(loss[None], correct[None])
+        return StepResult(sum(p.losses for p in parts), sum(p.correct for p in parts))
 
 
+# Every rule, and what the rules are compared with in cost.
 VARIANTS: dict[str, type[Rule]] = RULES | {
     "sff-recompute": RecomputingSFF,
     "sff-summed": SummedLosses,
     "bp-checkpoint": CheckpointedBackprop,
     "bp-accumulate": AccumulatedBackprop,
 }
-"""Every rule of ``rules.RULES`` and what they are compared with in cost, by name."""

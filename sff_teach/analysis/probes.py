@@ -12,39 +12,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import SFF, GoodnessHead
-from ..util.checks import SFFError, check_count, check_images, check_labels, check_samples
+from ..util.checks import SFFError, check_labels, check_samples
 from ..util.modes import evaluating
 
-PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)
-"""Inverse penalties C that ``linear_probe`` tries."""
+PENALTIES = (0.0003, 0.003, 0.03, 0.3, 3.0)  # values of C that linear_probe tries
+BINS = 15  # of confidence, as in Guo et al.
 
 
 # ---------------------------------------------------------------- features by depth
 
 
-def block_features(model: SFF, images: Tensor, batch_size: int = 500) -> list[Tensor]:
+def block_features(model: SFF, images: Tensor) -> list[Tensor]:
     """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
 
     A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
     was joined from. So networks built with the same ``cut`` give the same layers at the same depth,
-    whatever rule trained them. Each runs as it was trained: normalised between blocks, or not.
+    whatever rule trained them.
 
     Args:
         model: from ``localize``.
         images: (B, C, ...).
-        batch_size: images at a time.
 
     Raises:
         TypeError: no SFF network.
         SFFError: no images.
     """
-    _check_network(model)
-    check_samples(images, "images")
+    _check(model, images)
     device = next(model.parameters()).device
-    chunks = []
     with evaluating(model):
-        for x in images.split(batch_size):
-            chunks.append([h.cpu() for h in _features(model, x.to(device))])
+        chunks = [[h.cpu() for h in _features(model, x.to(device))] for x in images.split(500)]
     return [torch.cat(depth) for depth in zip(*chunks)]
 
 
@@ -73,8 +69,6 @@ def pooled(features: Tensor, side: int = 3) -> Tensor:
         features: maps (B, C, H, W).
         side: height and width afterwards.
     """
-    check_images(features, argument="features")
-    check_count(side, "side")
     size = [min(side, n) for n in features.shape[2:]]
     return F.adaptive_avg_pool2d(features, size).flatten(1)
 
@@ -84,10 +78,7 @@ def pooled(features: Tensor, side: int = 3) -> Tensor:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear probe's accuracies, the C chosen on validation, and the accuracy of guessing.
-
-    ``chance`` is the test share of the class that is commonest in training.
-    """
+    """A linear probe's accuracies, the C chosen on validation, and the accuracy of guessing."""
 
     accuracy: float
     valid_accuracy: float
@@ -103,9 +94,8 @@ def linear_probe(
 ) -> Probe:
     """How well a linear classifier reads the classes from features that stay as they are.
 
-    scikit-learn's ``LogisticRegression`` on features standardised with the training mean and
-    deviation; the penalty is the one with the best validation accuracy, the strongest at a tie. The
-    test features are used once.
+    scikit-learn's ``LogisticRegression`` on standardised features; the penalty is the one with the
+    best validation accuracy, the strongest at a tie.
 
     Args:
         train: features (N, ...), flattened here, and labels (N,).
@@ -120,27 +110,25 @@ def linear_probe(
     probes".
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    arrays = {}
+    parts = []
     for name, (x, y) in {"train": train, "valid": valid, "test": test}.items():
         x = torch.as_tensor(x).detach().cpu().flatten(1)
         if not torch.isfinite(x).all():
             raise SFFError(f"{name} holds features that are not finite; check the network.")
-        arrays[name] = x.double().numpy(), torch.as_tensor(y).cpu().numpy()
-    x, y = arrays["train"]
-    mean, std = x.mean(0), x.std(0)
-    std[std < 1e-8] = 1.0  # a feature that never changes stays 0
-    scaled = {name: ((x - mean) / std, y) for name, (x, y) in arrays.items()}
-    models = [
-        LogisticRegression(C=c, max_iter=1000, tol=1e-3).fit(*scaled["train"])
-        for c in sorted(penalties)
-    ]
-    scores = [model.score(*scaled["valid"]) for model in models]
-    score = max(scores)
-    model = models[scores.index(score)]  # the strongest penalty at a tie
-    values, counts = np.unique(y, return_counts=True)
-    chance = float(np.mean(arrays["test"][1] == values[counts.argmax()]))
-    return Probe(float(model.score(*scaled["test"])), float(score), float(model.C), chance)
+        parts.append((x.double().numpy(), torch.as_tensor(y).cpu().numpy()))
+    train, valid, test = parts
+    scores = {}
+    for c in sorted(penalties):
+        regression = LogisticRegression(C=c, max_iter=1000, tol=1e-3)
+        model = make_pipeline(StandardScaler(), regression).fit(*train)
+        scores[c] = float(model.score(*valid)), float(model.score(*test))
+    best = max(scores, key=lambda c: scores[c][0])  # the strongest penalty at a tie
+    values, counts = np.unique(train[1], return_counts=True)
+    chance = float(np.mean(test[1] == values[counts.argmax()]))
+    return Probe(scores[best][1], scores[best][0], float(best), chance)
 
 
 # ---------------------------------------------------------------- similarity
@@ -155,9 +143,8 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
     Args:
         a: (N, ...) features, flattened.
         b: (N, ...) features of the same N images, of any width.
-        unbiased: HSIC by the U-statistic. The plain estimate is above 0 even for independent
-            features, the more the fewer the images; the unbiased one is 0 on average, so it may
-            come out slightly negative.
+        unbiased: HSIC by the U-statistic, 0 on average for independent features; the plain estimate
+            is above 0, the more the fewer the images.
 
     Raises:
         SFFError: other images in a than in b, fewer than four, or features that never change.
@@ -195,15 +182,14 @@ def _hsic_unbiased(k: Tensor, l: Tensor) -> float:  # noqa: E741
     return float(trace + means - rows) / (n * (n - 3))
 
 
-def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) -> Tensor:
+def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """``cka`` of every layer of one network with every layer of another: (layers a, layers b).
 
     Args:
         a: features (N, ...) of one network, layer by layer.
         b: features of the other, of the same images.
-        unbiased: see ``cka``.
     """
-    return torch.tensor([[cka(x, y, unbiased) for y in b] for x in a])
+    return torch.tensor([[cka(x, y) for y in b] for x in a])
 
 
 # ---------------------------------------------------------------- goodness and votes
@@ -212,8 +198,7 @@ def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor], unbiased: bool = True) 
 def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
 
-    Averaged over the filters of a class. The mean over positions *is* the class goodness. A
-    sequence gives (B, K, L).
+    Averaged over the filters of a class. The mean over positions *is* the class goodness.
 
     Args:
         model: with goodness heads.
@@ -226,8 +211,7 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
     activation map of Zhou et al. 2016.
     """
-    _check_network(model)
-    check_samples(images, "images")
+    _check(model, images)
     if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
         raise SFFError(
             "model has a head without goodness, as rule='bp' leaves it; train it with 'sff', "
@@ -251,8 +235,7 @@ def block_votes(model: SFF, images: Tensor) -> Tensor:
         model: from ``localize``.
         images: (B, C, ...).
     """
-    _check_network(model)
-    check_samples(images, "images")
+    _check(model, images)
     with evaluating(model):
         return model.block_goodness(images.to(next(model.parameters()).device)).argmax(2).cpu()
 
@@ -261,9 +244,6 @@ def disagreement(votes: Tensor) -> Tensor:
     """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
 
     Source: Kuncheva and Whitaker 2003, the disagreement measure, here of votes, not of errors.
-
-    Args:
-        votes: of ``block_votes``.
     """
     return (votes[:, :, None] != votes[:, None, :]).double().mean(0)
 
@@ -282,16 +262,12 @@ class Bin:
     accuracy: float
 
 
-def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
-    """Confidence against accuracy of ``softmax(goodness)``, in bins of equal width.
+def reliability(goodness: Tensor, y: Tensor) -> list[Bin]:
+    """Confidence against accuracy of ``softmax(goodness)``, in those of 15 bins that hold an image.
 
     Args:
         goodness: (B, K) voted goodness, or any logits.
         y: (B,) labels.
-        bins: how many.
-
-    Returns:
-        The bins that hold an image, from low confidence to high.
 
     Raises:
         SFFError: labels that do not fit.
@@ -301,32 +277,30 @@ def reliability(goodness: Tensor, y: Tensor, bins: int = 15) -> list[Bin]:
     check_labels(y, goodness.shape[1], length=len(goodness))
     confidence, choice = goodness.detach().double().softmax(1).max(1)
     right = (choice == y.to(choice.device)).double()
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1  # (low, high]
+    place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # (low, high]
     rows = []
-    for i in range(bins):
+    for i in place.unique().tolist():
         held = place == i
-        if held.any():
-            means = confidence[held].mean().item(), right[held].mean().item()
-            rows.append(Bin(i / bins, (i + 1) / bins, int(held.sum()), *means))
+        means = confidence[held].mean().item(), right[held].mean().item()
+        rows.append(Bin(i / BINS, (i + 1) / BINS, int(held.sum()), *means))
     return rows
 
 
-def expected_calibration_error(goodness: Tensor, y: Tensor, bins: int = 15) -> float:
+def expected_calibration_error(goodness: Tensor, y: Tensor) -> float:
     """``ECE = Σ_b (n_b / B) |accuracy_b - confidence_b|``, a fraction; see ``reliability``.
 
     Args:
         goodness: (B, K) voted goodness, or any logits.
         y: (B,) labels.
-        bins: how many.
 
-    Source: Guo et al. 2017, eq. 3; 15 bins as there.
+    Source: Guo et al. 2017, eq. 3.
     """
-    rows = reliability(goodness, y, bins)
-    total = sum(row.n for row in rows)
-    return sum(row.n * abs(row.accuracy - row.confidence) for row in rows) / total
+    rows = reliability(goodness, y)
+    return sum(row.n * abs(row.accuracy - row.confidence) for row in rows) / len(y)
 
 
-def _check_network(model: object) -> None:
+def _check(model: object, images: Tensor) -> None:
+    check_samples(images, "images")
     if not isinstance(model, SFF):
         raise TypeError(
             f"model is a {type(model).__name__}, not a network of blocks; "

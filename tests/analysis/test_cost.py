@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import asdict
 from functools import cache
 
 import pytest
@@ -168,7 +169,7 @@ def test_every_rule_is_counted_the_same_twice(rule):
     assert one == two
     assert one.saved == max(one.saved_by_block) <= one.live
     assert one.flops > 0 and one.cuda is None
-    assert json.loads(json.dumps(one.to_dict()))["rule"] == rule
+    assert json.loads(json.dumps(asdict(one)))["rule"] == rule
     for name, value in model.state_dict().items():  # a copy was trained
         assert torch.equal(value, before[name])
 
@@ -180,17 +181,12 @@ def test_forward_forward_is_counted_too(rule):
     assert len(result.saved_by_block) == 2 and result.saved > 0
 
 
-def test_bad_arguments_are_refused():
-    x, y = small_batch()
+def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="bp-checkpoint"):
-        training_cost(tiny(), "bp-checkpont", (x, y))
-    with pytest.raises(ValueError, match="label"):
-        training_cost(tiny(), "sff", (x, y + 7))
-    with pytest.raises(ValueError, match="rounds"):
-        time_paired(lambda: None, lambda: None, rounds=0)
+        training_cost(tiny(), "bp-checkpont", small_batch())
 
 
-def test_pairs_are_timed_in_turn_the_steps_and_swaps_their_order():
+def test_pairs_are_timed_in_turn_the_steps_and_swaps_their_order(monkeypatch):
     now, order = 0.0, []
 
     def step(name, duration):
@@ -201,7 +197,8 @@ def test_pairs_are_timed_in_turn_the_steps_and_swaps_their_order():
 
         return run
 
-    result = time_paired(step("a", 2.0), step("b", 3.0), rounds=6, clock=lambda: now)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    result = time_paired(step("a", 2.0), step("b", 3.0), rounds=6)
     assert result == PairedTiming(a=2.0, b=3.0, ratio=1.5, low=1.5, high=1.5, rounds=6)
     assert order == ["b", "a", "a", "b"] * 3 + ["b", "a"]
 

@@ -35,7 +35,7 @@ def test_features_are_the_blocks_outputs_whatever_the_batch(images):
     with torch.no_grad():
         first, _ = model.blocks[0](images)
         second, _ = model.blocks[1](model.hand_over(model.blocks[0], first))
-    features = probes.block_features(model, images, batch_size=5)
+    features = probes.block_features(model, images)
     assert [f.shape[1] for f in features] == [4, 6, 8]
     torch.testing.assert_close(features[0], first)
     torch.testing.assert_close(features[1], second)
