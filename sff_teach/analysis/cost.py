@@ -88,21 +88,12 @@ def cuda_peak(step: Step) -> int | None:
 
 @dataclass(frozen=True)
 class PairedTiming:
-    """Two steps timed in turn.
+    """Two steps timed in turn."""
 
-    Attributes:
-        a: median seconds of the first step.
-        b: median seconds of the second.
-        ratio: median of the ratios b / a, one per round.
-        low: lower end of its ``median_interval``; NaN below six rounds.
-        high: upper end.
-        rounds: how many pairs were timed.
-    """
-
-    a: float
-    b: float
-    ratio: float
-    low: float
+    a: float  # median seconds of the first
+    b: float  # of the second
+    ratio: float  # median of the ratios b / a, one per round
+    low: float  # of its median_interval; NaN below six rounds
     high: float
     rounds: int
 
@@ -146,27 +137,16 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step costs.
+    """What one training step costs; each number as the function of its name says."""
 
-    Attributes:
-        rule: the rule, or one of ``memory.VARIANTS``.
-        classes: of the network.
-        batch: samples of the step.
-        flops: floating-point operations, see ``flops``.
-        saved: peak bytes saved for backward, see ``saved_bytes``.
-        saved_by_block: the same while each block was at work.
-        live: peak bytes of all tensors made in the step, see ``live_bytes``.
-        cuda: peak bytes allocated on the GPU, see ``cuda_peak``; None on a CPU.
-    """
-
-    rule: str
+    rule: str  # of memory.VARIANTS
     classes: int
-    batch: int
+    batch: int  # samples
     flops: int
-    saved: int
+    saved: int  # saved_bytes
     saved_by_block: list[int]
-    live: int
-    cuda: int | None = None
+    live: int  # live_bytes
+    cuda: int | None = None  # cuda_peak; None on a CPU
 
 
 class TrainingStep:

@@ -49,27 +49,17 @@ BEFORE_THEY_WERE_SETTINGS = {"channels_last": False, "precision": "float32", "co
 
 
 def stored_recipe(record: Mapping) -> Recipe:
-    """The recipe of a stored run, also of one that was stored before a setting existed.
-
-    Args:
-        record: a run, as ``measure_run`` returns it.
-    """
+    """The recipe of a stored run, also of one that was stored before a setting existed."""
     return Recipe(**(BEFORE_THEY_WERE_SETTINGS | record["recipe"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedRecipe:
-    """A recipe of the course.
+    """A recipe of the course, by the rule it is meant for, and rates of rules that need others."""
 
-    Attributes:
-        about: one line for ``sff-teach train list``.
-        recipe: the run, by the rule it is meant for.
-        rates: peak learning rate by rule, where a rule has its own.
-    """
-
-    about: str
+    about: str  # for ``sff-teach train list``
     recipe: Recipe
-    rates: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)  # peak learning rate by rule
 
 
 SAMPLE = Recipe(epochs=4)
@@ -173,14 +163,11 @@ def _measured() -> dict[str, dict[str, str]]:
 
 
 def expected(name: str, rule: str | None = None) -> str:
-    """Accuracy, time and memory to expect of a recipe, and where that was measured.
+    """What to expect of a recipe, in one line that ``results/recipes.py`` measured.
 
     Args:
         name: a key of ``RECIPES``.
         rule: a learning rule; None for the one that the recipe is meant for.
-
-    Returns:
-        One line that ``results/recipes.py`` wrote, or "not yet measured".
     """
     rule = get_recipe(name, rule).rule
     return _measured().get(name, {}).get(rule, "not yet measured")

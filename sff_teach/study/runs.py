@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,6 @@ def load_for(recipe: Recipe) -> Splits:
     return _load(recipe.data, recipe.fraction, recipe.seed, recipe.validation, rgb)
 
 
-def raise_batch_norm_momentum(network: nn.Module, minimum: float = 0.1) -> None:
-    """Let BatchNorm's running statistics follow faster, for trainings of few steps.
-
-    MobileNetV3 and EfficientNet ask for 0.01, made for a million steps. After a hundred steps their
-    statistics are still mostly the initial ones, and the network guesses in evaluation mode.
-
-    Args:
-        network: changed in place.
-        minimum: a smaller momentum is raised to this one.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-            module.momentum = max(module.momentum, minimum)
-
-
 def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
     """The untrained network of a recipe; its seed decides the initial weights.
 
@@ -80,7 +66,9 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
     else:
         check_known(recipe.network, [*NETWORKS, *torchvision.models.list_models()], "network")
         network = torchvision.models.get_model(recipe.network, num_classes=data.num_classes)
-        raise_batch_norm_momentum(network)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # MobileNetV3 asks for 0.01: a million steps
+                module.momentum = max(module.momentum, 0.1)
     if recipe.rule.startswith("ff"):
         return FFNetwork(network.children(), data.num_classes)
     return localize(
@@ -115,9 +103,6 @@ def run(
         validate: whether to measure on the validation images after every epoch.
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``, ``checkpoint``,
             ``pipeline``.
-
-    Returns:
-        The trained network and its history.
     """
     splits = load_for(recipe) if splits is None else splits
     model = build(recipe, splits.train) if model is None else model
@@ -130,18 +115,16 @@ def run(
 def measure_run(
     recipe: Recipe, on: str = "test", splits: Splits | None = None, **run_options: Any
 ) -> dict:
-    """One run as one flat record: recipe, accuracies, history, machine.
+    """One run as one flat record, ready for JSON: recipe, accuracies, history, machine.
+
+    ``accuracy`` is by the network's own vote, ``accuracy_mean`` and ``accuracy_last`` by the mean
+    of all blocks and by the last block.
 
     Args:
         recipe: what to run.
         on: ``"test"``, or ``"valid"`` when the record will be used to choose something.
         splits: the data, if it is not what the recipe names.
-        run_options: passed to ``run``: ``model``, ``progress``, ``on_epoch``, ``stop``, ….
-
-    Returns:
-        A dict ready for JSON. ``accuracy`` is by the network's own vote, ``accuracy_mean`` and
-        ``accuracy_last`` by the mean of all blocks and by the last block; ``peak_bytes`` see
-        ``peak_memory``.
+        run_options: passed to ``run``.
 
     Raises:
         SFFError: there is nothing to measure on.
@@ -176,14 +159,7 @@ def measure_run(
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes in use: of tensors since the run began on a GPU, of the whole process on a CPU.
-
-    Args:
-        device: the one that was trained on.
-
-    Returns:
-        Bytes, or None where the system does not tell.
-    """
+    """Peak bytes: of tensors since the run began on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -196,13 +172,11 @@ def peak_memory(device: torch.device) -> int | None:
 
 def machine() -> dict:
     """Versions, processor or GPU, and git revision that a result was measured with."""
+    git = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-        revision = done.stdout.strip() or "unknown"
-    except (OSError, subprocess.SubprocessError):
+        output = subprocess.check_output(git, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+        revision = output.decode().strip()
+    except (OSError, subprocess.CalledProcessError):
         revision = "unknown"
     device = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -241,9 +215,6 @@ def study(
 
     Returns:
         The records of these recipes. Ctrl-C returns those measured so far.
-
-    Raises:
-        OSError: the file cannot be written, said before anything is run; or its disk is full.
     """
     recipes = list(recipes)
     known: dict[tuple[Recipe, str], dict] = {}
@@ -267,9 +238,8 @@ def _measure_and_keep(recipe: Recipe, on: str, path: str | Path | None) -> dict:
     record = measure_run(recipe, on, progress=False)
     if record["stopped"] == "interrupted":
         raise KeyboardInterrupt
-    if path is None:
-        return record
-    return append_run(path, record, lambda stored: _identity(stored) == _identity(record))
+    same = _identity(record)
+    return record if path is None else append_run(path, record, lambda r: _identity(r) == same)
 
 
 def _identity(record: dict) -> tuple[Recipe, str]:
@@ -301,10 +271,6 @@ def compare(
         path: see ``study``.
         progress: see ``study``.
     """
-    recipes = [
-        replace(base, rule=rule, fraction=fraction, seed=seed)
-        for fraction in fractions or (base.fraction,)
-        for seed in range(seeds)
-        for rule in rules
-    ]
+    cases = product(fractions or (base.fraction,), range(seeds), rules)
+    recipes = [replace(base, fraction=f, seed=seed, rule=rule) for f, seed, rule in cases]
     return study(recipes, path, progress=progress)

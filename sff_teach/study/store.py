@@ -15,9 +15,6 @@ def read_runs(path: str | Path) -> list[dict]:
 
     A last line that a killed process left half-written is ignored.
 
-    Args:
-        path: the file.
-
     Raises:
         SFFError: another line is damaged.
     """
@@ -54,9 +51,6 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
         record: the run.
         same: whether a stored record is this very run. The first such one is returned, and nothing
             is added.
-
-    Returns:
-        The record that is in the file.
 
     Raises:
         OSError: it could not be written. The line is printed then, so that the run is not lost.
@@ -100,8 +94,6 @@ def _append_line(file: BinaryIO, line: bytes) -> None:
 def cached_run(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict:
     """The stored record whose fields have the values of ``key``; if there is none, make one.
 
-    For studies whose runs are more than a recipe; see ``study`` for the others.
-
     Args:
         path: a JSON-lines file.
         key: field → value.
@@ -119,11 +111,7 @@ def cached_run(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict
 
 
 def round_floats(value: Any) -> Any:
-    """The same value with six decimals in every float, more than any measurement here deserves.
-
-    Args:
-        value: of numbers, strings, lists and dicts.
-    """
+    """The same value with six decimals in every float, more than any measurement here deserves."""
     if isinstance(value, dict):
         return {key: round_floats(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -13,42 +13,24 @@ from ..util.stats import interval
 from .recipes import Recipe, stored_recipe
 from .store import read_runs
 
-FASHION = {200: 0.02, 1000: 0.1, 10_000: 1.0}
-"""Sizes of the studies on the Fashion-MNIST sample: images → fraction."""
-
-
-# ---------------------------------------------------------------- tables
+FASHION = {200: 0.02, 1000: 0.1, 10_000: 1.0}  # the sample's studies: images → fraction
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A rule at one data size, accuracies as fractions.
-
-    Attributes:
-        rule: name of the group of runs.
-        images: training images.
-        n: runs.
-        mean: of the accuracies.
-        low: lower end of their 95 % interval.
-        high: upper end.
-        difference: rule minus bp, mean over the seeds that both have; None without bp.
-        difference_low: lower end of the difference's own 95 % interval.
-        difference_high: upper end.
-        parameters: how many were trained.
-        seconds: median of the training times.
-    """
+    """A rule at one data size, accuracies as fractions, intervals of 95 %."""
 
     rule: str
     images: int
-    n: int
+    n: int  # runs
     mean: float
     low: float
     high: float
-    difference: float | None
+    difference: float | None  # rule minus bp, over the seeds that both have; None without bp
     difference_low: float | None
     difference_high: float | None
     parameters: int
-    seconds: float
+    seconds: float  # median
 
     @property
     def verdict(self) -> str:
@@ -104,26 +86,21 @@ def table(summaries: Iterable[Summary]) -> str:
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for s in summaries:
-        minus = "– | –"
+        minus = ("–", "–")
         if s.difference is not None:
-            minus = (
-                f"{100 * s.difference:+.1f} "
-                f"| {100 * s.difference_low:+.1f} … {100 * s.difference_high:+.1f}"
-            )
-        lines.append(
-            f"| {s.images:,} | {s.rule} | {s.n} | {100 * s.mean:.1f} "
-            f"| {100 * s.low:.1f} … {100 * s.high:.1f} | {minus} | {s.parameters:,} "
-            f"| {s.seconds:.1f} | {s.verdict} |"
-        )
+            low, high = 100 * s.difference_low, 100 * s.difference_high
+            minus = (f"{100 * s.difference:+.1f}", f"{low:+.1f} … {high:+.1f}")
+        cells = (
+            f"{s.images:,}", s.rule, s.n, f"{100 * s.mean:.1f}",
+            f"{100 * s.low:.1f} … {100 * s.high:.1f}", *minus,
+            f"{s.parameters:,}", f"{s.seconds:.1f}", s.verdict,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
-    """For ``summarise``: the name of the first row whose settings a record's recipe has.
-
-    Args:
-        rows: name → what distinguishes the row, as fields of ``Recipe``.
-    """
+    """For ``summarise``: the name of the first row (name → fields of ``Recipe``) that fits."""
 
     def name(record: dict) -> str:
         recipe = stored_recipe(record)
@@ -157,11 +134,7 @@ def _has(recipe: Recipe, settings: Mapping) -> bool:
 
 
 def best_rate(tuning: Iterable[dict]) -> float:
-    """The learning rate with the best mean validation accuracy.
-
-    Args:
-        tuning: runs at several rates, measured on validation images.
-    """
+    """The learning rate with the best mean accuracy in runs measured on validation images."""
     by_rate: dict[float, list[float]] = {}
     for run in tuning:
         rate = run["recipe"]["lr"] if "recipe" in run else run["lr"]
@@ -206,25 +179,15 @@ def runs_by_row(path: Path, **also: Any) -> dict[str, dict[int, dict]]:
 
 @dataclass(frozen=True)
 class Effect:
-    """One measured difference or ratio, under one condition.
-
-    Attributes:
-        condition: in words.
-        n: seeds, or paired rounds; 1 for a count, which has no spread.
-        mean: the value.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        unit: "points" or "×".
-        decides: False for what is shown beside a claim, such as a control.
-    """
+    """One measured difference or ratio, under one condition, with its 95 % interval."""
 
     condition: str
-    n: int
+    n: int  # seeds, or paired rounds; 1 for a count, which has no spread
     mean: float
     low: float
     high: float
-    unit: str = "points"
-    decides: bool = True
+    unit: str = "points"  # or "×"
+    decides: bool = True  # False for what is shown beside a claim, such as a control
 
     def __str__(self) -> str:
         if self.unit == "×":
