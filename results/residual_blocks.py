@@ -4,7 +4,7 @@
 
 1,000 images of the Fashion-MNIST sample (28×28, three equal channels), the networks unmodified with
 their ImageNet stems; only MobileNet's BatchNorm momentum is raised from 0.01 to 0.1, because 128
-steps are too few for its running statistics otherwise (raise_batch_norm_momentum). 8 epochs, AdamW
+steps are too few for its running statistics otherwise (study.build). 8 epochs, AdamW
 one-cycle, batch 64, no augmentation. The peak learning rate of each row is chosen on validation
 images from GRID with one seed, the same budget for all; rows that differ only in the heads' kernel
 share it. Five seeds, one measurement on the test images after the last epoch. Writes

@@ -44,8 +44,7 @@ def _write_label(x: Tensor, label: Tensor) -> Tensor:
 def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = LABEL_VALUE) -> Tensor:
     """Write the label into a copy of x: pixel k of the first K is ``high`` if k = y, else 0.
 
-    "First" is row by row in the first channel. Both values are fixed, so a sample's embedding does
-    not depend on its batch. In standardised images 0 is the mean grey, which excites nothing.
+    "First" is row by row in the first channel. In standardised images 0 is the mean grey.
 
     Source: Hinton 2022, section 3.3. Differs in ``high``: he writes 1 into MNIST in [0, 1].
 
@@ -82,9 +81,6 @@ def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None
         y: (B,) labels in [0, K).
         num_classes: K.
         generator: of the random numbers.
-
-    Returns:
-        (B,) labels.
     """
     check_count(num_classes, "num_classes", minimum=2)
     check_labels(y, num_classes)
@@ -102,9 +98,6 @@ def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Ten
         g: (B, K) goodness or logits.
         y: (B,) labels in [0, K).
         generator: of the random numbers.
-
-    Returns:
-        (B,) labels.
     """
     check_labels(y, g.shape[1], length=len(g))
     wrong = g.nan_to_num().scatter(1, y[:, None], float("-inf"))  # fit reports a loss of NaN
@@ -189,15 +182,9 @@ class FFNetwork(nn.Module):
         return sum(widths[self.first_voter :])
 
     def layer_loss(self, positive: Tensor, negative: Tensor, activations: int) -> Tensor:
-        """Compute a layer's loss.
+        """The loss of a layer from the goodness (B,) of positives and of their negatives.
 
-        Args:
-            positive: (B,) goodness of the positives.
-            negative: (B,) goodness of their negatives.
-            activations: number of activations of the layer per sample.
-
-        Returns:
-            Scalar.
+        With ``"sum"``, the default of θ is its number of ``activations`` per sample.
         """
         if self.loss == "symba":
             return symba_loss(positive, negative, alpha=self.slope)
@@ -220,15 +207,7 @@ class FFNetwork(nn.Module):
         return torch.stack(passes, dim=2)
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
-        """Let the layers vote.
-
-        Args:
-            goodness: (B, layers, K).
-            vote: ``"but-first"``, ``"mean"`` or ``"last"``; None for this network's own.
-
-        Returns:
-            (B, K).
-        """
+        """(B, layers, K) → (B, K) by a vote; None for this network's own."""
         starts = {"but-first": self.first_voter, "mean": 0, "last": -1}
         check_known(vote or self.vote, starts, "vote")
         start = starts[vote or self.vote]
@@ -255,16 +234,7 @@ class FFNetwork(nn.Module):
             return self.readout(self.neutral_features(x)).argmax(1)
 
     def negative_labels(self, x: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw wrong labels in the way that the network was told.
-
-        Args:
-            x: (B, C, H, W) images without labels.
-            y: (B,) their labels.
-            generator: of the random numbers.
-
-        Returns:
-            (B,) labels.
-        """
+        """(B,) wrong labels for images x with labels y, drawn in the network's way."""
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
         with evaluating(self):

@@ -25,16 +25,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured.
+    """What a step measured of each block."""
 
-    Attributes:
-        losses: (blocks,) the loss of each block.
-        correct: (blocks,) samples that each block judged right; for ``ff``, the samples whose
-            positive has more goodness than its negative.
-    """
-
-    losses: Tensor
-    correct: Tensor
+    losses: Tensor  # (blocks,)
+    correct: Tensor  # (blocks,) samples judged right; for ff, positive above negative
 
 
 def summarise(losses: Sequence[Tensor], goodness: Sequence[Tensor], y: Tensor) -> StepResult:
@@ -113,8 +107,8 @@ def sff_backward(
         x: (B, C, ...) samples.
         y: (B,) labels, or (B, K) soft labels.
         loss: of a block, from its goodness (B, K) and y.
-        backward: called with each block's loss, where something else than ``loss.backward()`` has
-            to do it: a GradScaler, ``fabric.backward``, Lightning's ``self.manual_backward``.
+        backward: called with each block's loss: a GradScaler's, ``fabric.backward``, Lightning's
+            ``self.manual_backward``.
     """
     losses, goodness = [], []
     for block in model.blocks:
@@ -140,17 +134,14 @@ def block_optimizers(
         model: a network of local blocks.
         make: from parameters to an optimiser, e.g. ``lambda p: torch.optim.SGD(p, lr=0.1)``.
         together: one optimiser over all blocks, whose single step is faster than many small ones.
-
-    Returns:
-        A list of one optimiser per block, or the single one.
     """
     if together:
         return make(list(model.blocks.parameters()))
     return [make(list(block.parameters())) for block in model.blocks]
 
 
-def _held(optimizer: Optimizer) -> set[int]:
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+def _held(optimizer: Optimizer) -> set[nn.Parameter]:
+    return {p for group in optimizer.param_groups for p in group["params"]}
 
 
 def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
@@ -158,7 +149,7 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
     if len(optimizers) != len(model.blocks):
         raise SFFError(f"{len(optimizers)} optimizers for {len(model.blocks)} blocks")
     for number, (block, optimizer) in enumerate(zip(model.blocks, optimizers)):
-        if not _held(optimizer) <= {id(p) for p in block.parameters()}:
+        if not _held(optimizer) <= set(block.parameters()):
             raise SFFError(
                 f"optimizers[{number}] has parameters that are not those of block {number}; "
                 "block_optimizers(model, make) makes one optimiser per block, in order"
@@ -169,8 +160,8 @@ def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
     """Raise if a block that can learn has no parameter in the optimiser."""
     held = _held(optimizer)
     for number, block in enumerate(model.blocks):
-        learning = [p for p in block.parameters() if p.requires_grad]
-        if learning and not any(id(p) in held for p in learning):
+        learning = {p for p in block.parameters() if p.requires_grad}
+        if learning and not learning & held:
             raise SFFError(
                 f"the optimizer has no parameter of block {number}; "
                 "block_optimizers(model, make, together=True) makes one for all blocks"
@@ -203,9 +194,7 @@ def deepsup_step(
 
 
 def merge_blocks(model: SFF, head: nn.Module) -> SFF:
-    """Turn all blocks into a single one with the given head, in place.
-
-    The bodies stay the same objects, in order, with nothing between them: an ordinary network.
+    """Turn all blocks into a single one, in place: the same bodies with nothing between them.
 
     Args:
         model: changed.
@@ -219,11 +208,7 @@ def merge_blocks(model: SFF, head: nn.Module) -> SFF:
 
 
 class LogitsHead(nn.Module):
-    """For a model that ends in its own classifier: what it returns already is (B, K).
-
-    Args:
-        num_classes: K.
-    """
+    """For a model that ends in its own classifier: what it returns already is (B, K)."""
 
     channel_dim = 1
 
@@ -255,7 +240,7 @@ class Rule(ABC):
         label_smoothing: for the class losses.
         generator: randomness of the rule's own, such as negatives.
         together: let ``sff`` use one optimiser for all its blocks, which is faster; the update is
-            the same. Every other rule has the optimisers that it needs.
+            the same.
     """
 
     has_class_loss = True
@@ -306,23 +291,12 @@ class Rule(ABC):
         return {"model": self.model}
 
     def progress(self, group: int, done: float) -> float:
-        """How far an optimiser is in its schedule, in [0, 1].
-
-        Args:
-            group: number of the optimiser.
-            done: share of all steps that are over.
-        """
+        """How far optimiser ``group`` is in its schedule when ``done`` of all steps are over."""
         return done
 
     @abstractmethod
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch.
-
-        Args:
-            x: (B, C, ...) samples.
-            y: (B,) labels.
-            done: how much of training is over, in [0, 1).
-        """
+        """Learn from samples x (B, C, ...) and labels y (B,), with ``done`` of training over."""
 
 
 class Backprop(Rule):
@@ -347,7 +321,6 @@ class Backprop(Rule):
         return merge_blocks(model, head)
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch by end-to-end backprop."""
         return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
@@ -368,7 +341,6 @@ class DeepSupervision(Rule):
     """``deepsup``: SFF's blocks, heads and normalisation without the cut."""
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch by end-to-end backprop of all blocks' losses."""
         return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
@@ -382,7 +354,6 @@ class ScalableForwardForward(Rule):
         return [list(block.parameters()) for block in self.model.blocks]
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch, block by block."""
         optimizers = self.optimizers[0] if self.together else self.optimizers
         return sff_step(self.model, x, y, optimizers, loss=self.loss)
 
@@ -405,7 +376,6 @@ class ForwardForward(Rule):
         return [list(part.parameters()) for part in (*self.model.layers, self.model.readout)]
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch: a positive and a negative pass through every layer."""
         return self._step(x, y)
 
     def _step(self, x: Tensor, y: Tensor, only: int | None = None) -> StepResult:
@@ -431,7 +401,7 @@ class GreedyForwardForward(ForwardForward):
         return self._step(x, y, only=min(int(done * count), count - 1))
 
 
-RULES: dict[str, type[Rule]] = {
+RULES: dict[str, type[Rule]] = {  # rules_extra adds two more
     "bp": Backprop,
     "bp-goodness": BackpropGoodness,
     "deepsup": DeepSupervision,
@@ -439,7 +409,6 @@ RULES: dict[str, type[Rule]] = {
     "ff": ForwardForward,
     "ff-greedy": GreedyForwardForward,
 }
-"""Rules by name; ``rules_extra`` adds two more."""
 
 
 def get_rule(name: str) -> type[Rule]:

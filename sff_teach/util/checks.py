@@ -105,17 +105,17 @@ def check_count(value: object, argument: str, minimum: int = 1, maximum: float =
         raise SFFError(f"{argument} must be {limit}, not {short_repr(value)}")
 
 
-def check_seed(seed: object, argument: str = "seed") -> None:
+def check_seed(seed: object) -> None:
     """Raise unless `seed` is a whole number in [0, 2³²), which every generator here accepts."""
-    check_count(seed, argument, minimum=0, maximum=2**32 - 1)
+    check_count(seed, "seed", minimum=0, maximum=2**32 - 1)
 
 
-def check_fraction(value: object, argument: str = "fraction") -> None:
+def check_fraction(value: object) -> None:
     """Raise unless `value` is a number in (0, 1]."""
-    check_number(value, argument)
+    check_number(value, "fraction")
     if not 0 < value <= 1:
         hint = f" (did you mean {value / 100:g}?)" if 1 < value <= 100 else ""
-        raise SFFError(f"{argument} must be in (0, 1], not {value:g}{hint}")
+        raise SFFError(f"fraction must be in (0, 1], not {value:g}{hint}")
 
 
 def check_positive(**values: object) -> None:
@@ -182,23 +182,15 @@ def check_samples(x: object, argument: str = "x") -> None:
         )
 
 
-def check_images(x: object, argument: str = "x") -> None:
-    """Raise unless `x` is a floating tensor (B, C, H, W), not empty, and finite."""
-    check_samples(x, argument)
-    if x.dim() != 4:
-        hint = f"; use {argument}[:, None] for grey images" if x.dim() == 3 else ""
-        raise SFFError(f"{argument} has shape {tuple(x.shape)}, not (B, C, H, W){hint}")
-
-
 # ---------------------------------------------------------------- models
 
 
-def check_module(model: object, argument: str = "model") -> None:
+def check_module(model: object) -> None:
     """Raise unless `model` is a torch module that has parameters."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{argument} must be a torch.nn.Module, not {short_repr(model)}")
+        raise TypeError(f"model must be a torch.nn.Module, not {short_repr(model)}")
     if next(model.parameters(), None) is None:
-        raise SFFError(f"{argument} has no parameters to train")
+        raise SFFError("model has no parameters to train")
 
 
 def check_fits(
@@ -207,13 +199,7 @@ def check_fits(
     """Raise unless `model` takes samples like `x` and returns one row of numbers for each.
 
     Runs `model` once in evaluation mode without gradients; what its own code raises is passed on.
-
-    Args:
-        model: a module.
-        x: (B, C, ...) a few samples.
-        argument: its name in messages.
-        classes: how many numbers the model has to return for each sample, at least; None where it
-            is no classifier.
+    A classifier has to return at least `classes` numbers for each sample.
     """
     layers = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
     first = next(layers, None)

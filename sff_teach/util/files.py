@@ -2,9 +2,9 @@
 
 import csv
 import errno
+import glob
 import io
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +32,11 @@ class WriteError(OSError):
 
 
 def write_error(name: str | Path, error: OSError) -> WriteError:
-    """The error as a sentence.
+    """An error of the file system as a sentence about a path, or about ``argument=path``.
 
     Args:
-        name: a path, or ``argument=path``.
-        error: of the file system.
+        name: of the place.
+        error: its number and text.
     """
     return WriteError(error.errno, error.strerror or str(error), str(name))
 
@@ -70,9 +70,6 @@ def check_writable(path: Path, name: str | None = None) -> None:
 def atomic_write(path: Path, write) -> None:
     """Write a file next to its place, then move it there: readers see the old or the new one.
 
-    After an error nothing is left behind; what a killed process leaves, ``remove_partial_files``
-    removes.
-
     Args:
         path: of the file.
         write: called with the open binary file.
@@ -102,12 +99,10 @@ def remove_partial_files(*paths: Path) -> None:
 
     Whoever calls it makes sure, by ``exclusive_lock``, that no other process is writing them.
     """
-    for folder in {Path(path).absolute().parent for path in paths}:
-        names = {Path(path).name for path in paths if Path(path).absolute().parent == folder}
-        for file in folder.iterdir() if folder.is_dir() else ():
-            begun = re.fullmatch(r"\.(.+)\.\w{8}", file.name)  # as mkstemp names them
-            if begun and begun[1] in names:
-                file.unlink(missing_ok=True)
+    for path in map(Path, paths):
+        begun = f".{glob.escape(path.name)}.{'[!.]' * 8}"  # as mkstemp names it
+        for file in path.absolute().parent.glob(begun):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -82,17 +82,16 @@ def test_labels_and_images_are_equally_many():
 @pytest.mark.parametrize(
     ("x", "kind", "word"),
     [
-        (torch.rand(2, 8, 8), SFFError, "None"),
         (torch.rand(0, 3, 8, 8), SFFError, "empty"),
         (torch.full((2, 3, 8, 8), math.nan), SFFError, "2 of 2"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "255"),
         (np.zeros((2, 3, 8, 8)), TypeError, "tensor"),
     ],
 )
-def test_images(x, kind, word):
-    checks.check_images(torch.rand(2, 3, 8, 8))
+def test_samples(x, kind, word):
+    checks.check_samples(torch.rand(2, 3, 8, 8))
     with pytest.raises(kind, match=word):
-        checks.check_images(x)
+        checks.check_samples(x)
 
 
 def test_a_model_is_a_module_with_parameters():
