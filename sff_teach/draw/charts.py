@@ -4,6 +4,7 @@ Every function returns a figure with an alternative text in its attribute ``alt`
 both into a notebook.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -370,6 +371,40 @@ def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     ax.minorticks_off()
     end_labels(ax, labels)
     return with_alt(fig, f"Mean test accuracy in % by number of blocks. {'; '.join(words)}.")
+
+
+@course_style()
+def draw_differences(
+    effects: Mapping[str, Sequence[float]],
+    *,
+    base: str = "bp",
+    rules: Sequence[str] = (),
+    margin: float | None = None,
+) -> Figure:
+    """Draw differences with their 95 % intervals, one row each, in the colour of the row's rule.
+
+    Args:
+        effects: name of a row → mean, lower and upper end, in points.
+        base: what all of them are differences to.
+        rules: the rule of each row; by default the first word of its name.
+        margin: how far below zero "as good" still reaches, in points; None draws no line.
+    """
+    looks = [rule_style(rule) for rule in rules or [re.split("[ ,]", row)[0] for row in effects]]
+    fig, ax = new_figure(8.5, 0.4 * len(effects) + 1, xlabel=f"points more than {base}")
+    for i, ((mean, low, high), look) in enumerate(zip(effects.values(), looks, strict=True)):
+        ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], capsize=4,
+                    **look.line | {"linestyle": "none"})  # fmt: skip
+        ax.text(1.02, i, f"{mean:+.1f} ({low:+.1f} … {high:+.1f})", va="center",
+                transform=ax.get_yaxis_transform())  # fmt: skip
+    ax.axvline(0, color=GREY, linestyle=":")
+    if margin is not None:
+        ax.axvline(-margin, color=GREY, linestyle="--")
+    ax.set_yticks(range(len(effects)), list(effects))
+    ax.set_ylim(len(effects) - 0.5, -0.5)
+    words = (
+        f"{row}: {m:+.1f} ({low:+.1f} to {high:+.1f})" for row, (m, low, high) in effects.items()
+    )
+    return with_alt(fig, f"Points more than {base}, with 95 % intervals. {'; '.join(words)}.")
 
 
 @course_style()

@@ -134,6 +134,10 @@ DIAGRAMS = {
     "network, tokens": lambda: plots.draw_network([(192, 197)] * 12, [4, 8]),
 }
 CHARTS = {
+    "differences": lambda: plots.draw_differences(
+        {"bp-goodness 3×3": (-3.0, -4.8, -1.2), "sff 2 blocks, hidden 32": (0.5, -0.1, 1.0)},
+        margin=1,
+    ),
     "timeline": lambda: plots.draw_timeline(timeline()),
     "history": lambda: plots.draw_history(history()),
     "history, one block": lambda: plots.draw_history(history("bp", 1)),
