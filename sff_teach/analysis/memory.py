@@ -10,12 +10,13 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
+from torch.utils.checkpoint import checkpoint
 
 from ..core import SFF, LocalBlock
 from ..cut.graph import ModeStage, trace
@@ -125,8 +126,7 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
 class CheckpointedModule(nn.Module):
     """A module that saves only its inputs for backward and runs again there to get the rest.
 
-    As ``torch.utils.checkpoint``, with one care: the second run leaves BatchNorm's running
-    statistics alone. Same values, same gradients.
+    ``torch.utils.checkpoint``, but the second run leaves BatchNorm's running statistics alone.
 
     Args:
         module: takes tensors and returns one.
@@ -137,79 +137,26 @@ class CheckpointedModule(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        segment = _Segment(self.module, inputs)
-        with saved_tensors_hooks(segment.pack, segment.unpack):
-            return self.module(*inputs)
+        return checkpoint(
+            self.module,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), self._second_run()),
+        )
 
+    @contextmanager
+    def _second_run(self) -> Iterator[None]:
+        """Count what is computed again, and put the buffers back."""
+        # checkpoint's own hooks take what is saved here; no other place sees it
+        pack, unpack = torch._C._autograd._top_saved_tensors_default_hooks(True)
 
-class _Place:
-    """Stands in the graph for a tensor that will be computed again."""
+        def counted(tensor: Tensor) -> Tensor:
+            for tracker in _WATCHING:
+                tracker.retain_storage(tensor)
+            return pack(tensor)
 
-
-class _AllComputed(Exception):
-    """Ends the second run as soon as it has what backward asks for."""
-
-
-class _Segment:
-    """One forward pass of a module, and what is needed to run it again."""
-
-    def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...]):
-        self.module = module
-        self.inputs = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-        self.places: list[weakref.ref[_Place]] = []
-        self.recomputed: weakref.WeakKeyDictionary[_Place, Tensor] = weakref.WeakKeyDictionary()
-        device = inputs[0].device
-        self.gpus = [device] if device.type == "cuda" else []
-        self.random_states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.gpus)]
-        # "meta" tensors, which are only counted, have no autocast of their own.
-        kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
-        self.autocast = {
-            "device_type": kind,
-            "dtype": torch.get_autocast_dtype(kind),
-            "enabled": torch.is_autocast_enabled(kind),
-        }
-        for tracker in _WATCHING:
-            for x in inputs:
-                tracker.retain(x, self)
-
-    def pack(self, tensor: Tensor) -> _Place:
-        place = _Place()
-        self.places.append(weakref.ref(place))
-        return place
-
-    def unpack(self, place: _Place) -> Tensor:
-        if place not in self.recomputed:
-            self.run_again()
-        return self.recomputed[place]
-
-    def run_again(self) -> None:
-        places = iter(self.places)
-        left = len(self.places)
-
-        def pack(tensor: Tensor) -> Tensor:
-            nonlocal left
-            place = next(places)()
-            left -= 1
-            if place is not None:  # else the graph needs it no more
-                self.recomputed[place] = tensor.detach()
-                for tracker in _WATCHING:
-                    tracker.retain(tensor, place)
-            if not left:
-                raise _AllComputed
-            return tensor.detach()
-
-        with (
-            torch.random.fork_rng(self.gpus),
-            torch.enable_grad(),
-            torch.autocast(**self.autocast),
-            _buffers_restored(self.module),
-            saved_tensors_hooks(pack, lambda tensor: tensor),
-            suppress(_AllComputed),
-        ):
-            torch.set_rng_state(self.random_states[0])
-            for state, gpu in zip(self.random_states[1:], self.gpus):
-                torch.cuda.set_rng_state(state, gpu)
-            self.module(*self.inputs)
+        with _buffers_restored(self.module), saved_tensors_hooks(counted, unpack):
+            yield
 
 
 @contextmanager
