@@ -28,15 +28,10 @@ TIMEOUT = 30  # seconds without a byte
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """Where a data set comes from."""
 
-    Attributes:
-        files: The MD5 of each file, by its address.
-        read: Turns the files, in that order, into the arrays that ``fetch`` stores.
-    """
-
-    files: dict[str, str]
-    read: Callable[[Sequence[Path]], dict[str, np.ndarray]]
+    files: dict[str, str]  # address → MD5
+    read: Callable[[Sequence[Path]], dict[str, np.ndarray]]  # from these files to arrays
 
 
 class DownloadError(OSError):
@@ -105,11 +100,7 @@ def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file made by ``fetch``.
-
-    Raises:
-        SFFError: The file is damaged.
-    """
+    """The arrays of a file made by ``fetch``; SFFError if it is damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)

@@ -109,12 +109,7 @@ def _warn_of_copies(name: str, train: np.ndarray, others: dict[str, np.ndarray])
 
 
 def catalog() -> list[dict[str, object]]:
-    """Every known data set.
-
-    Returns:
-        For each its name, the number of train and test samples and of classes, the shape of a
-        sample, the licence, and whether it is present on this machine.
-    """
+    """Every known data set: sizes, licence, and whether it is present on this machine."""
     rows = [
         ("digits", 1438, 359, 10, "1×8×8", "UCI, shipped with scikit-learn"),
         ("fashion-mnist-sample", 10_000, 2_000, 10, "1×28×28", "MIT"),
@@ -145,15 +140,12 @@ def _present(name: str) -> bool | None:
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """Samples (N, C, ...) with labels (N,) int64, before validation samples are set aside.
-
-    Images and sequences are uint8 in [0, scale]; tables are float64, with scale 1.
-    """
+    """Samples (N, C, ...), uint8 in [0, scale] or a float64 table, with labels (N,) int64."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
-    valid: tuple[np.ndarray, np.ndarray] | None = None
+    valid: tuple[np.ndarray, np.ndarray] | None = None  # None: set some of train aside
     scale: int = 255
     standardised: bool = True
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..util.checks import SFFError
 from .files import read_embedded
 
 FILE = "docstrings.txt.gz"
@@ -33,20 +32,12 @@ _NAMES = re.compile(
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, as it was written but for its markup.
-
-    Attributes:
-        text: The sentence.
-        library: The library it comes from.
-        origin: The object whose docstring holds it, as "file:object".
-        part: "train", "valid" or "test"; all sentences of an object are in one part. Empty for a
-            sentence that no set holds.
-    """
+    """A sentence, as it was written but for its markup."""
 
     text: str
     library: str
-    origin: str
-    part: str
+    origin: str  # the object whose docstring holds it, as "file:object"
+    part: str  # "train", "valid", "test", the same for all of an object; "" if in no set
 
 
 @cache
@@ -80,13 +71,7 @@ def encode(texts: Sequence[str]) -> np.ndarray:
     """Texts as one-hot characters: x[n, v, i] = 1 if character i of text n is letter v.
 
     Case is ignored and every digit is 0. What is not in ``ALPHABET``, and what follows the end of a
-    text, is 0 in all V channels; a text is cut off after L = 120 characters.
-
-    Args:
-        texts: N texts.
-
-    Returns:
-        (N, V, L) uint8.
+    text, is 0 in all V channels; a text is cut off after L = 120 characters. (N, V, L) uint8.
     """
     plain = [re.sub(r"\d", "0", text.lower())[:LENGTH].ljust(LENGTH, "\0") for text in texts]
     codes = np.frombuffer("".join(plain).encode("utf-32-le"), np.uint32)
@@ -95,13 +80,7 @@ def encode(texts: Sequence[str]) -> np.ndarray:
 
 
 def decode(x: Tensor | np.ndarray) -> list[str]:
-    """The texts of one-hot characters; a place without a character becomes a space.
-
-    Args:
-        x: (N, V, L), as ``encode`` returns them.
-    """
+    """The texts of one-hot characters (N, V, L); a place without one becomes a space."""
     x = torch.as_tensor(x)
-    if x.dim() != 3 or x.shape[1] != len(ALPHABET):
-        raise SFFError(f"x has shape {tuple(x.shape)}, not (N, {len(ALPHABET)}, L).")
     found = torch.where(x.amax(1) > 0, x.argmax(1), len(ALPHABET))  # (N, L)
     return ["".join((ALPHABET + " ")[v] for v in row).rstrip() for row in found.tolist()]

@@ -261,8 +261,7 @@ def _number(value: float) -> str:
 def draw_compare(rows: Iterable[Mapping]) -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
 
-    All panels span the same number of percentage points, so that lengths can be compared across
-    them, while each has its own range. Four sizes fit.
+    All panels span the same number of percentage points. Four sizes fit.
 
     Args:
         rows: one dict per run with ``rule``, ``images`` and ``accuracy`` (in [0, 1]), such as the
@@ -283,7 +282,8 @@ def draw_compare(rows: Iterable[Mapping]) -> Figure:
         if "bp" in rules and len(rules) > 1 and ("bp", size) in groups:
             middle = interval(groups["bp", size])[0]
             ax.axvline(middle, color=GREY, linestyle=(0, (1, 2)), linewidth=1)
-        _title_with_seeds(ax, size, {len(v) for v in values if v})
+        seeds = " to ".join(map(str, sorted({len(v) for v in values if v})))
+        ax.set_title(f"{size:,} images\n{seeds} seed{'s' if seeds != '1' else ''}")
         means = ", ".join(f"{look.label} {np.mean(v):.1f}" for look, v in zip(looks, values) if v)
         words.append(f"{size:,} images: {means}")
     span = max(1.0, 1.25 * max(high - low for low, high in ranges))
@@ -328,20 +328,11 @@ def _compare_panel(ax: Axes, looks: list, values: list[list[float]]) -> tuple[fl
     return min(ends), max(ends)
 
 
-def _title_with_seeds(ax: Axes, size: int, seeds: set[int]) -> None:
-    count = " to ".join(f"{n}" for n in sorted({min(seeds), max(seeds)}))
-    ax.set_title(f"{size:,} images", pad=18)
-    below = {"xycoords": "axes fraction", "xytext": (0, 5), "textcoords": "offset points"}
-    text = f"{count} seed{'s' if max(seeds) > 1 else ''}"
-    ax.annotate(text, (0, 1), fontsize=LABEL_SIZE, color=GREY, **below)
-
-
 @course_style()
 def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
 
-    Rules with a single block, such as bp, get a band across the figure, to compare every other
-    point with: their mean and interval.
+    Rules with a single block, such as bp, get a band across the figure.
 
     Args:
         rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy`` (whose
@@ -349,8 +340,8 @@ def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
-        key = row["rule"], len(row["block_accuracy"])
-        groups.setdefault(key, []).append(100 * row["accuracy"])
+        blocks = len(row["block_accuracy"])
+        groups.setdefault((row["rule"], blocks), []).append(100 * row["accuracy"])
     counts = sorted({blocks for _, blocks in groups})
     fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel="test accuracy, %")
     labels, words = [], []
