@@ -32,8 +32,6 @@ def test_encoding_is_one_hot_and_can_be_read_back():
     assert x[0].sum() == 21 and x[2].sum() == 0
     assert x[0, text.ALPHABET.index("s"), 0] == 1
     assert text.decode(torch.from_numpy(x).float()) == text.decode(x)
-    with pytest.raises(ValueError, match="shape"):
-        text.decode(x[:, :5])
 
 
 @pytest.fixture(scope="module")
