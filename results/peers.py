@@ -40,7 +40,7 @@ from sff_teach.study import cached_run, interval, machine, read_runs
 
 HERE = Path(__file__).parent
 STORE = HERE / "peers.jsonl"
-SEEDS, EPOCHS, BATCH, UNITS, WIDTHS = 5, 8, 100, 500, (20, 40, 60, 80)
+SEEDS, EPOCHS, BATCH, UNITS, WIDTHS = 3, 4, 100, 500, (20, 40, 60, 80)
 LINKS = {
     "mpezeshki": "[mpezeshki](https://github.com/mpezeshki/pytorch_forward_forward), Forward-Forward",
     "loewex": "[loeweX](https://github.com/loeweX/Forward-Forward), Forward-Forward",
