@@ -2,7 +2,8 @@
 
 ``layers_explorer``: layers, blocks and heads of an SFF CNN. ``fraction_explorer``: how many images.
 ``goodness_explorer``: a threshold. ``cost_explorer``: FLOPs and bytes of a step. ``inspector``: one
-image, block by block. Without a front end a figure remains.
+image, block by block. ``reach_explorer``: which loss moves which layer. ``schedule_explorer``: who
+works when in a pipeline. Without a front end a figure remains.
 """
 
 from .cost import cost_explorer, draw_cost, run_cost
@@ -15,6 +16,8 @@ from .goodness import (
 )
 from .inspector import draw_inspector, inspector, run_inspector
 from .layers import draw_layers, layers_explorer, run_layers, starting_results
+from .reach import reach_explorer, run_reach
+from .schedule import run_schedule, schedule_explorer
 
 __all__ = [
     "cost_explorer",
@@ -29,10 +32,14 @@ __all__ = [
     "goodness_split",
     "inspector",
     "layers_explorer",
+    "reach_explorer",
     "run_cost",
     "run_fraction",
     "run_inspector",
     "run_layers",
+    "run_reach",
+    "run_schedule",
+    "schedule_explorer",
     "starting_results",
     "stored_curves",
 ]
