@@ -95,8 +95,8 @@ class ScheduleExplorer(Explorer):
     title = "Kept"
     file = "sff-schedule"
     caption = (
-        "Planned, not measured: sending takes no time, a backward pass two forward passes. Hatched: "
-        "idle. The percentages leave the start out. Light and dark: one batch and the next."
+        "Planned, not measured: sending takes no time, a backward pass two forward passes. "
+        "Hatched: idle. The percentages leave the start out. Light, dark: one batch and the next."
     )
 
     def __init__(self) -> None:

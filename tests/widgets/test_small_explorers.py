@@ -1,4 +1,4 @@
-"""The explorers of gradient reach and of pipeline schedules: what they compute, and that they answer."""
+"""The explorers of gradient reach and of pipeline schedules: what they compute and answer."""
 
 import pytest
 
