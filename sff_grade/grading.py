@@ -33,7 +33,7 @@ from .jail import Limits, check_isolation, make_room
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
 
-VERSION = 4  # of the way of marking; another one marks everything anew
+VERSION = 5  # of the way of marking; another one marks everything anew
 BY_HAND = "to be marked by hand"
 COMMON = 60  # characters of an answer that two students may well have in common
 
@@ -147,6 +147,7 @@ def grade(
         for student in sorted({student for student, _ in manual} - set(done)):
             say(f'manual.csv has points for "{student}", and nobody here is called that')
         write_marks(out, work, submissions, marked)
+        write_leaderboard(out, marked, anonymous)
         write_pages(out, work, marked, {s.student: s for s in submissions}, anonymous)
         if nbgrader:
             write_submitted(out, path, work, marked)
@@ -208,8 +209,8 @@ def failed(work: Assignment, student: str, note: str) -> dict:
         c.grade_id: {"points": None if c.kind == "by hand" else 0.0, "max": c.points, "error": note}
         for c in work.cells if c.kind in ("test", "by hand")
     }  # fmt: skip
-    return {"student": student, "notes": [note], "id": "", "tasks": tasks, "answers": {},
-            "own": {}, "printed": ""}  # fmt: skip
+    return {"student": student, "notes": [note], "id": "", "tasks": tasks, "entry": {},
+            "answers": {}, "own": {}, "printed": ""}  # fmt: skip
 
 
 def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folder: Path) -> None:
@@ -328,6 +329,19 @@ def write_marks(out: Path, work: Assignment, came: list[Submission], marked: lis
         write_table(out / "canvas.csv", [head, *canvas])
     if moodle:
         write_table(out / "moodle.csv", [["Identifier", "Full name", "Grade"], *moodle])
+
+
+def write_leaderboard(out: Path, marked: list[dict], anonymous: bool) -> None:
+    """Write leaderboard.csv where tests gave entries, by their first number, the best first."""
+    entries = {r["student"]: r["entry"] for r in marked if r["entry"]}
+    if not entries:
+        return
+    order = sorted(entries, key=lambda student: next(iter(entries[student].values())), reverse=True)
+    rows = [["place", "student", *entries[order[0]]]]
+    for place, student in enumerate(order, 1):
+        numbers = [f"{value:.1f}" for value in entries[student].values()]
+        rows.append([str(place), code_of(student) if anonymous else student, *numbers])
+    write_table(out / "leaderboard.csv", _one_line(rows))
 
 
 def _one_line(rows: list[list[str]]) -> list[list[str]]:

@@ -228,27 +228,33 @@ def test_time(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def judge(assignment: Assignment, session: Session, student: str) -> dict[str, dict]:
+def judge(
+    assignment: Assignment, session: Session, student: str
+) -> tuple[dict[str, dict], dict[str, float]]:
     """Run every test against the answers in the jail.
 
     The hidden part of a test runs with a ``seed`` that nobody can know, where the assignment draws
     its numbers from one.
 
     Returns:
-        grade id → ``{"passed", "error"}``.
+        grade id → ``{"passed", "error"}``; and the line of the leaderboard, which the hidden part
+        of a test calls ``entry``.
     """
     names: dict[str, Any] = {"__name__": "__main__", "STUDENT_ID": student}
     for name in assignment.asked_names:
         names[name] = _proxy(session, name)
     outcome: dict[str, dict] = {}
+    entry: dict[str, float] = {}
     for cell in assignment.cells:
         if cell.kind == "given":
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, f"<{cell.grade_id}>", "exec"), names)
         elif cell.kind == "test":
-            error = _run_test(cell, dict(names), session)
+            space = dict(names)
+            error = _run_test(cell, space, session)
             outcome[cell.grade_id] = {"passed": error is None, "error": error}
-    return outcome
+            entry |= space.get("entry", {})
+    return outcome, entry
 
 
 def _proxy(session: Session, name: str):
@@ -333,9 +339,9 @@ def mark(assignment: Assignment, job: dict) -> dict:
         if not session.layout:
             notes.append("The notebook could not be read within its limits.")
         if layout.get("answered") or (layout.get("steps") and layout["answers"]):
-            outcome = judge(assignment, session, job["id"] or job["student"])
+            outcome, entry = judge(assignment, session, job["id"] or job["student"])
         else:
-            outcome = {}
+            outcome, entry = {}, {}
     finally:
         session.close()
     notes += [wire.clean(note, 400) for note in layout["notes"]] + session.notes
@@ -344,6 +350,7 @@ def mark(assignment: Assignment, job: dict) -> dict:
         "notes": list(dict.fromkeys(notes)),
         "id": wire.clean(layout["id"], 200),
         "tasks": _tasks(assignment, layout, outcome),
+        "entry": entry,
         "answers": {
             assignment.cells[int(i)].grade_id: [wire.clean(text, 20_000) for text in texts]
             for i, texts in layout["answers"].items()
