@@ -254,6 +254,8 @@ def ff_step(
 ) -> tuple[Tensor, Tensor]:
     """One minibatch of Forward-Forward: every layer learns before the next one starts.
 
+    The losses (layers,), and (layers,) samples with more goodness as positive than as negative.
+
     Source: Hinton 2022. Both passes go as one batch of 2B, or BatchNorm would hide the difference.
 
     Args:
@@ -264,10 +266,6 @@ def ff_step(
         generator: for the negatives.
         readout_optimizer: the read-out's, if it is to learn as well.
         only: number of the one layer that learns, for greedy training.
-
-    Returns:
-        losses (layers,) and correct (layers,): samples with more goodness as positive than as
-        negative; chance gives half.
     """
     if len(optimizers) != len(network.layers):
         raise SFFError(f"{len(optimizers)} optimizers for {len(network.layers)} layers")

@@ -236,12 +236,11 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     largest, after the first operation that brings it below what is reached already; until the
     largest block has had its turn.
 
+    Per block the name of its graph's node that ends the first half, "" for no cut.
+
     Args:
         model: stays as it is.
         x: (B, C, H, W) a few images, two or more.
-
-    Returns:
-        Per block the name of its graph's node that ends the first half, "" for no cut.
     """
     blocks = copy.deepcopy(model.blocks).train()
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):

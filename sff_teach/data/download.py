@@ -39,18 +39,11 @@ class DownloadError(OSError):
 
 
 def fetch(name: str, home: Path) -> Path:
-    """The file with a data set's arrays, downloaded if it is not there.
+    """The file in ``home`` with the arrays of a set of ``SETS``, downloaded if it is not there.
 
     Two processes that ask at once get one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
     in some sets ``valid_images`` and ``valid_labels``.
-
-    Args:
-        name: A key of ``SETS``.
-        home: The folder that holds the file.
-
-    Raises:
-        DownloadError: A file could not be fetched.
     """
     path = home / f"{name}.npz"
     if path.is_file():
@@ -114,10 +107,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
     """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/).
 
-    Args:
-        paths: The archive.
-        size: Height and width to crop the images to.
-        names: Names of the classes, by their folders.
+    Images are cropped to ``size``, and folders called otherwise than their class have ``names``.
     """
     images, labels = {"train": [], "test": []}, {"train": [], "test": []}
     with tarfile.open(paths[0]) as archive:
@@ -143,12 +133,7 @@ def _by_hash(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
-    """Read MNIST's four files.
-
-    Args:
-        paths: Training images, their labels, test images, their labels.
-        classes: Names of the classes, in the order of the labels.
-    """
+    """Read MNIST's four files: training images, their labels, test images, their labels."""
     arrays = {"classes": np.array(classes)}
     for part, images, labels in (("train", *paths[:2]), ("test", *paths[2:])):
         x = np.frombuffer(gzip.decompress(images.read_bytes()), np.uint8, offset=16)
@@ -159,12 +144,7 @@ def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
 
 
 def medmnist(paths: Sequence[Path], classes: Sequence[str]):
-    """Read a MedMNIST file of grey images.
-
-    Args:
-        paths: The file.
-        classes: Names of the classes, in the order of the labels.
-    """
+    """Read a MedMNIST file of grey images."""
     arrays = {"classes": np.array(classes)}
     with np.load(paths[0], allow_pickle=False) as stored:
         for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):

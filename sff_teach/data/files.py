@@ -26,16 +26,7 @@ def embedded_path(name: str) -> Path | None:
 
 
 def read_embedded(name: str, sha256: str) -> bytes:
-    """The content of an embedded file.
-
-    Args:
-        name: Of the file.
-        sha256: Its checksum.
-
-    Raises:
-        FileNotFoundError: The file is not there.
-        SFFError: The file is damaged.
-    """
+    """The content of an embedded file; FileNotFoundError, or SFFError if it is damaged."""
     path = embedded_path(name)
     remedy = f"restore it with `git checkout -- data/{name}`, or copy it into {data_home()}"
     if path is None:

@@ -36,14 +36,8 @@ _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave
 def find_images(path: str) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]]]:
     """The classes of a folder in alphabetical order, and the files and labels of every part.
 
-    Args:
-        path: A folder that holds a folder for each part, or class folders. Of these, a fifth of
-            each class becomes the test images, chosen by a hash of the file's name, so that adding
-            files moves few of the others.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        SFFError: The folder holds no data set.
+    It holds a folder for each part, or class folders. Of these, a fifth of each class becomes the
+    test images, chosen by a hash of the file's name: adding files moves few of the others.
     """
     root = Path(path).expanduser()
     if not path.strip() or not root.is_dir():
@@ -152,16 +146,10 @@ def read_images(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
 ) -> np.ndarray:
-    """Decode image files in several threads, with a progress bar.
+    """Decode image files in several threads: (N, C, H, W) uint8.
 
-    Args:
-        files: N image files.
-        size: Height and width; the short side is resized, then the centre is cropped. Without it
-            all images must have one size.
-        channels: 1 or 3; without it 3 if any image has colour, else 1.
-
-    Returns:
-        (N, C, H, W) uint8.
+    ``size`` is height and width; without it all images must have one size. Without ``channels``
+    there are 3 if any image has colour, else 1.
     """
     from tqdm.contrib.concurrent import thread_map  # slow to import
 
@@ -197,18 +185,10 @@ def _value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode one image, upright; transparent parts become white.
+    """Decode one image, upright, its short side resized and its centre cropped to ``size``.
 
-    Args:
-        file: An image file.
-        size: Height and width; the short side is resized, then the centre is cropped.
-
-    Returns:
-        (H, W, 3) uint8 if it has colour; (H, W) uint8 if it is grey, or float32 with the values of
-        the file if it has more than 8 bits.
-
-    Raises:
-        SFFError: The file is damaged or no image.
+    Transparent parts become white. A colour image is (H, W, 3) uint8; a grey one (H, W) uint8, or
+    float32 with the values of the file if it has more than 8 bits.
     """
     from PIL import Image, ImageOps
 

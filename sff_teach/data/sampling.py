@@ -50,15 +50,12 @@ def take_fraction(
 
 
 def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Set aside the same share of every class, without any seed.
+    """Set aside the same share of every class, without any seed: positions kept, and set aside.
 
     Args:
         y: Labels (N,).
         share: In [0, 1).
         classes: Names for the error message.
-
-    Returns:
-        The positions kept, and those set aside.
 
     Raises:
         SFFError: A class would have nothing on one of the two sides.
