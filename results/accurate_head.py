@@ -26,6 +26,7 @@ import torch
 from laptop_cifar10 import recipe as laptop
 
 from sff_teach.analysis.cost import training_cost
+from sff_teach.data import from_arrays
 from sff_teach.study import (
     Recipe,
     append_run,
@@ -100,7 +101,7 @@ def costs(folder: str) -> dict[str, tuple[float, float]]:
         **{rule: (recipe(rule, folder), rule) for rule in RULES},
         "sff, recomputed": (recipe("sff", folder), "sff-recompute"),
     }
-    data = load_for(replace(recipe("sff", folder), fraction=0.01)).train
+    data = from_arrays(torch.rand(10, 3, 32, 32), torch.arange(10))  # its shape is all that counts
     counted = {row: training_cost(build(r, data), rule, batch) for row, (r, rule) in steps.items()}
     bp = counted["bp"]
     return {row: (c.flops / bp.flops, c.saved / bp.saved) for row, c in counted.items()}

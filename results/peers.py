@@ -41,9 +41,9 @@ from sff_teach.study import cached_run, interval, machine, read_runs
 HERE = Path(__file__).parent
 STORE = HERE / "peers.jsonl"
 SEEDS, EPOCHS, BATCH, UNITS, WIDTHS = 3, 4, 100, 500, (20, 40, 60, 80)
-LINKS = {
-    "mpezeshki": "[mpezeshki](https://github.com/mpezeshki/pytorch_forward_forward), Forward-Forward",
-    "loewex": "[loeweX](https://github.com/loeweX/Forward-Forward), Forward-Forward",
+LINKS = {  # row → what the table calls it
+    "mpezeshki": "[mpezeshki](https://github.com/mpezeshki/pytorch_forward_forward)'s `ff`",
+    "loewex": "[loeweX](https://github.com/loeweX/Forward-Forward)'s `ff`",
     "cwcomp": "[CwComp](https://github.com/andreaspapac/CwComp), channel groups",
     "local_loss": "[local-loss](https://github.com/anokland/local-loss), predsim",
 }
@@ -346,7 +346,9 @@ def main() -> None:
                 continue
             key = {"row": row, "seed": seed, "epochs": EPOCHS}
             run = cached_run(STORE, key, lambda row=row, p=path, s=seed: measure_apart(row, p, s))
-            print(f"{row} {seed}: {100 * run['accuracy']:.1f} % in {run['seconds']:.0f} s", flush=True)
+            print(
+                f"{row} {seed}: {100 * run['accuracy']:.1f} % in {run['seconds']:.0f} s", flush=True
+            )
     write()
 
 
