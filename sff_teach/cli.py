@@ -6,6 +6,7 @@ Nothing here imports torch before a command runs, so that ``--help`` answers at 
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -70,8 +71,8 @@ def compare(args: list[str]) -> None:
 
     from .draw import draw_compare, png
     from .rules import get_rule
-    from .study import runs
     from .study.recipes import Recipe
+    from .study.runs import study
     from .study.summary import summarise, table
     from .util.files import check_writable
 
@@ -96,9 +97,9 @@ def compare(args: list[str]) -> None:
         get_rule(rule)  # a misspelt rule is found now, not after the first hour
     if task.picture:
         check_writable(task.picture)
-    records = runs.compare(
-        task.recipe, task.rules, fractions=task.fractions, seeds=task.seeds, path=task.out
-    )
+    cases = product(task.fractions or (task.recipe.fraction,), range(task.seeds), task.rules)
+    recipes = [replace(task.recipe, fraction=f, seed=seed, rule=r) for f, seed, r in cases]
+    records = study(recipes, task.out)
     print(table(summarise(records)))
     if task.picture and records:
         task.picture.write_bytes(png(draw_compare(records)))

@@ -2,7 +2,7 @@
 
 from ..util.stats import interval
 from .recipes import RECIPES, NamedRecipe, Recipe, expected, get_recipe, stored_recipe
-from .runs import CONTROLS, build, compare, load_for, machine, measure_run, run, study
+from .runs import CONTROLS, build, load_for, machine, measure_run, run, study
 from .store import append_run, cached_run, read_runs
 from .summary import (
     FASHION,
@@ -20,7 +20,7 @@ from .summary import (
 
 __all__ = [
     "CONTROLS", "FASHION", "RECIPES", "Effect", "NamedRecipe", "Recipe", "Summary",
-    "append_run", "best_rate", "build", "cached_run", "compare", "difference", "expected",
+    "append_run", "best_rate", "build", "cached_run", "difference", "expected",
     "get_recipe", "interval", "load_for", "machine", "measure_run", "read_runs", "row_name",
     "run", "runs_by_row", "runs_matching", "stored_recipe", "study", "summarise", "table",
     "tables_by_vote",

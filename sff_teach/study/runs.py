@@ -5,10 +5,9 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -250,27 +249,3 @@ def _identity(record: dict) -> tuple[Recipe, str]:
         raise SFFError(
             "the file holds a record that is no run of a recipe; give another file for the runs."
         ) from None
-
-
-def compare(
-    base: Recipe,
-    rules: Sequence[str] = CONTROLS,
-    *,
-    fractions: Sequence[float] | None = None,
-    seeds: int = 5,
-    path: str | Path | None = None,
-    progress: bool = True,
-) -> list[dict]:
-    """Train every rule on the same data, seeds and budget; see ``study`` and ``summarise``.
-
-    Args:
-        base: the recipe; its rule and seed are replaced.
-        rules: names of learning rules.
-        fractions: shares of the training images; None for the recipe's own.
-        seeds: how many, from 0.
-        path: see ``study``.
-        progress: see ``study``.
-    """
-    cases = product(fractions or (base.fraction,), range(seeds), rules)
-    recipes = [replace(base, fraction=f, seed=seed, rule=rule) for f, seed, rule in cases]
-    return study(recipes, path, progress=progress)

@@ -12,7 +12,6 @@ from torch import nn
 from sff_teach.study import (
     Recipe,
     build,
-    compare,
     interval,
     load_for,
     measure_run,
@@ -111,11 +110,6 @@ def test_verdicts(shift, verdict):
     runs += [record("sff", s, 0.7 + shift + 0.001 * (-1) ** s) for s in range(4)]
     assert summarise(runs)[1].verdict == verdict
     assert summarise(runs)[1].n == 4
-
-
-def test_compare_runs_every_rule_on_every_seed():
-    runs = compare(TINY, ("bp", "sff"), seeds=2, progress=False)
-    assert [(r["rule"], r["seed"]) for r in runs] == [("bp", 0), ("sff", 0), ("bp", 1), ("sff", 1)]
 
 
 def test_rows_are_named_by_their_recipes_and_shown_by_both_votes():
