@@ -1,226 +1,148 @@
-"""The cost explorer: what a training step keeps and computes, for any size, without running it."""
+"""The cost explorer: what a training step keeps and computes, looked up in a table of counts."""
 
-import threading
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
-import torch
-import torchvision
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from .. import draw
-from ..analysis.cost import TrainingStep, flops, saved_by_block
-from ..core import SFF
-from ..cut.localize import localize
-from ..models import cnn
-from ..util.checks import SFFError, check_count, check_known
+from ..util.checks import check_known
 from .panel import Explorer, dropdown
 
-NETWORKS = {
-    "cnn": "CNN of four layers",
-    "resnet18": "ResNet18, 3×3 stem",
-    "mobilenet_v3_small": "MobileNetV3-small",
+BATCH = 64  # images of the counted step
+CHOICES = {  # argument of ``run_cost`` → text in its list → value
+    "network": {
+        "CNN, 16-32-64-64": "cnn",
+        "CNN, twice as wide": "cnn-2x",
+        "CNN, four times as wide": "cnn-4x",
+        "ResNet18, 3×3 stem": "resnet18",
+        "MobileNetV3-small": "mobilenet_v3_small",
+    },
+    "pixels": {"32 × 32": 32, "224 × 224": 224},
+    "classes": {"10": 10, "100": 100, "1,000": 1000},
+    "cut": {"every layer": "layer", "every block": "block", "every stage": "stage"},
+    "hidden": {"plain 1×1": 0, "hidden 64": 64},
 }
-CLASSES = (10, 100, 200, 1000)
-WIDTHS = (1, 2, 4)  # times 16-32-64-64
-RESOLUTIONS = (28, 32, 64, 96, 128, 224)
-CUTS = {"layer": "every layer", "block": "every block", "stage": "every stage", 2: "two blocks"}
-HEADS = {0: "plain 1×1", 32: "hidden 32", 64: "hidden 64"}
-BATCHES = (16, 64, 256)
 STEPS = {  # what is counted: name → rule or variant of ``TrainingStep``
     "backprop": "bp",
     "backprop, checkpointing": "bp-checkpoint",
     "SFF": "sff",
     "SFF, recompute": "sff-recompute",
 }
-LOOK = {step: {k: v for k, v in draw.rule_style(rule).line.items() if k != "linestyle"}
-        for step, rule in STEPS.items()}  # fmt: skip
-
-_LOCK = threading.Lock()  # the steps are shared
+OTHERS = list(STEPS)[1:]
+TABLE = Path(__file__).with_name("costs.jsonl")  # data/make_costs.py counts it
 
 
 @dataclass(frozen=True)
 class CostResult:
-    """Counts of one training step.
+    """Counts of one training step of 64 images."""
 
-    Attributes:
-        network: one of ``NETWORKS``.
-        width: of the plain CNN, times 16-32-64-64.
-        resolution: pixels per side.
-        classes: K.
-        cut: see ``localize``.
-        hidden: channels of the hidden layer of the heads, or 0.
-        batch: images in a step.
-        flops: by the names of ``STEPS``.
-        saved: bytes for the backward pass at their peak, by the names of ``STEPS``.
-        saved_by_block: SFF's peak while each block is at work.
-    """
+    setting: dict[str, str | int]  # the arguments of ``run_cost``
+    flops: dict[str, int]  # by the names of STEPS
+    saved: dict[str, int]  # bytes for the backward pass, at their peak
+    saved_by_block: list[int]  # SFF's peak while each block is at work
 
-    network: str
-    width: int
-    resolution: int
-    classes: int
-    cut: str | int
-    hidden: int
-    batch: int
-    flops: dict[str, int]
-    saved: dict[str, int]
-    saved_by_block: tuple[int, ...]
-
-    def ratio(self, step: str, figure: str) -> float:
-        """``"flops"`` or ``"saved"`` of a step, over backprop's."""
-        counts = getattr(self, figure)
-        return counts[step] / counts["backprop"]
+    def ratios(self, step: str) -> tuple[float, float]:
+        """Saved bytes and FLOPs of a step, over backprop's."""
+        saved, flops = self.saved, self.flops
+        return saved[step] / saved["backprop"], flops[step] / flops["backprop"]
 
     def row(self) -> dict[str, object]:
         """The counts as plain values, for a table."""
         row: dict[str, object] = {}
-        for step, rule in list(STEPS.items())[1:]:
-            row[f"{rule} FLOPs"] = round(self.ratio(step, "flops"), 2)
-            row[f"{rule} bytes"] = round(self.ratio(step, "saved"), 2)
+        for step in OTHERS:
+            saved, flops = self.ratios(step)
+            row |= {
+                f"{STEPS[step]} FLOPs": round(flops, 2),
+                f"{STEPS[step]} bytes": round(saved, 2),
+            }
         return row | {
             "bp GFLOPs": round(self.flops["backprop"] / 1e9, 2),
             "bp MB": round(self.saved["backprop"] / 1e6, 1),
-            "network": self.network,
-            "width": f"{self.width}×" if self.network == "cnn" else "–",
-            "pixels": f"{self.resolution}×{self.resolution}",
-            "classes": self.classes,
-            "cut": self.cut,
             "blocks": len(self.saved_by_block),
-            "head": HEADS[self.hidden],
-            "batch": self.batch,
+            **self.setting,
         }
 
     def __str__(self) -> str:
+        row = self.row()
         parts = (
-            f"{step} {self.ratio(step, 'flops'):.2f} × the FLOPs and "
-            f"{self.ratio(step, 'saved'):.2f} × the bytes"
-            for step in list(STEPS)[1:]
+            f"{step} {row[f'{STEPS[step]} FLOPs']:.2f} × the FLOPs and "
+            f"{row[f'{STEPS[step]} bytes']:.2f} × the bytes"
+            for step in OTHERS
         )
         return (
-            f"Backprop takes {_rounded(self.flops['backprop'] / 1e9)} GFLOPs and saves "
-            f"{_rounded(self.saved['backprop'] / 1e6)} MB a step; {'; '.join(parts)}."
+            f"Backprop takes {row['bp GFLOPs']:,.2f} GFLOPs and saves {row['bp MB']:,.1f} MB "
+            f"a step; {'; '.join(parts)}."
         )
 
 
-@lru_cache(maxsize=256)
-def run_cost(
-    network: str = "cnn",
-    width: int = 1,
-    resolution: int = 32,
-    classes: int = 10,
-    cut: str | int = "layer",
-    hidden: int = 0,
-    batch: int = 64,
-) -> CostResult:
-    """Count a training step of SFF and of backprop, each also with recomputation.
+@lru_cache(maxsize=1)
+def read_table() -> dict[tuple, dict]:
+    """The counts that are stored: setting, in the order of ``CHOICES`` → counts."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
+    return {tuple(row["setting"]): row for row in map(json.loads, lines)}
 
-    The step runs on torch's "meta" tensors, which have a shape and no values: nothing is computed
-    and nothing allocated. FLOPs and saved bytes are those of ``analysis.cost`` on real tensors.
+
+def run_cost(
+    network: str = "cnn", pixels: int = 32, classes: int = 10, cut: str = "layer", hidden: int = 0
+) -> CostResult:
+    """Look up what a step of 64 images costs for SFF and backprop, each also with recomputation.
+
+    FLOPs and saved bytes are those of ``analysis.cost``, which counts any other network.
 
     Args:
-        network: one of ``NETWORKS``.
-        width: times 16-32-64-64 channels; the CNN's only.
-        resolution: pixels per side, of three channels.
-        classes: K.
-        cut: see ``localize``.
-        hidden: see ``localize``.
-        batch: images in a step.
+        network: ``"cnn"``, ``"cnn-2x"``, ``"cnn-4x"``, ``"resnet18"`` or ``"mobilenet_v3_small"``.
+        pixels: per side, 32 or 224, of three channels.
+        classes: K: 10, 100 or 1,000.
+        cut: ``"layer"``, ``"block"`` or ``"stage"``, see ``localize``.
+        hidden: channels of the hidden layer of the heads, 64, or 0 for the plain head.
 
     Raises:
-        SFFError: a wrong value.
-        TypeError: a value of the wrong kind.
+        SFFError: a setting that is not in the table.
     """
-    check_known(network, NETWORKS, "network")
-    for name, value in (("width", width), ("classes", classes), ("batch", batch)):
-        check_count(value, name)
-    if resolution < 8:
-        raise SFFError(f"resolution={resolution} is too small for three poolings")
-    saved = {}
-    with _LOCK:
-        flops_per_image, steps = _steps(network, width, resolution, classes, cut, hidden)
-        for name, step in steps.items():
-            step.x, step.y = _batch(batch, resolution)
-            saved[name] = saved_by_block(step)
-    return CostResult(
-        network, width, resolution, classes, cut, hidden, batch,
-        {name: batch * flops for name, flops in flops_per_image.items()},
-        {name: max(by_block) for name, by_block in saved.items()},
-        tuple(saved["SFF"]),
-    )  # fmt: skip
-
-
-def _batch(size: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """Images and labels without values."""
-    x = torch.empty(size, 3, resolution, resolution, device="meta")
-    return x, torch.empty(size, dtype=torch.int64, device="meta")
-
-
-@lru_cache(maxsize=16)
-def _steps(*network: Any) -> tuple[dict[str, int], dict[str, TrainingStep]]:
-    """What another batch has in common: FLOPs per image and a step, by the names of ``STEPS``."""
-    model, batch = _network(*network), _batch(2, network[2])
-    steps = {name: TrainingStep(model, rule, batch) for name, rule in STEPS.items()}
-    steps["SFF, recompute"]()  # chooses at its first call what to compute again
-    return {name: flops(step) // 2 for name, step in steps.items()}, steps
-
-
-def _network(
-    network: str, width: int, resolution: int, classes: int, cut: str | int, hidden: int
-) -> SFF:
-    """The cut network on meta tensors."""
-    stem = "small" if network == "resnet18" else None
-    with torch.device("meta"):
-        if network == "cnn":
-            net = cnn(3, [width * channels for channels in (16, 32, 64, 64)])
-        else:
-            net = torchvision.models.get_model(network, num_classes=classes)
-        size = (3, resolution, resolution)
-        return localize(net, classes, cut=cut, hidden=hidden, stem=stem, input_shape=size)
+    setting = dict(zip(CHOICES, (network, pixels, classes, cut, hidden), strict=True))
+    for name, value in setting.items():
+        check_known(value, list(CHOICES[name].values()), name)
+    counts = read_table()[tuple(setting.values())]
+    flops, saved = (dict(zip(STEPS, counts[name], strict=True)) for name in ("flops", "saved"))
+    return CostResult(setting, flops, saved, counts["blocks"])
 
 
 @draw.course_style()
-def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
+def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
     """Draw FLOPs against saved bytes, both over backprop's, and SFF's bytes block by block.
 
     Left is less memory, down is less computation.
 
     Args:
+        kept: earlier results, drawn small and numbered.
         result: what is drawn large.
-        kept: earlier results, small and numbered.
     """
     fig, (plane, blocks) = draw.new_figure(
         draw.WIDTH, 3.6, ncols=2, width_ratios=[1.3, 1],
         title=["A step, over backprop's", "Saved for backward, MB"],
         xlabel=["saved bytes ÷ backprop's", "block at work"], ylabel=["FLOPs ÷ backprop's", ""],
     )  # fmt: skip
-    numbers = []
-    for number, one in enumerate(kept, 1):
-        for step in STEPS:
-            if step != "backprop":
-                at = one.ratio(step, "saved"), one.ratio(step, "flops")
-                plane.plot(*at, **LOOK[step], markersize=5, alpha=0.5, linestyle="none")
-                numbers.append((*at, f"{number}", draw.GREY))
-    for step in STEPS:
-        at = result.ratio(step, "saved"), result.ratio(step, "flops")
-        plane.plot(*at, **LOOK[step], markersize=10, linestyle="none", label=step)
-        numbers.append((*at, "", draw.GREY))
+    marks = []
+    for number, one in enumerate((result, *kept)):
+        for step in STEPS if number == 0 else OTHERS:
+            look = draw.rule_style(STEPS[step]).line | {"linestyle": "none"}
+            look |= {"markersize": 5, "alpha": 0.5} if number else {"markersize": 10, "label": step}
+            plane.plot(*one.ratios(step), **look)
+            marks.append((*one.ratios(step), str(number or ""), draw.GREY))
     plane.axhline(1, color=draw.GREY, linewidth=0.8, linestyle=":")
     plane.axvline(1, color=draw.GREY, linewidth=0.8, linestyle=":")
-    points = (result, *kept)
-    right = max(one.ratio(step, "saved") for one in points for step in STEPS)
-    top = max(one.ratio(step, "flops") for one in points for step in STEPS)
-    plane.set_xlim(0, max(1.15, 1.1 * right))
-    plane.set_ylim(min(0.5, 0.9 * min(o.ratio(s, "flops") for o in points for s in STEPS)),
-                   max(1.7, 1.1 * top))  # fmt: skip
+    x, y = ([mark[i] for mark in marks] for i in (0, 1))
+    plane.set_xlim(0, max(1.15, 1.1 * max(x)))
+    plane.set_ylim(min(0.5, 0.9 * min(y)), max(1.7, 1.1 * max(y)))
     plane.legend(loc="best", fontsize=9)
-
     _draw_blocks(blocks, result)
-    draw.number_marks(plane, numbers)
+    draw.number_marks(plane, marks)
+    fig.set_layout_engine("none")  # number_marks has placed everything
     return draw.with_alt(
         fig,
         "FLOPs against saved bytes over backprop's for SFF and checkpointed backprop, and SFF's "
@@ -231,7 +153,7 @@ def draw_cost(result: CostResult, kept: Sequence[CostResult] = ()) -> Figure:
 def _draw_blocks(ax: Axes, result: CostResult) -> None:
     """SFF's saved bytes while each block is at work, and backprop's as a line."""
     at_work = [saved / 1e6 for saved in result.saved_by_block]
-    places = list(range(1, len(at_work) + 1))
+    places = range(1, len(at_work) + 1)
     ax.bar(places, at_work, color=draw.OKABE_ITO["blue"], width=0.7)
     whole = result.saved["backprop"] / 1e6
     ax.axhline(whole, color=draw.OKABE_ITO["black"], linestyle=(0, (6, 2)))
@@ -242,57 +164,21 @@ def _draw_blocks(ax: Axes, result: CostResult) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def _rounded(value: float) -> str:
-    """Three digits, without powers of ten: 1.93, 22.3, 3,410."""
-    return f"{float(f'{value:.3g}'):,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+def cost_explorer() -> Explorer:
+    """Show what a training step costs, and a widget that looks up other networks.
 
-
-class CostExplorer(Explorer):
-    """The widget of ``cost_explorer``.
-
-    Args:
-        results: kept from the start.
-    """
-
-    title = "Kept: one step; FLOPs and saved bytes over those of bp"
-    file = "sff-cost"
-    caption = "Counted, not timed. Large marks: what the controls say; small ones: what was kept."
-
-    def __init__(self, results: Sequence[CostResult] = ()):
-        controls = {
-            "network": dropdown("network", {text: key for key, text in NETWORKS.items()}),
-            "width": dropdown("width", {f"{w} ×": w for w in WIDTHS}),
-            "resolution": dropdown("pixels", {f"{r} × {r}": r for r in RESOLUTIONS}, 32),
-            "classes": dropdown("classes", {f"{k:,}": k for k in CLASSES}),
-            "cut": dropdown("cut", {text: key for key, text in CUTS.items()}),
-            "hidden": dropdown("head", {text: key for key, text in HEADS.items()}, 0),
-            "batch": dropdown("batch", {str(b): b for b in BATCHES}, 64),
-        }
-        super().__init__(controls, results)
-        controls["network"].observe(self._on_network, "value")
-        self.result = run_cost()
-
-    def _on_network(self, change: Any) -> None:
-        self.controls["width"].disabled = change["new"] != "cnn"
-
-    def run(self, **settings: Any) -> CostResult:
-        """``run_cost``."""
-        return run_cost(**settings)
-
-    def draw(self) -> Figure:
-        """``draw_cost``."""
-        return draw_cost(self.result, self.results)
-
-
-def cost_explorer(results: Sequence[CostResult] | None = None) -> CostExplorer:
-    """Show what a training step costs, and a widget that counts any other setting.
-
-    Args:
-        results: kept at the start; None takes the CNN with 10 and with 1,000 classes.
+    Two trials are there from the start: the CNN with 10 and with 1,000 classes.
 
     Returns:
         The explorer.
     """
-    explorer = CostExplorer([run_cost(), run_cost(classes=1000)] if results is None else results)
+    controls = {name: dropdown(name, choices) for name, choices in CHOICES.items()}
+    controls["hidden"].description = "head"
+    explorer = Explorer(
+        controls, run_cost, draw_cost, [run_cost(), run_cost(classes=1000)],
+        title="Kept: one step; FLOPs and saved bytes over those of bp",
+        caption="Counted, not timed. Large marks: what the controls say; small ones: what was "
+        "kept.",
+    )  # fmt: skip
     explorer.show()
     return explorer

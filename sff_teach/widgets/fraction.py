@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -15,14 +14,24 @@ from ..study.recipes import Recipe
 from ..study.runs import load_for, run
 from ..study.summary import FASHION, runs_matching
 from ..training.fit import History, evaluate
-from ..util.checks import SFFError, check_count, check_fraction, check_known
+from ..util.checks import check_count, check_fraction, check_known
 from ..util.stats import interval
-from .panel import KERNELS, RULES, SEEDS, STYLE, TrainingExplorer, dropdown, in_words, slider
+from .panel import (
+    KERNELS,
+    RULES,
+    SEEDS,
+    STYLE,
+    TrainingExplorer,
+    columns,
+    dropdown,
+    in_words,
+    slider,
+)
 
 FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 POOL = 10_000  # images of the sample
-EPOCHS = {200: 40, 1000: 15, 10_000: 4}  # of the stored study; in between by interpolation
-# Peak learning rates that the stored study found at these sizes, for two and for four blocks.
+EPOCHS = (40, 15, 4)  # of the stored study, at 200, 1,000 and 10,000 images
+# Peak learning rates that the stored study found there, for two and for four blocks.
 RATES = {
     ("bp", 2): (0.005, 0.005, 0.03),
     ("bp", 4): (0.005, 0.005, 0.03),
@@ -43,37 +52,23 @@ CURVES = {  # what is drawn under the trials: rule → its row in the stored stu
 
 @dataclass(frozen=True)
 class FractionResult:
-    """One trial.
-
-    Attributes:
-        recipe: what was trained.
-        images: training images.
-        blocks: of the network.
-        accuracy: on the test images, by the mean of blocks, in [0, 1].
-        history: of ``fit``.
-    """
+    """One trial."""
 
     recipe: Recipe
-    images: int
-    blocks: int
-    accuracy: float
+    images: int  # of the training
+    accuracy: float  # on the test images, by the mean of blocks, in [0, 1]
     history: History
 
     def row(self) -> dict[str, object]:
         """The trial as plain values, for a table."""
-        recipe = self.recipe
+        r = self.recipe
+        settings = columns(r.rule, r.cut, r.kernel_size, fraction=r.fraction, seed=r.seed)
         return {
             "test accuracy %": round(100 * self.accuracy, 1),
-            "rule": draw.rule_style(recipe.rule).label,
             "images": self.images,
-            "blocks": self.blocks,
-            "head": "linear"
-            if recipe.rule == "bp"
-            else f"{recipe.kernel_size}×{recipe.kernel_size}",
-            "epochs": recipe.epochs,
-            "peak rate": recipe.lr,
-            "seed": recipe.seed,
-            "seconds": round(self.history.seconds, 1),
+            **settings,
+            "epochs": r.epochs,
+            "peak rate": r.lr,
         }
 
     def __str__(self) -> str:
@@ -81,24 +76,6 @@ class FractionResult:
             f"{draw.rule_style(self.recipe.rule).label} on {self.images:,} images: "
             f"{100 * self.accuracy:.1f} % of the test images."
         )
-
-
-def epochs_for(images: int) -> int:
-    """Passes over so many images: the stored study's, in between on a log-log line."""
-    sizes, epochs = np.log(list(EPOCHS)), np.log(list(EPOCHS.values()))
-    return round(float(np.exp(np.interp(np.log(images), sizes, epochs))))
-
-
-def rate_for(rule: str, blocks: int, images: int) -> float:
-    """The peak learning rate that the stored study found for the nearest size.
-
-    Args:
-        rule: one of ``RULES``.
-        blocks: of the network.
-        images: training images.
-    """
-    size = min(FASHION, key=lambda n: abs(np.log(n / images)))
-    return RATES[rule, 2 if blocks <= 2 else 4][list(FASHION).index(size)]
 
 
 def stored_curves(folder: Path) -> dict[str, dict[int, list[float]]]:
@@ -125,8 +102,8 @@ def run_fraction(
 ) -> FractionResult:
     """Train the four-layer CNN on a share of the Fashion-MNIST sample, and test it.
 
-    Epochs and learning rate are the stored study's, and so are the test images, so that the points
-    fit its curves: look, but choose nothing by them.
+    Epochs and learning rate are the stored study's at the nearest size, and so are the test images,
+    so that the points fit its curves: look, but choose nothing by them.
 
     Args:
         fraction: of the 10,000 images, in (0, 1].
@@ -143,34 +120,33 @@ def run_fraction(
     """
     check_fraction(fraction)
     check_known(rule, RULES, "rule")
-    check_count(blocks, "blocks")
-    if blocks > 4:
-        raise SFFError(f"blocks={blocks} is more than the 4 layers")
-    images = round(fraction * POOL)
+    check_count(blocks, "blocks", maximum=4)
+    sizes = list(FASHION)  # of the stored study
+    nearest = min(range(len(sizes)), key=lambda i: abs(np.log(sizes[i] / (fraction * POOL))))
     recipe = Recipe(
         fraction=fraction, validation=0, rule=rule, cut=blocks, kernel_size=kernel_size,
-        epochs=epochs_for(images), lr=rate_for(rule, blocks, images), seed=seed,
+        epochs=EPOCHS[nearest], lr=RATES[rule, 2 if blocks <= 2 else 4][nearest], seed=seed,
     )  # fmt: skip
     splits = load_for(recipe)
     model, history = run(
         recipe, splits, validate=False, progress=False, on_epoch=on_epoch, stop=stop
     )
     accuracy = evaluate(model, splits.test).accuracy if history.stopped is None else float("nan")
-    return FractionResult(recipe, len(splits.train), len(model.blocks), accuracy, history)
+    return FractionResult(recipe, len(splits.train), accuracy, history)
 
 
 @draw.course_style()
 def draw_fraction(
     results: Sequence[FractionResult],
-    curves: Mapping[str, Mapping[int, Sequence[float]]] | None = None,
     history: History | None = None,
+    curves: Mapping[str, Mapping[int, Sequence[float]]] | None = None,
 ) -> Figure:
     """Draw test accuracy against training images: stored curves, and the trials on top of them.
 
     Args:
         results: the trials; a number beside a mark is the trial's.
-        curves: of ``stored_curves``, drawn as mean and 95 % interval of the seeds.
         history: of a run in progress, named in the title.
+        curves: of ``stored_curves``, drawn as mean and 95 % interval of the seeds.
     """
     fig, ax = draw.new_figure(
         draw.WIDTH, 4.2, xlabel="training images", ylabel="test accuracy, % (mean of blocks)"
@@ -187,10 +163,10 @@ def draw_fraction(
     numbers = []
     for number, one in enumerate(results, 1):
         look = draw.rule_style(one.recipe.rule)
-        y = 100 * one.accuracy
-        ax.plot(one.images, y, marker=look.marker, markersize=10, color=look.colour,
+        point = one.images, 100 * one.accuracy
+        ax.plot(*point, marker=look.marker, markersize=10, color=look.colour,
                 markeredgecolor=draw.INK, linestyle="none")  # fmt: skip
-        numbers.append((one.images, y, f"{number}", draw.INK))
+        numbers.append((*point, f"{number}", draw.INK))
     if history is not None and history.rows:
         ax.set_title(f"training: epoch {len(history.rows)} of {history.settings['epochs']}")
     ax.set_xscale("log")
@@ -202,67 +178,15 @@ def draw_fraction(
     ax.set_ylim(min(50, 10 * (lowest // 10)), 100)  # hardly ever moves
     draw.end_labels(ax, labels)
     draw.number_marks(ax, numbers)
-    stored = (
-        f" with the stored curves of {', '.join(label[2] for label in labels)}" if labels else ""
+    stored = ", ".join(label for _, _, label, _ in labels) or "none"
+    return draw.with_alt(
+        fig, f"Test accuracy against training images; stored curves: {stored}. {in_words(results)}"
     )
-    return draw.with_alt(fig, f"Test accuracy against training images{stored}. {in_words(results)}")
-
-
-class FractionExplorer(TrainingExplorer):
-    """The widget of ``fraction_explorer``.
-
-    Args:
-        results: trials to start from.
-        curves: of ``stored_curves``.
-    """
-
-    title = "Trials, on test images: compare, choose nothing by them"
-    file = "sff-fraction"
-    caption = "Large marks: single trials. Curves: mean and 95 % interval of five stored seeds."
-
-    def __init__(self, results: Sequence[FractionResult] = (), curves: Mapping | None = None):
-        self.curves = curves
-        controls = {
-            "fraction": ipywidgets.SelectionSlider(
-                options=[(f"{100 * f:g} %  ({round(f * POOL):,})", f) for f in FRACTIONS],
-                value=0.05,
-                description="data",
-                continuous_update=False,
-                style=STYLE,
-                layout=ipywidgets.Layout(width="380px"),
-            ),
-            "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),
-            "blocks": slider("blocks", 1, 4, 2),
-            "kernel_size": dropdown("head kernel", {f"{k}×{k}": k for k in KERNELS}, 3),
-            "seed": dropdown("seed", {str(n): n for n in SEEDS}),
-        }
-        super().__init__(controls, results)
-
-    def run(self, **settings: Any) -> FractionResult:
-        """``run_fraction``."""
-        return run_fraction(**settings)
-
-    def trial_number(self, settings: dict) -> int | None:
-        """See ``TrainingExplorer``; backprop has one block and its own head, whatever is set."""
-        names = {"fraction": "fraction", "rule": "rule", "seed": "seed", "blocks": "cut",
-                 "kernel_size": "kernel_size"}  # fmt: skip
-        if settings["rule"].startswith("bp"):
-            del names["blocks"]
-        if settings["rule"] == "bp":
-            del names["kernel_size"]
-        for number, trial in enumerate(self.results, 1):
-            if all(getattr(trial.recipe, name) == settings[of] for of, name in names.items()):
-                return number
-        return None
-
-    def draw(self, history: History | None = None) -> Figure:
-        """``draw_fraction``."""
-        return draw_fraction(self.results, self.curves, history)
 
 
 def fraction_explorer(
     results: Sequence[FractionResult] | None = None, *, folder: str | Path | None = None
-) -> FractionExplorer:
+) -> TrainingExplorer:
     """Show some trials, and a widget that adds trials with other data sizes.
 
     Args:
@@ -275,6 +199,20 @@ def fraction_explorer(
     if results is None:
         results = [run_fraction(rule=rule) for rule in ("bp", "sff")]
     curves = None if folder is None else stored_curves(Path(folder))
-    explorer = FractionExplorer(results, curves)
+    controls = {
+        "fraction": ipywidgets.SelectionSlider(
+            options=[(f"{100 * f:g} %  ({round(f * POOL):,})", f) for f in FRACTIONS], value=0.05,
+            description="data", style=STYLE, layout=ipywidgets.Layout(width="380px"),
+        ),
+        "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),
+        "blocks": slider("blocks", 1, 4, 2),
+        "kernel_size": dropdown("head kernel", {f"{k}×{k}": k for k in KERNELS}, 3),
+        "seed": dropdown("seed", {str(n): n for n in SEEDS}),
+    }  # fmt: skip
+    explorer = TrainingExplorer(
+        controls, run_fraction, lambda trials, history: draw_fraction(trials, history, curves),
+        results, title="Trials, on test images: compare, choose nothing by them",
+        caption="Large marks: single trials. Curves: mean and 95 % interval of five stored seeds.",
+    )  # fmt: skip
     explorer.show()
     return explorer

@@ -2,68 +2,68 @@
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import ipywidgets
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .. import draw
 from ..analysis.probes import goodness_maps
-from ..core import SFF, GoodnessHead
+from ..core import SFF
 from ..data import ImageSet
-from ..util.checks import SFFError, check_known, escape_unprintable
+from ..util.checks import SFFError, check_count
 from ..util.modes import evaluating
-from .panel import STYLE, Explorer, button, slider
+from .panel import Explorer, button, dropdown, slider
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 CHOICE, TRUTH = "its own prediction", "the true class"
-# The browser shrinks large pictures, which would exceed what a notebook's server lets through, and
-# hands name and content over as text. Of what it cannot show the first bytes say what it is.
+BEST = 3  # classes followed through the blocks
+# The browser reads the picture, on white where it is transparent, and hands name and pixels over as
+# text: a small PNG, because a notebook's server drops what exceeds its limit. Of a file that it
+# cannot read, and of a GIF, which may move, it hands over the first bytes, which say what it is.
 _UPLOAD = """<label>Upload a picture <input type="file" accept="image/*" onchange="(async () => {
   const file = this.files[0];
   if (!file) return;
-  let part = file;
-  if (file.size > 1e6) try {
-    if (/gif|hei|avif/.test(file.type)) throw file.type;
+  let content;
+  try {
+    if (file.type === 'image/gif') throw file.type;
     const picture = await createImageBitmap(file);
-    const scale = Math.min(1, 512 / Math.max(picture.width, picture.height));
+    const scale = Math.min(1, 256 / Math.max(picture.width, picture.height));
     const canvas = document.createElement('canvas');
     canvas.width = Math.max(1, scale * picture.width);
     canvas.height = Math.max(1, scale * picture.height);
-    canvas.getContext('2d').drawImage(picture, 0, 0, canvas.width, canvas.height);
-    part = await new Promise(done => canvas.toBlob(done));
-  } catch { part = file.slice(0, 64); }
-  const reader = new FileReader();
-  reader.onload = () => {
-    const text = this.closest('.sff-explorer').querySelector('.sff-upload textarea');
-    text.value = file.name + String.fromCharCode(10) + reader.result;
-    text.dispatchEvent(new Event('input', {bubbles: true}));
-    text.dispatchEvent(new Event('change', {bubbles: true}));
-    this.value = '';
-  };
-  reader.readAsDataURL(part);
+    const pen = canvas.getContext('2d');
+    pen.fillStyle = 'white';
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    content = canvas.toDataURL().split(',')[1];
+  } catch {
+    const bytes = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+    content = btoa(String.fromCharCode(...bytes));
+  }
+  const text = this.closest('.sff-explorer').querySelector('.sff-upload textarea');
+  text.value = file.name + '\\n' + content;
+  for (const kind of ['input', 'change']) text.dispatchEvent(new Event(kind, {bubbles: true}));
+  this.value = '';
 })()"></label>"""
-BEST = 3  # classes followed through the blocks
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One network's view of an image.
+    """One network's view of an image."""
 
-    Attributes:
-        goodness: (blocks, K).
-        maps: (K, H, W) per block.
-    """
+    maps: list[Tensor]  # (K, H, W) per block
 
-    goodness: Tensor
-    maps: tuple[Tensor, ...]
+    @property
+    def goodness(self) -> Tensor:
+        """(blocks, K)."""
+        return torch.stack([one.mean((1, 2)) for one in self.maps])
 
     @property
     def votes(self) -> list[int]:
@@ -73,7 +73,7 @@ class View:
     @property
     def running(self) -> Tensor:
         """(blocks, K): softmax of the mean goodness of the blocks so far."""
-        count = torch.arange(1, len(self.goodness) + 1)[:, None]
+        count = torch.arange(1, len(self.maps) + 1)[:, None]
         return (self.goodness.cumsum(0) / count).softmax(1)
 
     @property
@@ -84,28 +84,25 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class InspectorResult:
-    """An image and how each network sees it.
-
-    Attributes:
-        name: of the image.
-        image: (C, H, W) pixels in [0, 1].
-        label: its class number; None for an upload.
-        classes: names of all classes.
-        views: name of a network → its ``View``.
-        evidence: whose maps are drawn: ``CHOICE``, ``TRUTH``, or a class.
-    """
+    """An image and how each network sees it."""
 
     name: str
-    image: Tensor
-    label: int | None
+    image: Tensor  # (C, H, W) in [0, 1]
+    label: int | None  # None for an upload
     classes: tuple[str, ...]
-    views: Mapping[str, View] = field(repr=False)
-    evidence: str = CHOICE
+    views: Mapping[str, View]  # by the networks' names
+    evidence: str = CHOICE  # whose maps are drawn: CHOICE, TRUTH, or a class
 
     @property
     def true(self) -> str:
         """Name of the true class, or a question mark."""
         return "?" if self.label is None else self.classes[self.label]
+
+    def shown(self, view: View) -> int:
+        """The class whose maps are drawn; an upload has no true class, so its prediction."""
+        if self.evidence in self.classes:
+            return self.classes.index(self.evidence)
+        return view.prediction if self.evidence == CHOICE or self.label is None else self.label
 
     def row(self) -> dict[str, object]:
         """The predictions as plain values, for a table."""
@@ -117,22 +114,13 @@ class InspectorResult:
         return row | {"image": self.name, "true class": self.true}
 
     def __str__(self) -> str:
-        parts = [f"Image {self.name}, true class {self.true}."]
-        for name, view in self.views.items():
-            votes = ", ".join(self.classes[k] for k in view.votes)
-            sure = f"{view.running[-1].max().item():.0%}"
-            parts.append(
-                f"{name} says {self.classes[view.prediction]} ({sure}); by block: {votes}."
-            )
-        if self.label is None and self.evidence == TRUTH:
-            parts.append("The true class is unknown, so the maps are those of the predictions.")
-        return " ".join(parts)
-
-    def shown(self, view: View) -> int:
-        """The class whose maps are drawn."""
-        if self.evidence in self.classes:
-            return self.classes.index(self.evidence)
-        return view.prediction if self.evidence == CHOICE or self.label is None else self.label
+        row = self.row()
+        said = (
+            f"{name} says {row[f'{name}: prediction']} ({row[f'{name}: softmax %']:.0f}%); "
+            f"by block: {row[f'{name}: by block']}."
+            for name in self.views
+        )
+        return f"Image {self.name}, true class {self.true}. {' '.join(said)}"
 
 
 def run_inspector(
@@ -140,9 +128,8 @@ def run_inspector(
     data: ImageSet,
     number: int = 0,
     evidence: str = CHOICE,
-    *,
-    pixels: Tensor | None = None,
-    name: str = "upload",
+    upload: str = "",
+    invert: bool = False,
 ) -> InspectorResult:
     """Send one image through every network and keep votes, goodness and maps.
 
@@ -151,63 +138,53 @@ def run_inspector(
         data: where the image comes from.
         number: which one.
         evidence: whose maps are drawn: each network's own prediction, the true class, or a class.
-        pixels: (C, H, W) in [0, 1], an image to look at instead.
-        name: what to call it.
+        upload: an image to look at instead, as ``read_upload`` takes it.
+        invert: whether light and dark of the upload are swapped.
     """
-    if pixels is None:
-        one = data.subset([number])
-        x, label, pixels = one.x, int(one.y[0]), one.pixels()[0]
-        name = f"number {number}"
-    else:
+    one = data.subset([number])
+    name, label, pixels = f"number {number}", int(one.y[0]), one.pixels()[0]
+    x = one.x
+    if upload:
+        name, pixels = read_upload(upload, data)
+        pixels, label = (1 - pixels if invert else pixels), None
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
-        x, label = (pixels[None] - mean) / std, None
-    views = {}
-    for key, model in models.items():
-        maps = tuple(one[0].cpu() for one in goodness_maps(model, x))
-        views[key] = View(torch.stack([one.mean((1, 2)) for one in maps]), maps)
+        x = (pixels[None] - mean) / std
+    views = {
+        key: View([one[0].cpu() for one in goodness_maps(model, x)])
+        for key, model in models.items()
+    }
     return InspectorResult(name, pixels, label, data.classes, views, evidence)
 
 
-def read_upload(content: bytes, name: str, data: ImageSet, invert: bool = False) -> Tensor:
-    """(C, H, W) in [0, 1], like the images of ``data``, from an image file's bytes.
-
-    What is transparent becomes white.
+def read_upload(text: str, data: ImageSet) -> tuple[str, Tensor]:
+    """The name and the pixels (C, H, W) in [0, 1], like the images of ``data``, of an upload.
 
     Args:
-        content: of the file.
-        name: of the file.
+        text: a file's name, a line's end, and a PNG image, or the beginning of another file, in
+            base 64.
         data: gives size and channels.
-        invert: whether light and dark are swapped.
 
     Raises:
-        SFFError: not a PNG, JPEG, BMP or WebP image.
+        SFFError: not a PNG image.
     """
+    name, _, content = text.partition("\n")
+    name, content = name[-60:], base64.b64decode(content)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            image.draft(None, (max(data.size), max(data.size)))  # decode no more than is needed
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if data.channels == 1 else "RGB")
-            image = ImageOps.fit(image, data.size[::-1], Image.Resampling.BILINEAR)
-    except Image.DecompressionBombError:
-        raise SFFError(f"{name} has too many pixels") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+    except OSError:
         raise SFFError(f"{name} {_what_else(content)}") from None
+    image = image.convert("L" if data.channels == 1 else "RGB")
+    image = ImageOps.fit(image, data.size[::-1], Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)).float() / 255
-    pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
-    return 1 - pixels if invert else pixels
+    return name, pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
 def _what_else(content: bytes) -> str:
-    """What is wrong with a file that is no image of the right kind."""
-    if content[:6] in (b"GIF87a", b"GIF89a"):
+    """What the beginning of a file says that the browser did not read."""
+    if content.startswith(b"GIF8"):
         return "is a GIF: save it as PNG or JPEG"
-    if content[4:8] == b"ftyp" and content[8:11] in (b"hei", b"hev", b"mif", b"msf", b"avi"):
-        return "is a HEIC or AVIF picture: save it as JPEG or PNG"
+    if content[4:11] in (b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf"):
+        return "is a HEIC picture: save it as JPEG or PNG"
     return "is damaged or not an image" if content else "is empty"
 
 
@@ -218,35 +195,21 @@ def draw_inspector(result: InspectorResult) -> Figure:
     A row per network. Over each map stands what that block alone would choose, with a tick where
     it is right. The curves are the softmax of the mean goodness of the blocks so far.
     """
-    blocks = max(len(view.goodness) for view in result.views.values())
+    blocks = max(len(view.maps) for view in result.views.values())
     rows = len(result.views)
     fig, axes = draw.new_figure(
         draw.WIDTH, 2.0 * rows + 0.3, rows, blocks + 2, width_ratios=[1] * (blocks + 1) + [1.6]
     )
-    axes = np.array(axes).reshape(rows, blocks + 2)
     position: dict[int, int] = {}  # class → its style, the same in every row
-    for i, ((name, view), (left, *maps, curves)) in enumerate(
-        zip(result.views.items(), axes, strict=True)
+    for (name, view), (left, *places, curves) in zip(
+        result.views.items(), np.reshape(axes, (rows, -1))
     ):
         draw.draw_picture(left, result.image)
-        left.set_title(f"true: {_short(result.true)}" if i == 0 else "", fontsize=9)
+        left.set_title(f"true: {_short(result.true)}", fontsize=9)
         left.set_ylabel(name, fontweight="bold")
-        shown = result.shown(view)
-        for k, ax in enumerate(maps):
-            if k >= len(view.maps):
-                ax.set_axis_off()
-                continue
-            one = view.maps[k][shown].numpy()
-            ax.imshow(one, cmap="cividis", vmin=0, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
-            vote = view.votes[k]
-            mark = "" if result.label is None else (" ✓" if vote == result.label else " ✗")
-            ax.set_title(f"{k + 1}: {_short(result.classes[vote])}{mark}", fontsize=9)
-            ax.set_xlabel(f"{_short(result.classes[shown])} {one.mean():.2g}", fontsize=9)
+        _draw_maps(places, view, result)
         _draw_running(curves, view, result, position)
-        if i == rows - 1:
-            curves.set_xlabel("blocks so far")
+    curves.set_xlabel("blocks so far")
     return draw.with_alt(
         fig,
         "A row per network: the image, the goodness map of every block for one class, and the vote "
@@ -254,18 +217,31 @@ def draw_inspector(result: InspectorResult) -> Figure:
     )
 
 
+def _draw_maps(places: Sequence[Axes], view: View, result: InspectorResult) -> None:
+    shown = result.shown(view)
+    for ax in places[len(view.maps) :]:
+        ax.set_axis_off()
+    for k, (ax, maps, vote) in enumerate(zip(places, view.maps, view.votes), 1):
+        ax.imshow(maps[shown].numpy(), cmap="cividis", vmin=0, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        mark = "" if result.label is None else (" ✓" if vote == result.label else " ✗")
+        ax.set_title(f"{k}: {_short(result.classes[vote])}{mark}", fontsize=9)
+        ax.set_xlabel(f"{_short(result.classes[shown])} {maps[shown].mean():.2g}", fontsize=9)
+
+
 def _draw_running(ax: Axes, view: View, result: InspectorResult, position: dict[int, int]) -> None:
     best = view.running[-1].topk(min(BEST, len(result.classes)))[1].tolist()
     if result.label is not None and result.label not in best:
         best[-1] = result.label
-    places, labels = range(1, len(view.goodness) + 1), []
+    places, labels = range(1, len(view.maps) + 1), []
     for k in best:
         look = draw.rule_style(f"class {k}", position.setdefault(k, len(position)))
         values = 100 * view.running[:, k].numpy()
         ax.plot(places, values, **look.line)
         labels.append((places[-1], float(values[-1]), _short(result.classes[k]), look.colour))
     ax.set_ylim(-4, 104)
-    ax.set_xticks(list(places))
+    ax.set_xticks(places)
     ax.set_title("vote so far, %", fontsize=9)
     draw.end_labels(ax, labels)
 
@@ -274,89 +250,22 @@ def _short(name: str) -> str:
     return draw.shortened(name, 11)  # over a small picture
 
 
-class Inspector(Explorer):
-    """The widget of ``inspector``.
+def next_mistake(model: SFF, data: ImageSet, number: int) -> int:
+    """The next image after ``number`` that the model gets wrong, or ``number`` if there is none.
 
     Args:
-        models: name → network.
-        data: images to pick from.
-        number: the first one.
+        model: judges by the mean of its blocks.
+        data: the images.
+        number: where to start from; after the last image comes the first.
     """
-
-    title = "Kept images"
-    file = "sff-inspect"
-    caption = "Over a map: what that block alone would choose. Under it: a class and its goodness."
-
-    def __init__(self, models: Mapping[str, SFF], data: ImageSet, number: int = 0):
-        self.models = dict(models)
-        self.data = data
-        self._upload: tuple[str, bytes] | None = None
-        controls = {
-            "number": slider("image", 0, len(data) - 1, number, continuous_update=False),
-            "evidence": ipywidgets.Dropdown(
-                options=[CHOICE, TRUTH, *data.classes], value=CHOICE, description="maps of",
-                style=STYLE, layout=ipywidgets.Layout(width="270px"),
-            ),
-        }  # fmt: skip
-        self.mistake = button("Next mistake", "step-forward", "Next image with a wrong prediction")
-        self.upload = ipywidgets.Textarea(layout=ipywidgets.Layout(display="none"))
-        self.upload.add_class("sff-upload")
-        self.invert = ipywidgets.Checkbox(
-            value=False, description="swap light and dark", indent=False,
-            layout=ipywidgets.Layout(width="170px"),
-        )  # fmt: skip
-        controls["number"].observe(self.guarded(self._on_number), "value")
-        super().__init__(
-            controls, [], [self.mistake, ipywidgets.HTML(_UPLOAD), self.upload, self.invert]
-        )
-        self.mistake.on_click(self.guarded(self._on_mistake))
-        self.upload.observe(self.guarded(self._on_upload), "value")
-        self.invert.observe(lambda _: self._upload is None or self.request(), "value")
-        self.result = run_inspector(self.models, data, number)
-
-    def run(self, number: int, evidence: str) -> InspectorResult:
-        """``run_inspector`` of the picked or the uploaded image."""
-        if self._upload is None:
-            return run_inspector(self.models, self.data, number, evidence)
-        name, content = self._upload
-        pixels = read_upload(content, name, self.data, self.invert.value)
-        return run_inspector(self.models, self.data, evidence=evidence, pixels=pixels, name=name)
-
-    def draw(self) -> Figure:
-        """``draw_inspector``."""
-        return draw_inspector(self.result)
-
-    def _on_number(self, _: Any) -> None:
-        self._upload = None
-
-    def _on_upload(self, change: Any) -> None:
-        name, _, address = change["new"].partition("\n")
-        if not name:
-            return
-        self.upload.value = ""  # so that the same file can be given again
-        content = base64.b64decode(address.partition("base64,")[2])
-        self._upload = escape_unprintable(name)[:60], content
-        self.request()
-
-    def _on_mistake(self, _: Any) -> None:
-        """Go to the next image that the first network gets wrong."""
-        model = next(iter(self.models.values()))
-        device = next(model.parameters()).device
-        start = self.controls["number"].value + 1
-        order = [*range(start, len(self.data)), *range(start)]
-        for i in range(0, len(order), 100):
-            part = self.data.subset(order[i : i + 100])
-            with evaluating(model):
-                goodness = model.block_goodness(part.x.to(device))
-            said = goodness.mean(1).argmax(1).cpu()  # as a View judges
-            wrong = (said != part.y).nonzero().flatten()
-            if len(wrong):
-                self.controls["number"].value = order[i + int(wrong[0])]
-                return
-        self.say("There is no mistake among these images.")
+    device = next(model.parameters()).device
+    with evaluating(model):
+        goodness = [model.block_goodness(x.to(device)).mean(1) for x in data.x.split(500)]
+    wrong = (torch.cat(goodness).argmax(1).cpu() != data.y).nonzero().flatten().tolist()
+    return next((i for i in wrong if i > number), (wrong or [number])[0])
 
 
-def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Inspector:
+def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Explorer:
     """Show one image's way through the networks, and a widget that takes any other.
 
     Args:
@@ -365,21 +274,41 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Ins
         number: the first one.
 
     Returns:
-        The inspector.
+        The explorer.
 
     Raises:
-        SFFError: no network, or no such image.
-        TypeError: a network without goodness heads.
+        SFFError: no network, a network without goodness heads, or no such image.
+        TypeError: not an SFF network.
     """
     if not models:
         raise SFFError("models is empty")
-    for name, model in models.items():
-        heads = (block.head for block in model.blocks) if isinstance(model, SFF) else [None]
-        if not all(isinstance(head, GoodnessHead) for head in heads):
-            raise TypeError(
-                f"models[{name!r}] has no goodness heads; train it with sff, deepsup or bp-goodness"
-            )
-    check_known(number, range(len(data)), "number")
-    made = Inspector(models, data, number)
-    made.show()
-    return made
+    check_count(number, "number", 0, len(data) - 1)
+    evidence = {name: name for name in (CHOICE, TRUTH, *data.classes)}
+    layout = ipywidgets.Layout(display="none")
+    controls = {
+        "number": slider("image", 0, len(data) - 1, number),
+        "evidence": dropdown("maps of", evidence),
+        "invert": ipywidgets.Checkbox(description="swap light and dark", indent=False),
+        "upload": ipywidgets.Textarea(layout=layout),
+    }
+    image, upload = controls["number"], controls["upload"]
+    upload.add_class("sff-upload")
+    image.observe(lambda _: setattr(upload, "value", ""), "value")
+    model = next(iter(models.values()))
+
+    def to_mistake() -> None:
+        upload.value, image.value = "", next_mistake(model, data, image.value)
+
+    explorer = Explorer(
+        controls, partial(run_inspector, models, data), lambda _, result: draw_inspector(result),
+        title="Kept images",
+        caption="Over a map: what that block alone would choose. Under it: a class and its "
+        "goodness.",
+        others=[
+            button("Next mistake", "step-forward", "Next image the first network gets wrong",
+                   to_mistake),
+            ipywidgets.HTML(_UPLOAD),
+        ],
+    )  # fmt: skip
+    explorer.show()
+    return explorer

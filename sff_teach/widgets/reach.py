@@ -70,50 +70,39 @@ def _weights(layer: torch.nn.Module) -> torch.Tensor:
     return parameters_to_vector(layer.parameters()).detach()
 
 
-class ReachExplorer(Explorer):
-    """The widget of ``reach_explorer``."""
-
-    title = "Kept"
-    file = "sff-reach"
-    caption = (
-        "Each row is one real step of the rule with a single loss on; a number says how far that "
-        "step moved the layer's weights. A dash: not at all. Double bar: a block ends."
-    )
-
-    def __init__(self) -> None:
-        controls = {"rule": dropdown("rule", {draw.rule_style(r).label: r for r in NAMES})}
-        for i in range(1, LAYERS):
-            text = f"a block ends after layer {i}"
-            controls[f"{i}"] = ipywidgets.Checkbox(value=True, indent=False, description=text)
-        super().__init__(controls)
-        self.result = run_reach()
-
-    def run(self, rule: str, **ends: bool) -> Reach:
-        """``run_reach``."""
-        return run_reach(rule, [int(layer) for layer, end in ends.items() if end])
-
-    @draw.course_style()
-    def draw(self) -> Figure:
-        """A row per loss, a column per layer."""
-        rule, cuts, moved = self.result
-        look = draw.rule_style(rule)
-        fig, ax = draw.new_figure(draw.WIDTH, 3.2, title=look.label)
-        colours = ListedColormap(["white", draw.tint(look.colour, 0.35)])
-        ax.imshow(np.array(moved) > 0, colours, vmin=0, vmax=1, aspect="auto")
-        for (k, layer), size in np.ndenumerate(moved):
-            ax.text(layer, k, f"{size:.2f}" if size else "–", ha="center", va="center")
-        for cut in () if rule.startswith("bp") else cuts:
-            ax.axvline(cut - 0.515, color=draw.INK, linewidth=1.5)
-            ax.axvline(cut - 0.485, color=draw.INK, linewidth=1.5)
-        ax.set_xticks(range(LAYERS), [f"layer {i}" for i in range(1, LAYERS + 1)])
-        ax.set_yticks(range(len(moved)), [f"loss {k}" for k in range(1, len(moved) + 1)])
-        ax.set_ylim(LAYERS - 0.5, -0.5)
-        ax.grid(visible=False)
-        return draw.with_alt(fig, f"A row per loss, a column per layer. {self.result}")
+@draw.course_style()
+def draw_reach(result: Reach) -> Figure:
+    """A row per loss, a column per layer."""
+    rule, cuts, moved = result
+    look = draw.rule_style(rule)
+    fig, ax = draw.new_figure(draw.WIDTH, 3.2, title=look.label)
+    colours = ListedColormap(["white", draw.tint(look.colour, 0.35)])
+    ax.imshow(np.array(moved) > 0, colours, vmin=0, vmax=1, aspect="auto")
+    for (k, layer), size in np.ndenumerate(moved):
+        ax.text(layer, k, f"{size:.2f}" if size else "–", ha="center", va="center")
+    for cut in () if rule.startswith("bp") else cuts:
+        ax.axvline(cut - 0.515, color=draw.INK, linewidth=1.5)
+        ax.axvline(cut - 0.485, color=draw.INK, linewidth=1.5)
+    ax.set_xticks(range(LAYERS), [f"layer {i}" for i in range(1, LAYERS + 1)])
+    ax.set_yticks(range(len(moved)), [f"loss {k}" for k in range(1, len(moved) + 1)])
+    ax.set_ylim(LAYERS - 0.5, -0.5)
+    ax.grid(visible=False)
+    return draw.with_alt(fig, f"A row per loss, a column per layer. {result}")
 
 
-def reach_explorer() -> ReachExplorer:
+def reach_explorer() -> Explorer:
     """Show which loss moves which layer, and a widget that moves the cuts and changes the rule."""
-    explorer = ReachExplorer()
+    controls = {"rule": dropdown("rule", {draw.rule_style(r).label: r for r in NAMES})}
+    for i in range(1, LAYERS):
+        text = f"a block ends after layer {i}"
+        controls[f"{i}"] = ipywidgets.Checkbox(value=True, indent=False, description=text)
+    explorer = Explorer(
+        controls,
+        lambda rule, **ends: run_reach(rule, [int(layer) for layer in ends if ends[layer]]),
+        lambda _, result: draw_reach(result),
+        title="Kept: which loss moves which layer",
+        caption="Each row is one real step of the rule with a single loss on; a number says how "
+        "far that step moved the layer's weights. A dash: not at all. Double bar: a block ends.",
+    )
     explorer.show()
     return explorer

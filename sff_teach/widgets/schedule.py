@@ -1,6 +1,6 @@
 """The schedule explorer: who works when, in backprop's pipeline (GPipe) and in SFF's."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -89,56 +89,43 @@ def run_schedule(workers: int = 4, parts: int = 4, first: float = 1.0) -> Schedu
     return Schedule(workers, parts, first, tasks, idle)
 
 
-class ScheduleExplorer(Explorer):
-    """The widget of ``schedule_explorer``."""
-
-    title = "Kept"
-    file = "sff-schedule"
-    caption = (
-        "Planned, not measured: sending takes no time, a backward pass two forward passes. "
-        "Hatched: idle. The percentages leave the start out. Light, dark: one batch and the next."
+@draw.course_style()
+def draw_schedule(result: Schedule) -> Figure:
+    """A row per worker in both pipelines."""
+    rows = range(result.workers)
+    titles = [f"{name}: {result.idle[kind]:.0%} idle" for kind, name in NAMES.items()]
+    fig, axes = draw.new_figure(
+        draw.WIDTH, 4.6, nrows=2, sharex=True, title=titles, xlabel=["", "time"]
     )
-
-    def __init__(self) -> None:
-        firsts = {"like the others": 1.0, "1.5 times": 1.5, "2 times": 2.0, "3 times": 3.0}
-        controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("parts", 1, 32, 4),
-                    "first": dropdown("first stage", firsts)}  # fmt: skip
-        super().__init__(controls)
-        self.result = run_schedule()
-
-    def run(self, **settings: Any) -> Schedule:
-        """``run_schedule``."""
-        return run_schedule(**settings)
-
-    @draw.course_style()
-    def draw(self) -> Figure:
-        """A row per worker in both pipelines."""
-        result, rows = self.result, range(self.result.workers)
-        titles = [f"{name}: {result.idle[kind]:.0%} idle" for kind, name in NAMES.items()]
-        fig, axes = draw.new_figure(
-            draw.WIDTH, 4.6, nrows=2, sharex=True, title=titles, xlabel=["", "time"]
-        )
-        end = max(t.end for t in result.tasks["gpipe"] if t.batch < SHOWN)
-        for ax, tasks in zip(axes, result.tasks.values()):
-            ax.barh(rows, end, color="#F5F5F5", edgecolor="#BDBDBD", hatch="////")
-            for row in rows:
-                own = [t for t in tasks if t.worker == row and t.start < end]
-                shades = [draw.tint(COLOURS[t.what], (0.35, 0.75)[t.batch % 2]) for t in own]
-                spans = [(t.start, t.end - t.start) for t in own]
-                ax.broken_barh(spans, (row - 0.4, 0.8), facecolors=shades, edgecolor="white",
-                               linewidth=min(0.5, 3 / result.parts))  # fmt: skip
-            ax.set_xlim(0, end)
-            ax.set_yticks(rows, [f"worker {row + 1}" for row in rows])
-            ax.set_ylim(result.workers - 0.4, -0.6)
-            ax.grid(visible=False)
-        for what, colour in COLOURS.items():
-            axes[0].barh(0, 0, color=draw.tint(colour, 0.75), label=what)
-        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-        return draw.with_alt(fig, f"Two timelines, a row per worker. {result}")
+    end = max(t.end for t in result.tasks["gpipe"] if t.batch < SHOWN)
+    for ax, tasks in zip(axes, result.tasks.values()):
+        ax.barh(rows, end, color="#F5F5F5", edgecolor="#BDBDBD", hatch="////")
+        for row in rows:
+            own = [t for t in tasks if t.worker == row and t.start < end]
+            shades = [draw.tint(COLOURS[t.what], (0.35, 0.75)[t.batch % 2]) for t in own]
+            spans = [(t.start, t.end - t.start) for t in own]
+            ax.broken_barh(spans, (row - 0.4, 0.8), facecolors=shades, edgecolor="white",
+                           linewidth=min(0.5, 3 / result.parts))  # fmt: skip
+        ax.set_xlim(0, end)
+        ax.set_yticks(rows, [f"worker {row + 1}" for row in rows])
+        ax.set_ylim(result.workers - 0.4, -0.6)
+        ax.grid(visible=False)
+    for what, colour in COLOURS.items():
+        axes[0].barh(0, 0, color=draw.tint(colour, 0.75), label=what)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return draw.with_alt(fig, f"Two timelines, a row per worker. {result}")
 
 
-def schedule_explorer() -> ScheduleExplorer:
+def schedule_explorer() -> Explorer:
     """Show a pipeline of backprop and one of SFF, and a widget that plans any other."""
-    explorer = ScheduleExplorer()
+    firsts = {"like the others": 1.0, "1.5 times": 1.5, "2 times": 2.0, "3 times": 3.0}
+    controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("parts", 1, 32, 4),
+                "first": dropdown("first stage", firsts)}  # fmt: skip
+    explorer = Explorer(
+        controls, run_schedule, lambda _, result: draw_schedule(result),
+        title="Kept: two pipelines with the same work",
+        caption="Planned, not measured: sending takes no time, a backward pass two forward passes. "
+        "Hatched: idle. The percentages leave the start out. Light, dark: one batch and the next.",
+    )  # fmt: skip
     explorer.show()
     return explorer

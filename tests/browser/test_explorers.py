@@ -32,13 +32,6 @@ from ._lab import (
 )
 
 
-def saved(page, box, what):
-    """The content of a file that a link of the explorer saves."""
-    with page.expect_download() as download:
-        box.get_by_role("link", name=f"Save as {what}").click()
-    return download.value.path().read_bytes()
-
-
 def train_and_wait(box, trial):
     press(box, "Train")
     expect(box.locator('[role="status"]')).to_contain_text(f"Trial {trial}:", timeout=120_000)
@@ -51,7 +44,7 @@ def train_and_wait(box, trial):
         (
             "06_an_sff_cnn.ipynb",
             300,
-            {"list": 6, "slider": 2},
+            {"list": 5, "slider": 2},
             {"images": "9,000", "epochs": "40"},
         ),
         ("09_small_data.ipynb", 300, {"list": 3, "slider": 2}, {}),
@@ -90,13 +83,11 @@ def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, second
     expect(status).to_contain_text("Training")  # … while it trains
     shot("training", box)
     press(box, "Stop")
-    expect(status).to_contain_text("Stopped", timeout=60_000)
+    expect(status).to_contain_text("stopped", timeout=60_000)
     expect(rows).to_have_count(trials + 2)
     expect(button(box, "Train")).to_be_enabled()
     assert answer(page, "print(explorer.busy)") == "False\n"
 
-    assert len(saved(page, box, "CSV").decode().strip().splitlines()) == trials + 2
-    assert saved(page, box, "picture").startswith(b"\x89PNG")
     for place in (".widget-vbox", "figure", ".jp-RenderedHTMLCommon"):
         assert axe_problems(page, place) == []
     press(box, "Clear")
@@ -122,7 +113,7 @@ CELLS = {  # explorers that answer at once, each in a cell of its own
 @pytest.mark.parametrize(
     "name, controls, change",
     [
-        pytest.param("cost", {"list": 7}, None, marks=pytest.mark.nightly),
+        pytest.param("cost", {"list": 5}, None, marks=pytest.mark.nightly),
         pytest.param("inspector", {"list": 1, "slider": 1, "tick": 1}, "Next mistake",
                      marks=pytest.mark.nightly),
         ("goodness", {"list": 1, "slider": 1}, "θ to the middle"),
@@ -159,8 +150,6 @@ def test_explorers_that_answer_at_once(lab, page, shot, name, controls, change):
     expect(rows).to_have_count(max(before, 1) + 2)
     wait_until_settled(box)
     shot("kept", box)
-    assert len(saved(page, box, "CSV").decode().strip().splitlines()) == max(before, 1) + 2
-    assert saved(page, box, "picture").startswith(b"\x89PNG")
     for place in (".widget-vbox", "figure"):
         assert axe_problems(page, place) == []
     press(box, "Clear")
@@ -196,8 +185,12 @@ def test_uploads(lab, page, shot):
     assert len(large) > 2e6
     expect(upload(box, "large.jpg", large)).to_contain_text("Image large.jpg, true class ?")
     expect(upload(box, "large.gif", image_file("GIF", 1500, 1500))).to_contain_text("is a GIF")
-    expect(upload(box, "small.png", image_file("PNG", 30, 20))).to_contain_text("Image small.png")
-    shot("small", box)
+    drawing = io.BytesIO()
+    Image.new("RGBA", (30, 20), (0, 0, 0, 0)).save(drawing, "PNG")
+    expect(upload(box, "clear.png", drawing.getvalue())).to_contain_text("Image clear.png")
+    wait_until_settled(box)
+    assert answer(page, "print(answer.result.image.min().item())") == "1.0\n"  # on white
+    shot("clear", box)
     upload(box, "bad.png", b"no picture")
     press(box, "Clear")
     expect(box.locator('[role="status"]')).to_contain_text("forgotten")

@@ -333,17 +333,17 @@ def test_the_folder_of_a_pipeline_is_private(monkeypatch):
 
 def test_an_upload_cannot_bring_markup():
     from sff_teach import from_arrays
-    from sff_teach.widgets.inspector import Inspector
+    from sff_teach.widgets import inspector
 
-    images = from_arrays(torch.randn(4, 1, 6, 6), torch.arange(4) % 2)
+    images = from_arrays(torch.rand(4, 1, 6, 6), torch.arange(4) % 2)
     model = SFF([LocalBlock(torch.nn.Conv2d(1, 2, 3), GoodnessHead(2, 2))])
-    made = Inspector({"a": model}, images)
+    made = inspector({"a": model}, images)
     name = "<img src=x onerror=alert(1)>.png"
     file = io.BytesIO()
     Image.new("L", (6, 6)).save(file, "PNG")
     for content in (b"not an image", file.getvalue()):
         data = base64.b64encode(content).decode()
-        made.upload.value = f"{name}\ndata:;base64,{data}"
+        made.controls["upload"].value = f"{name}\n{data}"
         made.wait()
         assert "&lt;img" in made.status.value and "<img" not in made.status.value
     assert isinstance(made.error, ValueError)

@@ -2,9 +2,7 @@
 
 import pytest
 
-from sff_teach.widgets import run_reach, run_schedule
-from sff_teach.widgets.reach import ReachExplorer
-from sff_teach.widgets.schedule import ScheduleExplorer
+from sff_teach.widgets import reach_explorer, run_reach, run_schedule, schedule_explorer
 
 
 def reached(rule, cuts):
@@ -40,13 +38,13 @@ def test_the_slowest_stage_decides():
 
 
 @pytest.mark.parametrize("made, name, value, said", [
-    (ReachExplorer, "1", False, "loss 1 moves 1, 2;"),
-    (ScheduleExplorer, "workers", 2, "20% idle"),
+    (reach_explorer, "1", False, "loss 1 moves 1, 2;"),
+    (schedule_explorer, "workers", 2, "20% idle"),
 ])  # fmt: skip
 def test_a_control_is_answered_and_kept(made, name, value, said):
     explorer = made()
     explorer.controls[name].value = value
     explorer.wait()
-    assert said in explorer.status.value and said in explorer.draw().alt
+    assert said in explorer.status.value and said in explorer.picture.value
     explorer.keep.click()
     assert len(explorer.results) == 1 and "<table>" in explorer.table.value
