@@ -1,4 +1,4 @@
-"""Which networks of other libraries `localize` cuts, and why not the others; writes models.md.
+"""Which networks of libraries `localize` cuts, and why not the others; writes models.md.
 
     uv pip install timm transformers
     python results/models.py
@@ -7,15 +7,21 @@ No weights are downloaded: they are random, and the networks of transformers sma
 itself compares the blocks with the original, in training and evaluation mode.
 """
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import torchvision
 from torch import nn
 
 import sff_teach
 from sff_teach.util.checks import SFFError
 
+LARGEST = 62e6  # weights of a network of torchvision
+LARGER = ("vgg11_bn", "vit_b_32")  # of families that have none so small
+SIZES = {"inception_v3": 299, "maxvit_t": 224}  # the others take 64
 TIMM = (
     "resnet18",
     "regnetx_002",
@@ -45,58 +51,69 @@ TRANSFORMERS = {
 }
 
 
+def torchvision_models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+    """As ``models``: every classifier of torchvision up to ``LARGEST``."""
+    library = torchvision.models
+    for name in library.list_models(module=library):
+        if library.get_model_weights(name).DEFAULT.meta["num_params"] > LARGEST:
+            continue
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        yield (
+            f"torchvision {name}",
+            partial(library.get_model, name, **options),
+            SIZES.get(name, 64),
+        )
+
+
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
     """Name, maker and image size of each network."""
     import timm
     import transformers
 
-    def from_timm(name: str, **options) -> Callable[[], nn.Module]:
-        return lambda: timm.create_model(name, **options)
-
-    def from_transformers(name: str, options: dict) -> Callable[[], nn.Module]:
-        config = getattr(transformers, f"{name}Config")
-        model = getattr(transformers, f"{name}ForImageClassification")
-        return lambda: model(config(**options))
-
     def size(name: str) -> int:
         return 224 if name.endswith("224") else 64
 
     for name in TIMM:
-        yield f"timm {name}", from_timm(name), size(name)
+        yield f"timm {name}", partial(timm.create_model, name), size(name)
     for name in DROP_PATH:
-        yield f"timm {name}, drop_path_rate=0.1", from_timm(name, drop_path_rate=0.1), size(name)
+        make = partial(timm.create_model, name, drop_path_rate=0.1)
+        yield f"timm {name}, drop_path_rate=0.1", make, size(name)
     for name, options in TRANSFORMERS.items():
-        size_of = 224 if name == "Swin" else 64  # a multiple of its windows in each stage
-        yield f"transformers {name}", from_transformers(name, options), size_of
+        config = getattr(transformers, f"{name}Config")(**options)
+        make = partial(getattr(transformers, f"{name}ForImageClassification"), config)
+        yield f"transformers {name}", make, 224 if name == "Swin" else 64  # whole windows
 
 
 def outcome(make: Callable[[], nn.Module], size: int) -> tuple[str, str]:
     """What `localize` does with a network: the number of blocks and their share of its weights."""
     model = make()
+    began = time.process_time()
     try:
         net = sff_teach.localize(model, 10, input_shape=(3, size, size))
     except SFFError as error:
         return "refused", str(error)
     held = sum(p.numel() for block in net.blocks for p in block.body.parameters())
     share = held / sum(p.numel() for p in model.parameters())
-    return f"{len(net.blocks)} blocks", f"{share:.0%} of the weights"
+    seconds = time.process_time() - began
+    return f"{len(net.blocks)} blocks", f"{share:.0%} of the weights, {seconds:.1f} s"
 
 
 def main() -> None:
     """Write the table."""
     warnings.simplefilter("ignore")
     lines = [
-        "# Networks of other libraries",
+        "# Networks that are cut",
         "",
-        "What `localize(model, 10)` does with networks of timm and transformers, written by",
+        "What `localize(model, 10)` does with the classifiers of torchvision up to 62 million",
+        "weights, and with networks of timm and transformers, written by",
         "`python results/models.py`. A network that is cut computes the same as before, in",
-        "training and evaluation mode, with the same gradients. torchvision's classifiers are cut",
-        "as well; `tests/cut` tests them.",
+        "training and evaluation mode, with the same gradients: `localize` compares them. The",
+        "seconds are of one processor, on a busy machine.",
         "",
         "| network | result | |",
         "|---|---|---|",
     ]
-    for name, make, size in models():
+    for name, make, size in [*torchvision_models(), *models()]:
         lines.append(f"| {name} | {' | '.join(outcome(make, size))} |")
         print(lines[-1], flush=True)
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -152,9 +152,9 @@ def check_traceable(model: nn.Module) -> None:
         raise SFFError(f"{name} has lazy layers without values; run model(x) on a batch first")
 
 
-def where(error: Exception) -> str:
-    """An error on one line, with the last line outside of torch that led to it."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def where(error: Exception, text: str = "") -> str:
+    """An error, or another text for it, with the last line outside of torch that led to it."""
+    text = (text or str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     outside = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -171,12 +171,20 @@ def where(error: Exception) -> str:
 def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Graph:
     """The piece of the graph after ``start`` that leads to ``end``; ``start`` becomes its input."""
     graph, needed = fx.Graph(), closure(traced, end)
-    new = {start: graph.placeholder("x")}
+    x = graph.placeholder("x")
+    new = {start: x}
+
+    def fetch(node: fx.Node) -> None:
+        if is_free(node) and node not in new:
+            for need in node.all_input_nodes:
+                fetch(need)
+            # What reads the batch size reads it of this stage's input.
+            new[node] = graph.node_copy(node, lambda need: new.get(need, x))
+
     nodes = list(traced.graph.nodes)
     for node in nodes[nodes.index(start) + 1 : nodes.index(end) + 1]:
         for need in node.all_input_nodes:
-            if need.op == "get_attr" and need not in new:
-                new[need] = graph.node_copy(need)
+            fetch(need)
         called = node.op.startswith("call") and node in needed
         if called and all(need in new for need in node.all_input_nodes):
             new[node] = graph.node_copy(node, new.__getitem__)
@@ -198,9 +206,9 @@ class ModeStage(nn.Module):
     """A stage that computes one graph in evaluation and another in training, on the same modules.
 
     Args:
-        roots: the traced models of both modes, which have the modules that the graphs name.
-        evaluation: what to compute in evaluation mode.
-        training: what to compute in training mode.
+        roots: as for ``stage_module``.
+        evaluation: as for ``stage_module``.
+        training: as for ``stage_module``.
     """
 
     def __init__(
@@ -245,12 +253,13 @@ def stage_module(
     roots: tuple[nn.Module, nn.Module], evaluation: fx.Graph, training: fx.Graph
 ) -> nn.Module:
     """A module on the model's parameters for these graphs: a ``ModeStage`` only if they differ."""
-    if _text(evaluation) != _text(training):
+    if source(evaluation) != source(training):
         return ModeStage(roots, evaluation, training)
     return fx.GraphModule(roots[0], evaluation, "Stage")
 
 
-def _text(graph: fx.Graph) -> str:
+def source(graph: fx.Graph) -> str:
+    """The graph as Python; equal if two graphs compute the same."""
     return graph.python_code("self").src
 
 
@@ -283,11 +292,17 @@ def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list
     points, reach = [], 0  # reach: the last need of anything made before this node
     for i, node in enumerate(nodes):
         reach = max([reach, *(last[weight] for weight in weights(traced, node))])
+        if is_free(node):
+            continue
         if node.op.startswith("call") and reach <= i < last.get(node, 0):
             points.append(node)
-        if node.op != "get_attr":
-            reach = max(reach, last.get(node, 0))
+        reach = max(reach, last.get(node, 0))
     return points
+
+
+def is_free(node: fx.Node) -> bool:
+    """Whether any stage can make it: a parameter, or what is made of the batch size alone."""
+    return node.op == "get_attr" or node.meta.get("free", False)
 
 
 def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
@@ -318,7 +333,7 @@ def twins(evaluation: fx.GraphModule, training: fx.GraphModule) -> dict[fx.Node,
     Two nodes are the same if they do the same kind of thing after the same parameters were used,
     in the same turn. A wrong pair is harmless: each stage has the same parameters in both modes.
     """
-    if _text(evaluation.graph) == _text(training.graph):
+    if source(evaluation.graph) == source(training.graph):
         return dict(zip(evaluation.graph.nodes, training.graph.nodes))
     first, second = _keys(evaluation), _keys(training)
     return {node: second[key] for key, node in first.items() if key in second}
@@ -340,7 +355,8 @@ def kind(traced: fx.GraphModule, node: fx.Node) -> str:
     """What a node does, in lower case: the name of its module's class, function or method."""
     if node.op == "call_module":
         return type(traced.get_submodule(node.target)).__name__.lower()
-    return (getattr(node.target, "__name__", None) or str(node.target)).lower()
+    name = getattr(node.target, "__name__", None) or str(node.target)
+    return name.lower().partition(".")[0]  # without the overload: relu_.default
 
 
 def modules_of(node: fx.Node) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from torch import fx, nn
 from ..core import SFF, GoodnessHead, LocalBlock
 from ..heads import HEADS, HiddenHead
 from ..util.checks import SFFError, check_count, check_known, short_repr
+from .export import export
 from .graph import (
     check_traceable,
     closure,
@@ -33,8 +34,8 @@ from .graph import (
     twins,
     where,
 )
-from .measure import EXAMPLES, channel_dim, feature_points, measure, positions
-from .verify import find_classifier, smallest_shape, verify, verify_listed
+from .measure import EXAMPLES, channel_dim, feature_points, measure, positions, runs_on
+from .verify import find_classifier, verify, verify_listed
 
 CUTS = ("layer", "block", "stage")
 SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
@@ -110,7 +111,8 @@ def localize(
     replaced = small_stem(model) if stem else {}
     try:
         if stages is None:
-            found, classifier = _cut_model(model, cut, input_shape)
+            found, graphs = _cut_model(model, cut, input_shape)
+            classifier = _compare(model, found, graphs)
         else:
             found, classifier = _stages_from_list(model, stages, input_shape)
         weight = next(model.parameters(), torch.empty(0))
@@ -130,9 +132,9 @@ def split_stages(
 ) -> list[nn.Module]:
     """The model's features as an ordered list of stages; composed they equal the original exactly.
 
-    Features end before global pooling, flattening or picking the class token, before the dropout
-    that precedes these, and before the classifier. A model whose output still has positions is
-    features all through.
+    Only ``localize`` compares them with the original. Features end before global pooling,
+    flattening or picking the class token, before the dropout that precedes these, and before the
+    classifier. A model whose output still has positions is features all through.
 
     Args:
         model: as for ``localize``.
@@ -236,17 +238,78 @@ def _head(
 # --- from a model to stages ----------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Graphs:
+    """A model's graphs of both modes, and where they may be cut.
+
+    Attributes:
+        evaluation: measured.
+        training: the same in training mode.
+        pairs: nodes of the one → nodes of the other.
+        points: where the features may be cut; they end at the last.
+        shape: of the samples it was measured with, without the batch.
+        shapes: others that may suit the model.
+    """
+
+    evaluation: fx.GraphModule
+    training: fx.GraphModule
+    pairs: dict[fx.Node, fx.Node]
+    points: list[fx.Node]
+    shape: tuple[int, ...]
+    shapes: list[tuple[int, ...]]
+
+
 def _cut_model(
     model: nn.Module, cut: str | int, input_shape: Sequence[int] | None
-) -> tuple[list[Stage], str | None]:
-    """The model's stages, compared with the model, and what ``find_classifier`` found."""
+) -> tuple[list[Stage], Graphs]:
+    """The model's stages, and the graphs that they are pieces of, with its last point their end."""
     if isinstance(cut, str):
         check_known(cut, CUTS, "cut")
     else:
         check_count(cut, "cut")
+    check_traceable(model)
+    graphs = _find_graphs(model, _example_shapes(model, input_shape))
+    ends = [graphs.points[i] for i in _choose_ends(graphs.points, cut, model)]
+    starts = [next(n for n in graphs.evaluation.graph.nodes if n.op == "placeholder"), *ends[:-1]]
+    stages = []
+    for start, end in zip(starts, ends):
+        graph = stage_graph(graphs.evaluation, start, end)
+        when_training = stage_graph(graphs.training, graphs.pairs[start], graphs.pairs[end])
+        body = stage_module((graphs.evaluation, graphs.training), graph, when_training)
+        body.training = model.training  # the modules inside keep the modes they have
+        stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
+    share_pre_hooks(model, stages[0].body)
+    return stages, graphs
+
+
+def _find_graphs(model: nn.Module, shapes: list[tuple[int, ...]]) -> Graphs:
+    """By torch.fx; where that cannot look into most of the model, by torch.export if it can."""
+    found, problem = None, None
+    try:
+        found = _measured_graphs(model, trace(model), trace(model, training=True), shapes)
+        if not _mostly_closed(found.evaluation, model):
+            return found
+    except SFFError as error:
+        problem = error
+    shape = next((shape for shape in shapes if runs_on(model, shape)), None)
+    if shape is not None:
+        try:
+            both = (export(model, shape, training) for training in (False, True))
+            return _measured_graphs(model, *both, [shape])
+        except SFFError as error:
+            problem = SFFError(f"{problem}; {error}")
+    if found is not None:
+        return found
+    raise problem
+
+
+def _measured_graphs(
+    model: nn.Module,
+    evaluation: fx.GraphModule,
+    training: fx.GraphModule,
+    shapes: list[tuple[int, ...]],
+) -> Graphs:
     name = type(model).__name__
-    evaluation, training = trace(model), trace(model, training=True)
-    shapes = _example_shapes(model, input_shape)
     shape = _measure_first(evaluation, name, shapes)
     try:
         points = feature_points(evaluation)
@@ -254,23 +317,26 @@ def _cut_model(
         raise SFFError(f"{name} cannot be cut: {error}{_closed(evaluation)}") from None
     pairs = twins(evaluation, training)
     points = _legal_in_training(points, training, pairs, name)
-    ends = [points[i] for i in _choose_ends(points, cut, model)]
-    starts = [next(n for n in evaluation.graph.nodes if n.op == "placeholder"), *ends[:-1]]
-    stages = []
-    for start, end in zip(starts, ends):
-        graph = stage_graph(evaluation, start, end)
-        graph_when_training = stage_graph(training, pairs[start], pairs[end])
-        body = stage_module((evaluation, training), graph, graph_when_training)
-        body.training = model.training  # the modules inside keep the modes they have
-        stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
-    share_pre_hooks(model, stages[0].body)
+    return Graphs(evaluation, training, pairs, points, shape, shapes)
+
+
+def _mostly_closed(traced: fx.GraphModule, model: nn.Module) -> bool:
+    """Whether tracing could not look into modules with more than half of the weights."""
+    inside = {id(p) for module in traced.meta["closed"] for p in module.parameters()}
+    sizes = {id(p): p.numel() for p in model.parameters()}
+    return 2 * sum(sizes[key] for key in inside) > sum(sizes.values())
+
+
+def _compare(model: nn.Module, stages: list[Stage], graphs: Graphs) -> str | None:
+    """The classifier's name, after ``verify``; with the smallest samples, as these are fast."""
     if _has_no_data(model):
-        return stages, None
+        return None
+    shape = next((s for s in sorted(graphs.shapes) if runs_on(model, s)), graphs.shape)
+    end = graphs.points[-1]
+    ends = {True: (graphs.training, graphs.pairs[end]), False: (graphs.evaluation, end)}
     together = nn.Sequential(*(stage.body for stage in stages))
-    shape = smallest_shape(model, shapes) or shape
-    graphs = {False: (evaluation, ends[-1]), True: (training, pairs[ends[-1]])}
-    verify(model, together, graphs, shape)
-    return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
+    verify(model, together, ends, shape)
+    return find_classifier(model, together, stages[-1].channel_dim, shape)
 
 
 def _has_no_data(model: nn.Module) -> bool:
@@ -287,7 +353,7 @@ def _closed(traced: fx.GraphModule) -> str:
 def _measure_first(
     evaluation: fx.GraphModule, name: str, shapes: list[tuple[int, ...]]
 ) -> tuple[int, ...]:
-    """The first of the shapes that the graph can run on, without the batch; it is measured."""
+    """Measure the graph with the first of the shapes that it can run on; which one that is."""
     problem = None
     for shape in shapes:
         try:

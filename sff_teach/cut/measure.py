@@ -1,6 +1,5 @@
 """Shapes, channels and FLOPs at every node of a graph, and where its features end."""
 
-import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..util.checks import SFFError
 from .graph import closure, cut_points, kind, modules_of, overwritten, shared, weights
-from .state import preserve_model
+from .state import preserve_model, quiet
 
 EXAMPLES = 2  # images in the batch that measures shapes
 
@@ -53,20 +52,25 @@ def dry_run(
     First with fake tensors, which have shapes and no values, so that nothing is computed; if the
     model looks at values, once more with real ones.
     """
-    log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is caught here
-    disabled = log.disabled
     counter = FlopCounterMode(display=False)
     with preserve_model(model), torch.enable_grad(), counter:
         model.eval()
         # With a gradient: attention has a fast path without, whose FLOPs are not counted.
         try:
-            log.disabled = True
-            with FakeTensorMode(allow_non_fake_inputs=True):
+            with FakeTensorMode(allow_non_fake_inputs=True), quiet():
                 run(example(model, shape).requires_grad_().clone(), counter)
         except Exception:  # whatever the model's own code raises
             run(example(model, shape).requires_grad_().clone(), counter)
-        finally:
-            log.disabled = disabled
+
+
+def runs_on(model: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether the model takes samples of a shape, in both modes."""
+    try:
+        for training in (False, True):
+            dry_run(model, (EXAMPLES, *shape), lambda x, _: model.train(training)(x))  # noqa: B023
+    except Exception:  # whatever the model's own code raises
+        return False
+    return True
 
 
 class _ShapeFlopInterpreter(fx.Interpreter):

@@ -1,8 +1,11 @@
 """Keep a model as it was while its forward runs for cutting: attributes, buffers, modes, random."""
 
+import io
+import logging
 import random
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import numpy as np
 import torch
@@ -36,6 +39,19 @@ def set_torch_seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What torch says about an attempt whose error is caught is not shown."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

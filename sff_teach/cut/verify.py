@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..util.checks import SFFError
 from ..util.modes import preserve_training_mode
-from .graph import share_pre_hooks, stage_graph, where
+from .graph import share_pre_hooks, source, stage_graph, where
 from .measure import EXAMPLES, example
 from .state import preserve_model, set_torch_seed
 
@@ -25,13 +25,22 @@ def verify(
 
     An example goes through the model, through its graph, and through the stages, each with the same
     random numbers and buffers. The graph has to end in what the model returns, and the stages in
-    what the graph holds where the features end. ``graphs`` has for each mode a graph and that node.
+    what the graph holds where the features end.
+
+    Args:
+        model: the original.
+        stages: what it was cut into.
+        graphs: for training mode and then for evaluation, a graph and the node that ends features.
+        shape: of a sample.
     """
     name = type(model).__name__
+    sources = {source(traced.graph) for traced, _ in graphs.values()}
     for training, (traced, end) in graphs.items():
         mode = "training" if training else "evaluation"
-        whole = _Run(model, model, training, shape)
-        graph = _Run(model, _with_features(model, traced, end), training, shape, features=True)
+        learns = training or len(sources) > 1  # one graph has one way for gradients
+        whole = _Run(model, model, training, shape, gradients=learns)
+        both = _with_features(model, traced, end)
+        graph = _Run(model, both, training, shape, gradients=learns, features=True)
         if whole.error and graph.error:  # a classifier for images of another size
             start = next(iter(traced.graph.nodes))
             features = fx.GraphModule(traced, stage_graph(traced, start, end))
@@ -46,23 +55,11 @@ def verify(
             raise SFFError(f"{name}'s stages compute something else than the model in {mode}")
 
 
-def smallest_shape(model: nn.Module, shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The smallest of the samples that the model can run on in both modes: small ones are fast."""
-    for shape in sorted(shapes):
-        try:
-            for training in (False, True):
-                with preserve_model(model), torch.no_grad():
-                    model.train(training)(example(model, (EXAMPLES + 1, *shape)))
-            return shape
-        except Exception:  # whatever the model's own code raises
-            continue
-    return None
-
-
 class _Run:
-    """What a module returns for an example, its buffers then, and the gradients of the sum.
+    """What a module returns for an example, and its buffers then.
 
-    With ``features`` the last tensor is kept apart: it is no output of the model.
+    With ``gradients`` also those of the sum. With ``features`` the last tensor is kept apart: it is
+    no output of the model.
     """
 
     def __init__(
@@ -71,15 +68,18 @@ class _Run:
         module: nn.Module,
         training: bool,
         shape: Sequence[int],
+        *,
+        gradients: bool = False,
         features: bool = False,
     ):
         self.error: Exception | None = None
-        with preserve_model(model), preserve_training_mode(module), torch.enable_grad():
+        modes = preserve_training_mode(module)
+        with preserve_model(model), modes, torch.set_grad_enabled(gradients):
             model.train(training)
             module.train(training)
             set_torch_seed(0)
             try:
-                outputs = tensors_in(module(noisy_example(model, (EXAMPLES + 1, *shape))))
+                outputs = tensors_in(module(noisy_example(model, (EXAMPLES, *shape))))
             except Exception as error:  # whatever the model's own code raises
                 self.error = error
                 return

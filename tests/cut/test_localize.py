@@ -8,6 +8,7 @@ import copy
 import difflib
 import os
 import pickle
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -514,10 +515,89 @@ class Choosing(nn.Module):
         return self.fc(self.norm(self.conv(x)).mean((2, 3)))
 
 
+class Shaped(nn.Module):
+    """Branches on shapes, which torch.fx cannot trace and torch.export can."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.two, self.drop = nn.Conv2d(8, 8, 3, padding=1), nn.Dropout(0.5)
+        self.position = nn.Parameter(torch.randn(1, 8, 8, 8))
+        self.register_buffer("scale", torch.rand(8, 1, 1))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x, scaled=True):
+        if x.shape[1] != 3:
+            raise ValueError("no image in colour")
+        mask = self.scale.expand(x.shape[0], 8, 8, 8)  # one for both layers, of the batch's size
+        x = self.drop(F.relu(self.norm(self.one(x))))
+        x = F.max_pool2d(x, 2) if x.shape[-1] > 8 else x
+        x = x * mask if scaled else x
+        x = F.dropout(F.gelu(self.two(x)), 0.5, self.training)
+        x += self.position * mask
+        return self.fc(x.flatten(2).mean(2))
+
+
+def test_what_branches_on_shapes_is_captured_for_one_shape():
+    torch.manual_seed(0)
+    model, images = Shaped(), torch.randn(5, 3, 16, 16)
+    net = localize(model, 10, cut="layer", input_shape=(3, 16, 16))
+    assert len(net.blocks) == 2 and net.classifier == "fc"
+    assert dict(net.blocks[0].body.named_modules())["norm"] is model.norm
+    copies = [net, copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    for training in (True, False):
+        for twin in copies:
+            original = twin.original.train(training)
+            stages = [block.body.train(training) for block in twin.blocks]
+            start = state(original)
+            torch.manual_seed(1)
+            expected = original(images)
+            after = state(original)
+            original.load_state_dict(start, strict=False)
+            torch.manual_seed(1)
+            assert torch.equal(original.fc(compose(stages, images).flatten(2).mean(2)), expected)
+            assert all(torch.equal(after[name], b) for name, b in original.named_buffers())
+    with pytest.raises(RuntimeError, match="16.* must match .*32"):
+        net(torch.randn(2, 3, 32, 32))
+
+
+class UnderNoGrad(Choosing):
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.stem(x)
+        return self.fc(self.norm(self.conv(x)).mean((2, 3)))
+
+
+class Remembering(Choosing):
+    def forward(self, x):
+        assert x.shape[1] == 3
+        self.last = len(x.shape)
+        return self.fc(self.norm(self.conv(self.stem(x))).mean((2, 3)))
+
+
+class Gambling(Choosing):
+    def forward(self, x):
+        assert x.shape[1] == 3
+        return self.fc(self.norm(self.conv(self.stem(x))).mean((2, 3)) * random.random())
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Choosing, "branches on values"),
+        (UnderNoGrad, "no_grad"),
+        (Remembering, "assigns to its attributes"),
+        (Gambling, "random numbers in Python"),
+    ],
+)
+def test_what_no_graph_holds_is_refused_with_the_line(model, reason, capfd):
+    with pytest.raises(SFFError, match=f"{model.__name__} cannot be traced .*line.*{reason}"):
+        localize(model(), 10, input_shape=(3, 8, 8))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_stages_can_be_given_by_hand():
     model = Choosing()
-    with pytest.raises(SFFError, match="Choosing cannot be traced"):
-        localize(model, 10)
     for stages in (["stem", ["conv", "norm"]], [model.stem, [model.conv, "norm"]]):
         sff = localize(model, 10, stages=stages)
         assert [row.name for row in describe(sff, (3, 8, 8))] == ["stem", "conv…norm"]

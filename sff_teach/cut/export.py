@@ -1,0 +1,109 @@
+"""The graph of a model that torch.fx cannot trace, by torch.export: for samples of one shape."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import fx, nn
+
+from ..util.checks import SFFError
+from .graph import is_free, weights, where
+from .measure import EXAMPLES, example
+from .state import preserve_model, quiet, random_state, same_random_state
+
+
+def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx.GraphModule:
+    """The model's graph in one mode, as ``graph.trace`` gives it; the model is left as it was.
+
+    Python runs, so that ``forward`` may branch on shapes, but not on values. The batch may have any
+    size, and samples this shape only.
+
+    Args:
+        model: a network whose forward needs one tensor; its other arguments take their defaults.
+        shape: of a sample.
+        training: whether to capture what training computes.
+
+    Raises:
+        SFFError: torch.export cannot capture the model, or not all that its forward does.
+    """
+    with preserve_model(model), torch.enable_grad(), quiet():
+        model.train(training)
+        x = example(model, (EXAMPLES + 1, *shape))
+        attributes, rng, batch = _attributes(model), random_state(), {0: torch.export.Dim.AUTO}
+        try:
+            traced = torch.export.export(
+                model, (x,), dynamic_shapes=(batch,), strict=False
+            ).module()
+        except Exception as error:  # whatever the model's own code raises
+            reason = "its forward branches on values" if "data-dependent" in str(error) else error
+            raise SFFError(where(error, f"torch.export: {reason}")) from error
+        if _attributes(model) != attributes:
+            raise SFFError("torch.export: its forward assigns to its attributes")
+        if not same_random_state(rng, random_state()):
+            raise SFFError("torch.export: its forward draws random numbers in Python")
+    if any(isinstance(n.target, torch._ops.HigherOrderOperator) for n in traced.graph.nodes):
+        raise SFFError("torch.export: its forward works under torch.no_grad or autocast")
+    _tidy(traced, shape)
+    _fold_layers(traced, model)
+    traced = fx.GraphModule(traced, traced.graph)  # what torch.export returns has no eval()
+    traced.meta["closed"] = {}
+    return traced
+
+
+def _attributes(model: nn.Module) -> list[dict[str, int]]:
+    """What a forward may assign to ``self``; torch.export itself makes containers anew."""
+
+    def mark(value: object) -> int:
+        return len(value) if isinstance(value, tuple | list | dict) else id(value)
+
+    own = [vars(module).items() for module in model.modules()]
+    return [{name: mark(value) for name, value in items if name[0] != "_"} for items in own]
+
+
+def _tidy(traced: fx.GraphModule, shape: Sequence[int]) -> None:
+    """Check the sample's shape in the graph itself, and mark what no sample is needed for."""
+    graph = traced.graph
+    graph.set_codegen(fx.graph.CodeGen())  # takes and returns plain tensors
+    for node in graph.find_nodes(op="call_module", target="_guards_fn"):
+        graph.erase_node(node)
+    (x,) = graph.find_nodes(op="placeholder")
+    with graph.inserting_after(x):
+        checked = graph.call_method("expand", (x, -1, *shape))  # fails on another shape
+    x.replace_all_uses_with(checked, lambda user: user is not checked)
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.sym_size.int:
+            node.meta = {"free": node.args == (checked, 0)}
+        elif node.op == "call_function" and not weights(traced, node):
+            node.meta["free"] = all(map(is_free, node.all_input_nodes))
+
+
+def _fold_layers(traced: fx.GraphModule, model: nn.Module) -> None:
+    """Call the model's own layers in place of the operations they consist of.
+
+    So they keep their modes and hooks, and BatchNorm can be replaced by a distributed one.
+    """
+    graph, modules = traced.graph, dict(model.named_modules(remove_duplicate=False))
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    runs = [(path, list(run)) for (_, path), run in groupby(calls, _innermost_module)]
+    for path, nodes in runs:
+        module = modules.get(path)
+        if not path or module is None or next(module.children(), None) is not None:
+            continue
+        needs = {need for node in nodes for need in node.all_input_nodes if not is_free(need)}
+        given = needs - set(nodes)
+        made = [node for node in nodes if set(node.users) - set(nodes)]
+        if len(given) != 1 or len(made) != 1:
+            continue
+        traced.add_submodule(path, module)
+        with graph.inserting_after(nodes[-1]):
+            call = graph.call_module(path, tuple(given))
+        call.meta = dict(made[0].meta)
+        made[0].replace_all_uses_with(call)
+        for node in reversed(nodes):
+            graph.erase_node(node)
+
+
+def _innermost_module(node: fx.Node) -> tuple[str, str]:
+    """Which call of a module a node belongs to, and the module's name."""
+    stack = node.meta.get("nn_module_stack", {})
+    return (call := next(reversed(stack), "")), stack[call][0] if call else ""
