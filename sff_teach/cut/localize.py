@@ -66,7 +66,8 @@ def localize(
     positions × channels.
 
     Args:
-        model: any torchvision classifier, any Sequential, any model that torch.fx can trace.
+        model: any torchvision classifier, any Sequential, any model that torch.fx can trace or
+            torch.export capture; the latter then takes samples of ``input_shape`` only.
         num_classes: the number K.
         cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
         kernel_size: of the heads, see ``GoodnessHead``.
@@ -248,7 +249,7 @@ class Graphs:
         pairs: nodes of the one → nodes of the other.
         points: where the features may be cut; they end at the last.
         shape: of the samples it was measured with, without the batch.
-        shapes: others that may suit the model.
+        shapes: all that may suit the model.
     """
 
     evaluation: fx.GraphModule
@@ -331,7 +332,8 @@ def _compare(model: nn.Module, stages: list[Stage], graphs: Graphs) -> str | Non
     """The classifier's name, after ``verify``; with the smallest samples, as these are fast."""
     if _has_no_data(model):
         return None
-    shape = next((s for s in sorted(graphs.shapes) if runs_on(model, s)), graphs.shape)
+    smaller = sorted(shape for shape in graphs.shapes if shape < graphs.shape)
+    shape = next((s for s in smaller if runs_on(model, s)), graphs.shape)
     end = graphs.points[-1]
     ends = {True: (graphs.training, graphs.pairs[end]), False: (graphs.evaluation, end)}
     together = nn.Sequential(*(stage.body for stage in stages))

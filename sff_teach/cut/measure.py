@@ -65,11 +65,12 @@ def dry_run(
 
 def runs_on(model: nn.Module, shape: Sequence[int]) -> bool:
     """Whether the model takes samples of a shape, in both modes."""
-    try:
-        for training in (False, True):
-            dry_run(model, (EXAMPLES, *shape), lambda x, _: model.train(training)(x))  # noqa: B023
-    except Exception:  # whatever the model's own code raises
-        return False
+    with preserve_model(model), torch.no_grad():
+        try:
+            for training in (False, True):
+                model.train(training)(example(model, (EXAMPLES, *shape)))
+        except Exception:  # whatever the model's own code raises
+            return False
     return True
 
 

@@ -16,7 +16,7 @@ import sff_teach
 
 # Not called by users: helpers of the package, and the file that is read as a whole.
 INTERNAL = ["sff_minimal", "util.checks", "widgets.panel"]
-INTERNAL += ["cut.graph", "cut.measure", "cut.state", "cut.verify"]
+INTERNAL += ["cut.export", "cut.graph", "cut.measure", "cut.state", "cut.verify"]
 INTERNAL += ["data.download", "data.files", "data.folder"]
 MODULES = [
     name
