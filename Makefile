@@ -80,6 +80,7 @@ nightly: install  ## everything that takes long: kills, full disks, sweeps, othe
 	$(MAKE) --no-print-directory site-test colab-test teacher-test models-test versions-test
 
 # Environments beside .venv. Each is made again when the files that it is made from change.
+EXTRAS := course,test
 define side_environment
 $(UV) venv --quiet --clear --python $(PY) $(@D)
 $(UV) pip install --quiet --python $(@D) $(1)
@@ -94,9 +95,9 @@ endef
 .venv-models/made: pyproject.toml requirements.lock | install
 	$(call side_environment,-r requirements.lock -r pyproject.toml --extra models-test)
 .venv-newest/made: pyproject.toml requirements.lock | install
-	$(call side_environment,--upgrade -e ".[course,test]")
+	$(call side_environment,--upgrade -e ".[$(EXTRAS)]")
 .venv-floor/made: pyproject.toml | install
-	$(call side_environment,--resolution lowest-direct -e ".[course,test]")
+	$(call side_environment,--resolution lowest-direct -e ".[$(EXTRAS)]")
 
 colab-test: .venv-colab/made  ## notebooks, kit and explorers with Colab's versions, in .venv-colab
 	$(PYTEST) tests/colab
