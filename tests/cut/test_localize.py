@@ -120,7 +120,7 @@ def classifier(model, size):
     evaluation, training = trace(model), trace(model, training=True)
     measure(evaluation, (EXAMPLES, 3, size, size))
     end, pairs = feature_points(evaluation)[-1], twins(evaluation, training)
-    (logits,) = next(reversed(evaluation.graph.nodes)).args
+    (logits,) = next(iter(reversed(evaluation.graph.nodes))).args
     graphs = (evaluation, end, logits), (training, pairs[end], pairs[logits])
     return stage_module((evaluation, training), *(stage_graph(*graph) for graph in graphs))
 
