@@ -121,7 +121,7 @@ HONEST = {
     "perfect": Case("all answers right", Notebook()),
     "empty": Case("no answers", Notebook(answered=False), NONE),
     "wrong": Case("one answer wrong", answer(WRONG), FIRST_LOST),
-    "late-helper": Case("a helper defined in the last cell", answer("def mean_square(h):\n    return helper(h)").insert(99, "def helper(h):\n    return h.square().mean(1)")),
+    "helper-last": Case("a helper defined in the last cell", answer("def mean_square(h):\n    return helper(h)").insert(99, "def helper(h):\n    return h.square().mean(1)")),
     "one-line-stops": Case("`google.colab`, `await`, `input()` and `%pip` above the answer", answer(ONE_LINE)),
     "shell": Case("501 lines of `!ls`", own("!ls\n" * 501)),
     "plots": Case("`plt.show()`, `open()` and a DataLoader with two workers", own("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()\nopen('/tmp/notes.txt', 'w').write('x')\nfrom torch.utils.data import DataLoader\nprint(len(list(DataLoader([1, 2, 3], num_workers=2))))")),
