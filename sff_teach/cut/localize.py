@@ -424,7 +424,7 @@ def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[St
             measure(traced, x, dim)
         except Exception as error:  # whatever the model's own code raises
             raise SFFError(f"stages[{number}] cannot run on {x}: {where(error)}") from error
-        output = next(reversed(traced.graph.nodes)).all_input_nodes[0]
+        output = next(iter(reversed(traced.graph.nodes))).all_input_nodes[0]
         if len(output.meta["channels"]) != 1:
             raise SFFError(f"what stages[{number}] returns has no dimension of channels")
         x, dim = output.meta["shape"], channel_dim(output)
