@@ -106,12 +106,12 @@ class InspectorResult:
 
     def row(self) -> dict[str, object]:
         """The predictions as plain values, for a table."""
-        row: dict[str, object] = {}
+        row: dict[str, object] = {"image": self.name, "true class": self.true}
         for name, view in self.views.items():
             row[f"{name}: prediction"] = self.classes[view.prediction]
             row[f"{name}: softmax %"] = round(100 * view.running[-1].max().item(), 1)
             row[f"{name}: by block"] = ", ".join(self.classes[k] for k in view.votes)
-        return row | {"image": self.name, "true class": self.true}
+        return row
 
     def __str__(self) -> str:
         row = self.row()

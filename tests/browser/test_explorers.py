@@ -39,21 +39,27 @@ def train_and_wait(box, trial):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    "notebook, seconds, controls, slow",
+    "name, code, controls, slow",
     [
         (
-            "06_an_sff_cnn.ipynb",
-            300,
+            "layers",
+            "from sff_teach.widgets import layers_explorer\nexplorer = layers_explorer()",
             {"list": 5, "slider": 2},
             {"images": "9,000", "epochs": "40"},
         ),
-        ("09_small_data.ipynb", 300, {"list": 3, "slider": 2}, {}),
+        (
+            "fraction",
+            "from sff_teach.widgets import fraction_explorer\n"
+            "explorer = fraction_explorer(folder='results')",
+            {"list": 3, "slider": 2},
+            {},
+        ),
     ],
-    ids=["06", "09"],
+    ids=["layers", "fraction"],
 )
-def test_notebook_runs_and_its_explorer_trains(lab, page, shot, notebook, seconds, controls, slow):
-    open_notebook(page, lab, f"notebooks/{notebook}")
-    run_all(page, seconds)
+def test_explorers_that_train(lab, page, shot, name, code, controls, slow):
+    open_notebook(page, lab, small_notebook(lab, name, code))
+    run_all(page, 240)
     box = explorer(page, "Train")
     shot("before", box)
     rows = box.locator("table tr")
