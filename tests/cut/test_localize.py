@@ -586,7 +586,7 @@ class Gambling(Choosing):
     [
         (Choosing, "branches on values"),
         (UnderNoGrad, "no_grad"),
-        (Remembering, "assigns to its attributes"),
+        (Remembering, "(assigns to its attributes|attrs were created)"),
         (Gambling, "random numbers in Python"),
     ],
 )
