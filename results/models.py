@@ -1,4 +1,4 @@
-"""Which networks of libraries `localize` cuts, and why not the others; writes models.md.
+"""Which networks of other libraries `localize` cuts, and why not the others; writes models.md.
 
     uv pip install timm transformers
     python results/models.py
@@ -13,15 +13,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import torchvision
 from torch import nn
 
 import sff_teach
 from sff_teach.util.checks import SFFError
 
-LARGEST = 62e6  # weights of a network of torchvision
-LARGER = ("vgg11_bn", "vit_b_32")  # of families that have none so small
-SIZES = {"inception_v3": 299, "maxvit_t": 224}  # the others take 64
 TIMM = (
     "resnet18",
     "regnetx_002",
@@ -49,20 +45,6 @@ TRANSFORMERS = {
     },
     "Swin": {"embed_dim": 24, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 3, 4]},
 }
-
-
-def torchvision_models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
-    """As ``models``: every classifier of torchvision up to ``LARGEST``."""
-    library = torchvision.models
-    for name in library.list_models(module=library):
-        if library.get_model_weights(name).DEFAULT.meta["num_params"] > LARGEST:
-            continue
-        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        yield (
-            f"torchvision {name}",
-            partial(library.get_model, name, **options),
-            SIZES.get(name, 64),
-        )
 
 
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
@@ -102,18 +84,18 @@ def main() -> None:
     """Write the table."""
     warnings.simplefilter("ignore")
     lines = [
-        "# Networks that are cut",
+        "# Networks of other libraries",
         "",
-        "What `localize(model, 10)` does with the classifiers of torchvision up to 62 million",
-        "weights, and with networks of timm and transformers, written by",
+        "What `localize(model, 10)` does with networks of timm and transformers, written by",
         "`python results/models.py`. A network that is cut computes the same as before, in",
         "training and evaluation mode, with the same gradients: `localize` compares them. The",
-        "seconds are of one processor, on a busy machine.",
+        "seconds are of one processor, on a busy machine. torchvision's classifiers are cut as",
+        "well; `tests/cut` tests them.",
         "",
         "| network | result | |",
         "|---|---|---|",
     ]
-    for name, make, size in [*torchvision_models(), *models()]:
+    for name, make, size in models():
         lines.append(f"| {name} | {' | '.join(outcome(make, size))} |")
         print(lines[-1], flush=True)
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
