@@ -237,6 +237,7 @@ def main() -> None:
     notebook = None
     while (body := wire.read(channel_in)) is not None:
         tree, arrays = wire.unpack(body)
+        plain = False  # what is said about cells is JSON as it is
         if "args" in tree:
             answer = notebook.call(tree, arrays, settings["seconds"])
         elif "run" in tree:
@@ -247,12 +248,14 @@ def main() -> None:
                 limit_memory(settings["memory"])
             stopped = notebook.run(tree["run"], tree["definitions"], settings["seconds"])
             answer = {"stopped": stopped}
+            plain = True
         else:
             files = [(name, bytes(arrays[n])) for name, n in tree["files"]]
             notebook = Notebook(tree["skeleton"], files, tree["student"])
-            answer = {"layout": json.dumps(notebook.layout)}
+            answer = {"layout": notebook.layout}
+            plain = True
         try:
-            data = wire.pack(answer)
+            data = wire.pack_tree(answer, []) if plain else wire.pack(answer)
         except Exception as error:
             what = {"type": type(error).__name__, "text": "cannot be sent", "line": None}
             data = wire.pack({"value": None, "error": what, "rng": None, "changed": {}})

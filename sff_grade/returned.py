@@ -81,11 +81,7 @@ def read_notebook(data: bytes) -> list[dict]:
         data = data.decode("utf-16").encode("utf-8", "replace")
     try:
         notebook = json.loads(data.decode("utf-8-sig"))
-        if notebook.get("nbformat", 4) < 4:
-            cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-        else:
-            cells = notebook["cells"]
-        return [_cell(cell) for cell in cells]
+        return [_cell(cell) for cell in notebook["cells"]]
     except (*BROKEN, TypeError, KeyError, AttributeError, UnicodeError) as error:
         text = "The file is not a notebook that can be read."
         raise ValueError(text) from error
@@ -104,7 +100,7 @@ def _cell(cell: dict) -> dict:
     printed = "".join(_text(o.get("text")) for o in outputs if o.get("name") == "stdout")
     return {
         "code": cell.get("cell_type") == "code",
-        "source": _text(cell.get("source", cell.get("input"))),
+        "source": _text(cell.get("source")),
         "id": grade_id if isinstance(grade_id, str) else None,
         "printed": printed[-3000:],
     }

@@ -40,7 +40,7 @@ def clean(text: object, most: int = MOST_CHARACTERS) -> str:
 # ---------------------------------------------------------------- values
 
 
-def encode(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
+def encode(value: Any, arrays: list[np.ndarray], sent: list | None = None, depth: int = 0) -> Any:
     """Turn a value into JSON, with its arrays put aside.
 
     What is neither a number, a text, a tensor, an array, a generator nor a container of them is
@@ -49,10 +49,14 @@ def encode(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
     Args:
         value: What to send.
         arrays: Gets the arrays, in the order in which the JSON names them.
+        sent: Gets the tensors, generators and arrays themselves, in the same order.
         depth: Of nesting so far.
     """
     import torch
 
+    sent = [] if sent is None else sent
+    if isinstance(value, (torch.Tensor, torch.Generator)):
+        sent.append(value)
     if depth > 20:
         raise WireError("nested too deeply")
     if value is None or isinstance(value, (bool, np.bool_)):
@@ -73,13 +77,14 @@ def encode(value: Any, arrays: list[np.ndarray], depth: int = 0) -> Any:
         arrays.append(value.get_state().numpy())
         return {"generator": len(arrays) - 1}
     if isinstance(value, np.ndarray) and value.dtype.name in DTYPES:
+        sent.append(value)
         arrays.append(np.ascontiguousarray(value).reshape(value.shape))
         return {"array": len(arrays) - 1}
     if isinstance(value, (list, tuple)):
-        items = [encode(item, arrays, depth + 1) for item in value]
+        items = [encode(item, arrays, sent, depth + 1) for item in value]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
-        pairs = [[encode(part, arrays, depth + 1) for part in pair] for pair in value.items()]
+        pairs = [[encode(part, arrays, sent, depth + 1) for part in pair] for pair in value.items()]
         return {"dict": pairs}
     return {"other": type(value).__name__}
 
@@ -120,29 +125,6 @@ def decode(tree: Any, arrays: list[np.ndarray], made: dict[int, Any] | None = No
         value.requires_grad_()
     made[number] = value
     return value
-
-
-def decode_plain(tree: Any, arrays: list[np.ndarray]) -> dict:
-    """Decode an answer about a notebook's cells: a dictionary of texts and numbers.
-
-    Texts keep their length here; they are cut where they are used.
-
-    Raises:
-        WireError: It is no such dictionary.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value["dict"]} if "dict" in value else None
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    try:
-        answer = plain(tree)
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise WireError("not an answer") from error
-    if not isinstance(answer, dict):
-        raise WireError("not an answer")
-    return answer
 
 
 class Foreign:

@@ -55,7 +55,7 @@ def test_the_crowd(part):
 
 @linux
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["perfect", "own-backward", "utf-16", "one-line-stops"])
+@pytest.mark.parametrize("name", ["perfect", "own-backward", "utf-16"])
 def test_nothing_is_said_about_ordinary_notebooks(name, tmp_path):
     assert crowd.run({name: crowd.HONEST[name]}, tmp_path).reads(name) == []
 
