@@ -274,9 +274,12 @@ def page(rows: dict[str, dict]) -> str:
         "",
         "Made submissions to a small assignment of three tasks (2, 3 and 1 points): right answers in odd",
         "notebooks, and attempts on the marks and on the machine. Written by `python -m tests.grade.crowd`.",
-        "`nbgrader` is the mark that nbgrader alone gives to the same notebook (*stops*: no mark, an error);",
-        "what could harm the machine is not shown to it, since it runs students' code with the teacher's rights.",
     ]
+    if any("nbgrader" in row for row in rows.values()):
+        lines += [
+            "`nbgrader` is the mark that nbgrader alone gives to the same notebook (*stops*: no mark, an error);",
+            "what could harm the machine is not shown to it, since it runs students' code with the teacher's rights.",
+        ]
     for title, cases in (
         ("Honest and clumsy", HONEST),
         ("After the marks or the machine", ATTACKS),
