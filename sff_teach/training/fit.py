@@ -2,8 +2,8 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes, measure
 from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate, summary_of
 from .loader import Data, lay_out
+from .loop import ended_by_ctrl_c, train_epochs
 from .pipeline import fit_pipeline
 from .prepare import Run, prepare, resolve_config
 
@@ -83,43 +84,33 @@ def fit(
             raise SFFError("pipeline does not work with stop")
         return fit_pipeline(
             model, train, valid, config, processes=pipeline,
-            threads=max(1, torch.get_num_threads() // pipeline),
             progress=progress, on_epoch=on_epoch, checkpoint=checkpoint,
         )  # fmt: skip
     run = prepare(model, train, valid, config)
-    history = run.history
     saved = Checkpoint(checkpoint, run)
     run.train.keep_on(run.device)
     with run.training(saved.exclusive_lock()), run.progress_bar(progress) as bar:
         first = saved.resume()
         bar.update(first * (run.steps() or 0))
-        for epoch in range(first, config.epochs):
-            bar.set_description(f"{config.rule} epoch {epoch + 1}/{config.epochs}")
-            row = _train_and_measure(run, epoch, stop, bar)
-            if row["steps"]:
-                history.rows.append(row)
-                bar.set_postfix_str(summary_of(row), refresh=False)
-            with _ended_by_ctrl_c(run):
-                if history.stopped is None:
-                    saved.save()
-                if on_epoch is not None:
-                    on_epoch(history)
-            if history.stopped:
-                break
+        train_epoch = partial(_train_and_measure, run, stop, bar)
+        train_epochs(run, saved, first, train_epoch, on_epoch)
     run.model.eval()
-    return history
+    return run.history
 
 
-def _train_and_measure(run: Run, epoch: int, stop: threading.Event | None, bar: tqdm) -> dict:
+def _train_and_measure(run: Run, stop: threading.Event | None, bar: tqdm, epoch: int) -> dict:
     """One epoch of training, then the validation: a row for the history."""
+    bar.set_description(f"{run.config.rule} epoch {epoch + 1}/{run.config.epochs}")
     metrics = EpochMetrics()
-    with _ended_by_ctrl_c(run):
+    with ended_by_ctrl_c(run):
         _train_epoch(run, epoch, metrics, stop, bar)
     row = {"epoch": epoch + 1, "complete": False} | metrics.row()
-    with _ended_by_ctrl_c(run):
+    with ended_by_ctrl_c(run):
         if run.valid is not None and run.history.stopped is None:
             row |= measure(run.model, run.valid, run.channels_last)[0].row()
     row["complete"] = run.history.stopped is None
+    if row["steps"]:
+        bar.set_postfix_str(summary_of(row), refresh=False)
     return row
 
 
@@ -159,14 +150,3 @@ def _diverged(run: Run, metrics: EpochMetrics, epoch: int) -> bool:
     run.history.stopped = "diverged"
     warnings.warn(f"training stopped: {divergence(block, epoch, run.config.lr)}.", stacklevel=5)
     return True
-
-
-@contextmanager
-def _ended_by_ctrl_c(run: Run) -> Iterator[None]:
-    """Ctrl-C leaves the ``with`` and ends the training, which keeps what it has."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if run.team.processes > 1:
-            raise  # the others would wait for this one
-        run.history.stopped = "interrupted"

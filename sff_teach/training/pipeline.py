@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -35,6 +35,7 @@ from .distributed import LostProcess
 from .evaluation import measure
 from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate
 from .loader import Loader, lay_out
+from .loop import train_epochs
 from .prepare import Run, optimizer_maker, prepare, resolve_config
 
 AHEAD = 2  # outputs that may wait for the next process
@@ -48,7 +49,6 @@ def fit_pipeline(
     config: TrainConfig | None = None,
     *,
     processes: int = 2,
-    threads: int = 1,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     checkpoint: str | Path | None = None,
@@ -59,9 +59,10 @@ def fit_pipeline(
 
     The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads. One
     thing differs: a block that draws random numbers of its own (dropout) draws others than in
-    ``fit``, though the same ones in every pipeline. Blocks are shared out by their measured time.
-    Starting the processes takes some seconds. A script that calls this needs Python's usual
-    ``if __name__ == "__main__":``, because each process imports it anew.
+    ``fit``, though the same ones in every pipeline. Blocks are shared out by their measured time,
+    and so are torch's threads, evenly. Starting the processes takes some seconds. A script that
+    calls this needs Python's usual ``if __name__ == "__main__":``, because each process imports it
+    anew.
 
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
@@ -69,7 +70,6 @@ def fit_pipeline(
         valid: the same, measured after every epoch, while the processes go on.
         config: how to train; ``rule`` must be ``"sff"``, ``precision`` float32.
         processes: how many, each with at least one block.
-        threads: of torch, in each process.
         progress: as for ``fit``.
         on_epoch: as for ``fit``.
         checkpoint: as for ``fit``, and in the same form: either goes on from the other's file.
@@ -94,43 +94,33 @@ def fit_pipeline(
     either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
     """
     config = resolve_config(config, overrides)
-    _check_pipeline(model, config, processes, threads)
+    _check_pipeline(model, config, processes)
     own = copy.deepcopy(model).cpu()  # what the processes learn; the caller's only gets the result
     run = prepare(own, train, valid, config.replace(device="cpu"))
     if not run.train.in_memory:
         raise TypeError("a pipeline reads tensors in memory: give a LabelledTensors or (x, y)")
     saved = Checkpoint(checkpoint, run)
-    ended = 0.0  # the epoch before
+    threads = max(1, torch.get_num_threads() // processes)
     with (
         run.training(saved.exclusive_lock()),
         tempfile.TemporaryDirectory() as folder,
         _torch_threads(threads),
     ):
+        first = saved.resume()
         job = _make_job(
-            run, processes, first=saved.resume(), threads=threads, trace=trace is not None,
+            run, processes, first=first, threads=threads, trace=trace is not None,
             keep_optimizers=checkpoint is not None, folder=Path(folder),
         )  # fmt: skip
-        try:
-            for reports in _reports(job, run, progress):
-                _take_over(run, job, reports)
-                run.history.rows.append(_row(run, reports, ended))
-                ended = max(report["ended"] for report in reports)
-                if trace is not None:
-                    trace += [record for report in reports for record in report["trace"]]
-                saved.save()
-                if on_epoch is not None:
-                    on_epoch(run.history)
-        except KeyboardInterrupt:
-            run.history.stopped = "interrupted"
+        with closing(_rows(job, run, progress, trace)) as rows:
+            train_epochs(run, saved, first, lambda epoch: next(rows), on_epoch)
     model.load_state_dict(own.state_dict())
     model.eval()
     run.history.settings |= {"plan": job.plan, "block_seconds": job.costs.seconds}
     return run.history
 
 
-def _check_pipeline(model: SFF, config: TrainConfig, processes: int, threads: int) -> None:
+def _check_pipeline(model: SFF, config: TrainConfig, processes: int) -> None:
     """SFFError for what a pipeline cannot do."""
-    check_count(threads, "threads")
     check_count(processes, "processes")
     if not isinstance(model, SFF):
         raise TypeError("model must be an SFF network; give what localize returns")
@@ -156,34 +146,20 @@ def _torch_threads(number: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every process has to know.
-
-    Attributes:
-        config: how to train.
-        plan: which blocks each process has, see ``balance``.
-        costs: shapes and strides of what the processes hand on.
-        normalise: between blocks, see ``core.hand_over``.
-        channels_last: the memory layout of images.
-        sizes: samples per batch of an epoch.
-        first: epochs that are over already.
-        threads: of torch, in each process.
-        keep_optimizers: whether reports hold the optimisers' state.
-        trace: whether reports hold the times of every step.
-        folder: where the processes meet, read their blocks and report.
-    """
+class _Job:
+    """What every process has to know."""
 
     config: TrainConfig
-    plan: list[int]
-    costs: "BlockCosts"
-    normalise: str
+    plan: list[int]  # which blocks each process has, see balance
+    costs: "BlockCosts"  # with shapes and strides of what is handed on
+    normalise: str  # between blocks
     channels_last: bool
-    sizes: list[int]
-    first: int
-    threads: int
-    keep_optimizers: bool
-    trace: bool
-    folder: Path
+    sizes: list[int]  # samples per batch of an epoch
+    first: int  # epochs that are over already
+    threads: int  # of torch, in each process
+    trace: bool  # whether reports hold the times of every step
+    keep_optimizers: bool  # whether they hold the optimisers' state
+    folder: Path  # where the processes meet, read their blocks and report
 
     @property
     def processes(self) -> int:
@@ -195,13 +171,13 @@ class Job:
         return self.folder / f"report-{epoch}-{rank}"
 
 
-def _make_job(run: Run, processes: int, **others: Any) -> Job:
+def _make_job(run: Run, processes: int, **others: Any) -> _Job:
     """Measure the blocks on the first batch, share them out, and write down what is to do."""
     data, batch_size = run.train.data, run.config.batch_size
     x = lay_out(data.x[:batch_size], "cpu", run.channels_last)
     costs = measure_blocks(run.model, x, data.y[:batch_size])
     starts = range(0, run.steps() * batch_size, batch_size)
-    return Job(
+    return _Job(
         config=run.config,
         plan=balance(costs.seconds, processes),
         costs=costs,
@@ -212,10 +188,8 @@ def _make_job(run: Run, processes: int, **others: Any) -> Job:
     )
 
 
-def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
-    """Run the processes; per epoch, once all are through with it, their reports."""
-    if job.first == job.config.epochs:
-        return
+def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iterator[dict]:
+    """Run the processes; per epoch, once all are through with it, take over what they learned."""
     # a file, because shared memory is often small
     start = {
         "train": run.train.data,
@@ -225,7 +199,8 @@ def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
     }
     torch.save(start, job.folder / "start.pt")
     done = torch.zeros(1, dtype=torch.int64).share_memory_()  # steps of the first process
-    context = spawn(work, (job, done), nprocs=job.processes, join=False)
+    context = spawn(_work, (job, done), nprocs=job.processes, join=False)
+    ended = 0.0  # the epoch before
     try:
         with run.progress_bar(progress) as bar:
             for epoch in range(job.first, job.config.epochs):
@@ -234,11 +209,17 @@ def _reports(job: Job, run: Run, progress: bool) -> Iterator[list[dict]]:
                 while not all(file.exists() for file in files):
                     context.join(timeout=POLL)
                     bar.update(max(0, done.item() - bar.n))
-                yield [torch.load(file, weights_only=True) for file in files]
+                reports = [torch.load(file, weights_only=True) for file in files]
                 for file in files:
                     file.unlink()
-            while not context.join(timeout=POLL):
-                pass
+                _take_over(run, reports)
+                row = _joined_row(reports, ended)
+                ended = max(report["ended"] for report in reports)
+                if run.valid is not None:
+                    row |= measure(run.model, run.valid, run.channels_last)[0].row()
+                if trace is not None:
+                    trace += [record for report in reports for record in report["trace"]]
+                yield {"epoch": epoch + 1, "complete": True} | row
     except (ProcessRaisedException, ProcessExitedException) as error:
         raise LostProcess(_failure(error)) from None
     finally:
@@ -263,42 +244,32 @@ def _failure(error: ProcessRaisedException | ProcessExitedException) -> str:
     return f"process {error.error_index + 1} of the pipeline {what}; the model is as it was before."
 
 
-def _take_over(run: Run, job: Job, reports: list[dict]) -> None:
+def _take_over(run: Run, reports: list[dict]) -> None:
     """The processes' state after an epoch becomes this one's."""
     states = [state for report in reports for state in report["blocks"]]
     for block, state in zip(run.model.blocks, states, strict=True):
         block.load_state_dict(state)
-    if job.keep_optimizers:
-        states = [state for report in reports for state in report["optimizers"]]
+    states = [state for report in reports for state in report["optimizers"]]
+    if states:
         load_optimizer_states(run.learner.optimizers, states)
     run.generator.set_state(reports[0]["order"])
 
 
-def _row(run: Run, reports: list[dict], previous: float) -> dict:
-    """An epoch's row in the history; ``previous`` is when the epoch before ended."""
-    metrics = EpochMetrics()
-    losses, correct = (torch.cat([r[name] for r in reports]) for name in ("losses", "correct"))
-    metrics.losses, metrics.correct = losses, correct
-    metrics.steps, metrics.samples = reports[0]["steps"], reports[0]["samples"]
-    row = {"epoch": reports[0]["epoch"] + 1, "complete": True} | metrics.row()
+def _joined_row(reports: list[dict], previous: float) -> dict:
+    """An epoch's row from those of the processes; ``previous`` is when the one before ended."""
+    row = dict(reports[0]["row"])
+    for name in ("train_loss", "train_accuracy"):
+        row[name] = [value for report in reports for value in report["row"][name]]
     ended = max(report["ended"] for report in reports)
     row["seconds"] = ended - max(reports[0]["began"], previous)
-    if run.valid is not None:
-        row |= measure(run.model, run.valid, run.channels_last)[0].row()
     return row
 
 
 # ---------------------------------------------------------------- in each process
 
 
-def work(rank: int, job: Job, done: Tensor) -> None:
-    """Train the blocks of one process, epoch by epoch, and report after each.
-
-    Args:
-        rank: of this process.
-        job: what there is to do.
-        done: (1,) shared with the caller: steps that the first process has taken.
-    """
+def _work(rank: int, job: _Job, done: Tensor) -> None:
+    """Train the blocks of one process; ``done`` (1,) counts the first one's steps."""
     torch.set_num_threads(job.threads)
     _join_group(rank, job)
     # its own job, in a private folder
@@ -320,7 +291,7 @@ def work(rank: int, job: Job, done: Tensor) -> None:
     dist.destroy_process_group()
 
 
-def _join_group(rank: int, job: Job) -> None:
+def _join_group(rank: int, job: _Job) -> None:
     """Connect the processes, by the machine's own network interface only."""
     for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
@@ -329,16 +300,9 @@ def _join_group(rank: int, job: Job) -> None:
 
 
 class _Stage:
-    """The blocks of one process.
+    """The blocks of one process; ``states`` are of the optimisers of the whole network."""
 
-    Args:
-        rank: of this process.
-        job: what there is to do.
-        blocks: of the whole network.
-        states: of the optimisers, one per parameter of the whole network.
-    """
-
-    def __init__(self, rank: int, job: Job, blocks: nn.ModuleList, states: Sequence[dict]):
+    def __init__(self, rank: int, job: _Job, blocks: nn.ModuleList, states: Sequence[dict]):
         self.rank = rank
         self.job = job
         self.start, stop = job.plan[rank : rank + 2]
@@ -367,13 +331,9 @@ class _Stage:
             if self.rank == 0:
                 done.fill_(number + 1)
         return {
-            "epoch": epoch,
+            "row": metrics.row(),
             "began": began,
             "ended": time.monotonic(),
-            "steps": metrics.steps,
-            "samples": metrics.samples,
-            "losses": metrics.losses,
-            "correct": metrics.correct,
             "trace": self.trace,
             "blocks": [dict(block.state_dict()) for block in self.blocks],
             "optimizers": optimizer_states(self.optimizers) if self.job.keep_optimizers else [],
@@ -405,14 +365,14 @@ class _Stage:
         return summarise(losses, goodness, y)
 
 
-def _own_batches(job: Job, train: Loader, generator: torch.Generator) -> Iterator:
+def _own_batches(job: _Job, train: Loader, generator: torch.Generator) -> Iterator:
     """What ``fit`` would train on: the same order, augmentation and memory layout."""
     for _ in range(job.first, job.config.epochs):
         for x, y in train.shuffled(job.config.batch_size, generator, job.config.augment):
             yield lay_out(x, "cpu", job.channels_last), y
 
 
-def _received(job: Job, rank: int) -> Iterator:
+def _received(job: _Job, rank: int) -> Iterator:
     """The batches as the process before sends them, one asked for ahead."""
     cut = job.plan[rank]
 
@@ -433,11 +393,9 @@ def _received(job: Job, rank: int) -> Iterator:
 
 
 class _Sender:
-    """Sends outputs on without waiting, but never more than ``AHEAD`` at a time.
+    """Sends outputs to the next process without waiting, at most ``AHEAD`` at a time.
 
-    Args:
-        to: rank of the next process.
-        strides: of a sample; in this layout the next process takes it.
+    ``strides`` of a sample: in this layout the next process takes it.
     """
 
     def __init__(self, to: int, strides: tuple[int, ...]):
