@@ -105,7 +105,7 @@ def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | 
                 classes = model(sample).shape[1]
         model = wrap_classifier(model, classes)
     loader.check_labels(model.num_classes)
-    check_fits(model, sample, model.num_classes)
+    check_fits(model, sample, f"{loader.name} x", model.num_classes)
     return model
 
 

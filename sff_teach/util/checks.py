@@ -193,19 +193,32 @@ def check_module(model: object) -> None:
         raise SFFError("model has no parameters to train")
 
 
-def check_fits(model: nn.Module, x: Tensor, classes: int) -> None:
-    """Raise unless `model` gives every sample of `x` at least `classes` numbers.
+def check_fits(
+    model: nn.Module, x: Tensor, argument: str = "x", classes: int | None = None
+) -> None:
+    """Raise unless `model` takes samples like `x` and returns one row of numbers for each.
 
-    Runs it once in evaluation mode without gradients; what its own code raises is passed on.
+    Runs `model` once in evaluation mode without gradients; what its own code raises is passed on.
+    A classifier has to return at least `classes` numbers for each sample.
     """
-    with evaluating(model):
-        output = model(x)
-    if not isinstance(output, Tensor):
-        raise TypeError(f"the model returns {short_repr(output)}, not a tensor (B, {classes})")
-    if output.dim() != 2 or len(output) != len(x) or output.shape[1] < classes:
+    layers = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    first = next(layers, None)
+    try:
+        with evaluating(model):
+            output = model(x)
+    except RuntimeError as error:
+        if first is None or x.dim() < 2 or first.in_channels == x.shape[1]:
+            raise
         raise SFFError(
-            f"the model returns {tuple(output.shape)} for {len(x)} samples, not (B, {classes})"
-        )
+            f"{argument} has {x.shape[1]} channels, shape {tuple(x.shape)}, but the model's first "
+            f"convolution takes {first.in_channels}"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the model returns {short_repr(output)}, not a tensor (B, ...)")
+    if output.dim() < 1 or len(output) != len(x):
+        raise SFFError(f"the model returns {tuple(output.shape)} for {len(x)} samples")
+    if classes is not None and (output.dim() != 2 or output.shape[1] < classes):
+        raise SFFError(f"the model returns {tuple(output.shape)}, not (B, {classes})")
 
 
 def check_head(

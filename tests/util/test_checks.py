@@ -107,17 +107,18 @@ def test_a_model_fits_its_samples():
     x = torch.rand(2, 3, 8, 8)
     model(x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    checks.check_fits(model.train(), x, 5)
+    checks.check_fits(model.train(), x, classes=5)
     assert model[1].training
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+    with pytest.raises(SFFError, match="1 channels.*takes 3"):
+        checks.check_fits(model, x[:, :1])
     with pytest.raises(SFFError, match="6"):
-        checks.check_fits(model, x, 6)
-    for wrong in (x[:, :1], torch.rand(2, 3, 9, 9)):
-        with pytest.raises(RuntimeError):  # torch names the sizes
-            checks.check_fits(model, wrong, 5)
+        checks.check_fits(model, x, classes=6)
+    with pytest.raises(RuntimeError, match="mat1"):  # torch names the sizes
+        checks.check_fits(model, torch.rand(2, 3, 9, 9))
     with pytest.raises(TypeError, match="returns"):
-        checks.check_fits(Dictionary(), x, 5)
+        checks.check_fits(Dictionary(), x)
 
 
 class Dictionary(nn.Module):
