@@ -58,13 +58,15 @@ class Limits:
 # ---------------------------------------------------------------- system calls
 
 # Numbers by machine: (x86-64, AArch64).
-# What wants rights, such as mount, is not here: nobody inside has any, or gets a new namespace.
 REFUSED = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
-    "memfd_create": (319, 279), "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280),
+    "memfd_create": (319, 279), "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40),
+    "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "bpf": (321, 280),
     "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219),
     "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425),
+    "kexec_load": (246, 104), "pidfd_getfd": (438, 438), "open_tree": (428, 428),
+    "move_mount": (429, 429), "fsopen": (430, 430),
 }  # fmt: skip
 MACHINES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 CLONE3 = 435
