@@ -44,6 +44,10 @@ def fetch(name: str, home: Path) -> Path:
     Two processes that ask at once get one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
     in some sets ``valid_images`` and ``valid_labels``.
+
+    Args:
+        name: a key of ``SETS``.
+        home: the folder that holds the file.
     """
     path = home / f"{name}.npz"
     if path.is_file():
@@ -107,7 +111,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
     """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/).
 
-    Images are cropped to ``size``, and folders called otherwise than their class have ``names``.
+    Args:
+        paths: the archive.
+        size: height and width to crop the images to; None leaves them.
+        names: folder → name of its class, where they differ.
     """
     images, labels = {"train": [], "test": []}, {"train": [], "test": []}
     with tarfile.open(paths[0]) as archive:
@@ -133,7 +140,12 @@ def _by_hash(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
-    """Read MNIST's four files: training images, their labels, test images, their labels."""
+    """Read MNIST's four files.
+
+    Args:
+        paths: training images, their labels, test images, their labels.
+        classes: names, in the order of the labels.
+    """
     arrays = {"classes": np.array(classes)}
     for part, images, labels in (("train", *paths[:2]), ("test", *paths[2:])):
         x = np.frombuffer(gzip.decompress(images.read_bytes()), np.uint8, offset=16)
@@ -144,7 +156,12 @@ def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
 
 
 def medmnist(paths: Sequence[Path], classes: Sequence[str]):
-    """Read a MedMNIST file of grey images."""
+    """Read a MedMNIST file of grey images.
+
+    Args:
+        paths: the file.
+        classes: names, in the order of the labels.
+    """
     arrays = {"classes": np.array(classes)}
     with np.load(paths[0], allow_pickle=False) as stored:
         for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):

@@ -26,7 +26,16 @@ def embedded_path(name: str) -> Path | None:
 
 
 def read_embedded(name: str, sha256: str) -> bytes:
-    """The content of an embedded file; FileNotFoundError, or SFFError if it is damaged."""
+    """The content of an embedded file.
+
+    Args:
+        name: of the file in data/.
+        sha256: of its content.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        SFFError: it is damaged.
+    """
     path = embedded_path(name)
     remedy = f"restore it with `git checkout -- data/{name}`, or copy it into {data_home()}"
     if path is None:

@@ -148,8 +148,10 @@ def read_images(
 ) -> np.ndarray:
     """Decode image files in several threads: (N, C, H, W) uint8.
 
-    ``size`` is height and width; without it all images must have one size. Without ``channels``
-    there are 3 if any image has colour, else 1.
+    Args:
+        files: paths, or their contents.
+        size: height and width to bring the images to; None if all have one size already.
+        channels: 1 or 3; None for 3 if any image has colour, else 1.
     """
     from tqdm.contrib.concurrent import thread_map  # slow to import
 
@@ -185,10 +187,15 @@ def _value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode one image, upright, its short side resized and its centre cropped to ``size``.
+    """Decode one image, upright; transparent parts become white.
 
-    Transparent parts become white. A colour image is (H, W, 3) uint8; a grey one (H, W) uint8, or
-    float32 with the values of the file if it has more than 8 bits.
+    Args:
+        file: a path, or the file's content.
+        size: height and width: the short side is resized, the centre cropped. None leaves it.
+
+    Returns:
+        (H, W, 3) uint8 of a colour image; (H, W) of a grey one, uint8, or float32 with the values
+        of the file if it has more than 8 bits.
     """
     from PIL import Image, ImageOps
 

@@ -17,7 +17,6 @@ import sff_teach
 # Not called by users: helpers of the package, and the file that is read as a whole.
 INTERNAL = ["sff_minimal", "util.checks", "widgets.panel"]
 INTERNAL += ["cut.export", "cut.graph", "cut.measure", "cut.state", "cut.verify"]
-INTERNAL += ["data.download", "data.files", "data.folder"]
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
