@@ -18,23 +18,19 @@ sys.path.insert(0, str(HERE.parent))  # the tools that make assignments are not 
 from sff_grade.grading import grade  # noqa: E402
 from sff_teach.study import machine  # noqa: E402
 from tools import assignments  # noqa: E402
-from tools.assignments import SOLUTION, role  # noqa: E402
 
 
 def returned(source: Path, number: int) -> str:
     """The students' copy with answers in it, as student ``number`` hands it in."""
     notebook = assignments.read(source)
-    copy = assignments.release(notebook)
-    assignments.set_student(copy, f"student{number:03}")
-    answers = [
-        (cell, ours)
-        for cell, ours in zip(copy.cells, notebook.cells, strict=True)
-        if role(ours, "solution") and ours.cell_type == "code"
-    ]
+    empty, copy = assignments.release(notebook), assignments.answered(notebook)
+    answers = [i for i, cell in enumerate(notebook.cells) if assignments.is_answer(cell)]
+    lacking = answers if number % 10 == 0 else []
     if number % 3 == 0:
-        del answers[number // 3 % len(answers)]
-    for cell, ours in [] if number % 10 == 0 else answers:
-        cell.source = assignments.replace_regions(ours.source, SOLUTION, lambda part: part[1:-1])
+        lacking = [*lacking, answers[number // 3 % len(answers)]]
+    for i in lacking:
+        copy.cells[i] = empty.cells[i]
+    assignments.set_student(copy, f"student{number:03}")
     return assignments.text_of(copy)
 
 

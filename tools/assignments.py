@@ -162,6 +162,21 @@ def solution(notebook):
     return notebook
 
 
+def answered(notebook):
+    """Return the students' copy with all of the instructor's code in it, as a perfect student
+    would hand it in."""
+    copied = release(notebook)
+    for cell, ours in zip(copied.cells, notebook.cells, strict=True):
+        if is_answer(ours):
+            cell.source = replace_regions(ours.source, SOLUTION, _without_marks)
+    return copied
+
+
+def is_answer(cell) -> bool:
+    """Tell whether students write code into the cell."""
+    return role(cell, "solution") and cell.cell_type == "code"
+
+
 def teacher(notebook, table: str):
     """Return the copy to mark by: all of the source, and the mark scheme after the title."""
     notebook = copy.deepcopy(notebook)

@@ -9,7 +9,7 @@ import pytest
 from sff_grade import jail
 from sff_grade.grading import grade
 from tools import assignments
-from tools.assignments import SOLUTION, grade_id, is_test, role
+from tools.assignments import grade_id, is_test
 
 pytestmark = [
     pytest.mark.nightly,
@@ -17,23 +17,14 @@ pytestmark = [
 ]
 
 
-def answered(source):
-    """The students' copy with the instructor's answers in it."""
-    notebook = assignments.read(source)
-    copy = assignments.release(notebook)
-    for cell, ours in zip(copy.cells, notebook.cells, strict=True):
-        if role(ours, "solution") and ours.cell_type == "code":
-            cell.source = assignments.replace_regions(
-                ours.source, SOLUTION, lambda part: part[1:-1]
-            )
-    return copy
-
-
 @pytest.mark.parametrize("source", assignments.sources(), ids=lambda path: path.parent.name)
 def test_all_code_is_marked_by_machine(source, tmp_path):
     notebook = assignments.read(source)
     (tmp_path / "returned").mkdir()
-    for name, copy in (("full", answered(source)), ("empty", assignments.release(notebook))):
+    for name, copy in (
+        ("full", assignments.answered(notebook)),
+        ("empty", assignments.release(notebook)),
+    ):
         path = tmp_path / "returned" / f"{name}.ipynb"
         path.write_text(assignments.text_of(copy), encoding="utf-8")
     marked = grade(tmp_path / "returned", source, tmp_path / "marks", say=lambda text: None)

@@ -18,7 +18,7 @@ from traitlets.config import Config
 
 from sff_grade.grading import Limits, grade
 from tools import assignments
-from tools.assignments import grade_id, role
+from tools.assignments import grade_id
 
 SOURCES = assignments.sources()
 NAMES = [source.parent.name for source in SOURCES]
@@ -31,13 +31,11 @@ each = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def answered(source: Path, student: str):
     """A student's notebook: the release with answers in it."""
     notebook = assignments.read(source)
-    returned = assignments.release(notebook)
+    returned, full = assignments.release(notebook), assignments.answered(notebook)
     every = STUDENTS[student]
-    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    for i in [i for i in code if role(notebook.cells[i], "solution")][::every] if every else []:
-        returned.cells[i].source = assignments.replace_regions(
-            notebook.cells[i].source, assignments.SOLUTION, lambda lines: lines[1:-1]
-        )
+    answers = [i for i, cell in enumerate(notebook.cells) if assignments.is_answer(cell)]
+    for i in answers[::every] if every else []:
+        returned.cells[i].source = full.cells[i].source
     assignments.set_student(returned, student)
     for cell in returned.cells:
         if cell.id == "study":  # nbgrader runs it to the end; one epoch is the same code as thirty
