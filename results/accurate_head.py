@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from claims import Test
 from laptop_cifar10 import recipe as laptop
 
 from sff_teach.analysis.cost import training_cost
@@ -32,7 +33,7 @@ from sff_teach.study import (
     append_run,
     best_rate,
     build,
-    interval,
+    difference,
     load_for,
     measure_run,
     read_runs,
@@ -119,29 +120,19 @@ def rows() -> dict[str, dict[int, dict]]:
     return {row: runs for row, runs in found.items() if runs}
 
 
-def verdict(low: float, high: float) -> str:
-    """Three words, by the rule at this file's top."""
-    if low > -MARGIN:
-        return "supported"
-    return "contradicted" if high < -MARGIN else "undecided"
-
-
 def line(row: str, runs: dict, bp: dict, vote: str, cost: tuple[float, float]) -> str:
     """One row of the table."""
-    key = VOTES[vote] if row in RULES else f"accuracy_{vote.replace('depth', 'mean')}"
-    score = 100 * mean(run[key] for run in runs.values())
-    own = f"{score:.1f}"
-    if row == "bp":
-        difference = "– | –"
-    else:
-        gaps = [100 * (run[key] - bp[seed]["accuracy"]) for seed, run in runs.items()]
-        middle, low, high = interval(gaps) if len(gaps) > 1 else (gaps[0],) * 3
-        difference = f"{middle:+.1f} | {low:+.1f} … {high:+.1f}"
+    figure = VOTES["mean" if row in STORED and vote == "depth" else vote]
+    score = 100 * mean(run[figure] for run in runs.values())
+    minus = "– | –"
+    for effect in difference(row, runs, bp, figure, "accuracy") if row != "bp" else []:
+        minus = f"{effect.mean:+.1f} | {effect.low:+.1f} … {effect.high:+.1f}"
         if row == "sff":
-            difference += f", **{verdict(low, high)}**"
+            (outcome,) = Test(-MARGIN).outcomes([effect])
+            minus += f", **{outcome}**"
     parameters = next(iter(runs.values()))["parameters"]
     return (
-        f"| {row} | {len(runs)} | {own} | {difference} | {parameters:,} | "
+        f"| {row} | {len(runs)} | {score:.1f} | {minus} | {parameters:,} | "
         f"{cost[0]:.2f} | {cost[1]:.2f} |"
     )
 
