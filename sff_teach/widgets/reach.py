@@ -12,11 +12,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch.nn.utils import parameters_to_vector
 
-from .. import draw, rules_extra  # noqa: F401 (adds sff-overlap to the rules)
+from .. import draw
 from ..cut.localize import localize
 from ..losses import class_loss
 from ..models import cnn
-from ..rules import RULES
+from ..rules import get_rule
 from .panel import Explorer, dropdown
 
 LAYERS = 5
@@ -55,7 +55,7 @@ def run_reach(rule: str = "sff", cuts: Sequence[int] = (1, 2, 3, 4)) -> Reach:
         model = localize(net, 4, stages=parts, input_shape=(1, 8, 8))
     moved = []
     for k in range(1 if rule.startswith("bp") else len(parts)):
-        learner = RULES[rule](
+        learner = get_rule(rule)(
             copy.deepcopy(model), lambda weights: torch.optim.SGD(weights, lr=1.0)
         )
         block = count()
