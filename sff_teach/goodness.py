@@ -167,38 +167,42 @@ def class_goodness(
         z = head_activation(h, weight, bias, channel_dim)  # (B, K·filters, ...)
         return z.reshape(z.shape[0], num_filters // filters, -1).square().mean(2)
     h = _channels_second(h, channels, channel_dim)
-    g = _second_moment_goodness(h.reshape(*h.shape[:2], -1), weight.flatten(1), bias)
+    h = h.reshape(*h.shape[:2], -1).mT  # (B, N, C)
+    bias = weight.new_zeros(num_filters) if bias is None else bias
+    g = _SecondMomentGoodness.apply(h, weight.flatten(1), bias)
     return g.reshape(g.shape[0], -1, filters).mean(2)
 
 
-def _second_moment_goodness(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, N) and (F, C) → (B, F): w̃ᵀ M w̃ without forming h̃."""
-    g = _QuadraticForm.apply(h, weight)  # (B, F)
-    if bias is not None:
-        g = g + 2 * bias * (h.mean(2) @ weight.T) + bias.square()
-    return g
+class _SecondMomentGoodness(Function):
+    """``g = wᵀ M w + 2 b mᵀ w + b²``, (B, N, C), (F, C) and (F,) → (B, F), and its gradient.
 
-
-class _QuadraticForm(Function):
-    """``g = wᵀ M w`` with ``M = h hᵀ / N``, (B, C, N) and (F, C) → (B, F), and its gradient.
-
-    Autograd does not know that M is symmetric. With that, ``dg/dw = 2 M w`` is what forward has
-    computed already, and ``dg/dh = 2 (w wᵀ) h / N``: two matrix products less. The products with
-    the weight are written as 1×1 convolutions, which are faster than ``@`` on processors.
+    ``M = hᵀ h / N`` and ``m`` is the mean of h over the positions. Autograd does not know that M is
+    symmetric. With that, ``dg/dw = 2 (M w + b m)`` is what forward has computed already, and
+    ``dg/dh = 2 (w wᵀ h + b w) / N``: two matrix products less, and h is passed over once. The
+    products with the weight are 1×1 convolutions, which are faster than ``@`` on processors.
     """
 
     @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor) -> Tensor:
-        moment = h @ h.transpose(1, 2) / h.shape[2]  # (B, C, C)
+    def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        moment = h.mT @ h / h.shape[1]  # (B, C, C)
         product = F.conv1d(moment, weight[:, :, None])  # M w, (B, F, C)
-        ctx.save_for_backward(h, weight, product)
-        return (product * weight).sum(2)
+        mean = h.mean(1)  # (B, C)
+        linear = mean @ weight.T  # (B, F)
+        ctx.save_for_backward(h, weight, bias, product, mean, linear)
+        return (product * weight).sum(2) + 2 * bias * linear + bias.square()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        h, weight, product = ctx.saved_tensors
-        grad = grad[:, :, None]  # (B, F, 1)
-        to_weight = 2 * (product * grad).sum(0)
-        to_moment = F.conv1d(weight * grad, weight.T[:, :, None])  # (B, C, C)
-        return (to_moment @ h).mul_(2 / h.shape[2]), to_weight
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, weight, bias, product, mean, linear = ctx.saved_tensors
+        scale = 2 / h.shape[1]
+        by_filter = grad[:, :, None]  # (B, F, 1)
+        square = F.conv1d(weight * by_filter, weight.T[:, :, None])  # Σ w wᵀ, (B, C, C)
+        shift = (grad * bias) @ weight  # (B, C)
+        if h.is_contiguous():  # the gradient gets the memory layout of h
+            to_h = torch.baddbmm(shift[:, None], h, square, beta=scale, alpha=scale)
+        else:
+            to_h = torch.baddbmm(shift[:, :, None], square, h.mT, beta=scale, alpha=scale).mT
+        to_weight = (product * by_filter).sum(0) + (grad * bias).T @ mean
+        to_bias = (grad * (linear + bias)).sum(0)
+        return to_h, 2 * to_weight, 2 * to_bias
