@@ -24,7 +24,7 @@ def write_submitted(out: Path, source: Path, work: Assignment, marked: list[dict
         notebook = json.loads(source.read_text(encoding="utf-8"))
         cells = _own_cells(result, -1)
         for place, (cell, ours) in enumerate(zip(notebook["cells"], work.cells, strict=True)):
-            cell["source"] = _returned(result, ours.grade_id) or ours.released
+            cell["source"] = result["answers"].get(ours.grade_id) or ours.released
             cell |= {"outputs": [], "execution_count": None} if ours.code else {}
             if ours.kind == "free" and "STUDENT_ID" in ours.names:
                 cell["source"] = f"STUDENT_ID = {(result['id'] or result['student'])!r}"
@@ -34,11 +34,6 @@ def write_submitted(out: Path, source: Path, work: Assignment, marked: list[dict
         make_folder(folder)
         text = json.dumps(notebook, indent=1).encode()
         atomic_write(folder / source.name, lambda file, text=text: file.write(text))
-
-
-def _returned(result: dict, grade_id: str | None) -> str:
-    written = result["tasks"].get(grade_id, {}).get("answer", "")
-    return written or "\n\n".join(result["answers"].get(grade_id, []))
 
 
 def _own_cells(result: dict, place: int) -> list[dict]:

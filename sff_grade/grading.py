@@ -11,35 +11,29 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm.auto import tqdm
+from tyro.conf import Positional
+
 from sff_teach import classroom
-from sff_teach.util.checks import SFFError
-from sff_teach.util.files import (
-    atomic_write,
-    exclusive_lock,
-    make_folder,
-    read_table,
-    remove_partial_files,
-    write_table,
-)
+from sff_teach.util.checks import SFFError, check_count, check_positive
+from sff_teach.util.files import atomic_write, make_folder, read_table, write_table
 
 from .export import write_submitted
 from .feedback import write_pages
-from .jail import Limits, check_isolation, make_room
+from .jail import Limits, lacking, make_room
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
 
-VERSION = 5  # of the way of marking; another one marks everything anew
-BY_HAND = "to be marked by hand"
+VERSION = 6  # of the way of marking; another one marks everything anew
 COMMON = 60  # characters of an answer that two students may well have in common
 
 
 class Worker:
-    """A judge process; see `judge`."""
+    """A judge process, started when it is needed; see `judge`."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
@@ -77,28 +71,38 @@ class Worker:
 
 
 def grade(
-    folder: Path, source: Path, out: Path, *, assignment: str | None = None,
-    limits: Limits | None = None, jobs: int | None = None, no_isolation: bool = False,
-    again: tuple[str, ...] = (), nbgrader: bool = False, anonymous: bool = False,
-    say: Callable[[str], None] = print,
-) -> list[dict]:  # fmt: skip
-    """Mark every notebook in a folder; write marks, gradebooks, feedback and results.
+    folder: Positional[Path],
+    source: Path = Path("notebooks/assignments/source"),
+    out: Path = Path("marks"),
+    *,
+    assignment: str | None = None,
+    seconds: float = 20,
+    memory: float = 2,
+    notebook: float = 300,
+    jobs: int | None = None,
+    no_isolation: bool = False,
+    again: tuple[str, ...] = (),
+    nbgrader: bool = False,
+    anonymous: bool = False,
+) -> list[dict]:
+    """Grade a folder of returned notebooks: marks.csv and a feedback page for each student.
 
-    What is in ``out``/results already, of the same notebook and source, is not run again. Points
-    from manual.csv, in ``out``, go over those of the tests.
+    The same command again goes on where it was: what is in OUT/results already, of the same
+    notebook, is not run again. Points from OUT/manual.csv go over those of the tests.
 
     Args:
-        folder: What students returned.
-        source: The instructor's notebook, or the folder of all of them.
-        out: Where marks and pages go.
+        folder: Holds STUDENT/….ipynb or STUDENT.ipynb; what a platform's zip unpacks to.
+        source: The instructor's notebooks, or the one of this assignment.
+        out: Marks, pages and results go here.
         assignment: For example a1, where the names of the notebooks do not say it.
-        limits: What a notebook may use.
+        seconds: Of computing, for each cell and each call of an answer.
+        memory: GiB for each notebook, on top of what torch itself takes.
+        notebook: Seconds by the clock for each notebook.
         jobs: Notebooks at a time; one for each core if not given.
-        no_isolation: Run student code with your own rights.
-        again: Students to mark anew.
-        nbgrader: Also write the repaired notebooks in nbgrader's layout.
-        anonymous: Codes in place of names in what is marked by hand.
-        say: Gets what the teacher should know.
+        no_isolation: Run student code with your own rights; the marks say so.
+        again: Students to mark anew, as marks.csv names them.
+        nbgrader: Also write the repaired notebooks as nbgrader wants them, into OUT/submitted.
+        anonymous: Codes in place of names in what is marked by hand and in the leaderboard.
 
     Returns:
         A result for each student.
@@ -107,110 +111,104 @@ def grade(
         SFFError: There is nothing to mark, the source fails its own tests, or student code cannot
             be isolated.
     """
-    folder, out, limits = Path(folder), Path(out), limits or Limits()
+    check_positive(seconds=seconds, memory=memory, notebook=notebook)
+    check_count(jobs or 1, "jobs")
     if not folder.is_dir():
         raise SFFError(f"folder={folder} is not a folder; unpack the returned notebooks first")
-    path = find_source(Path(source), assignment, folder)
+    path = find_source(source, assignment, folder)
     work = read_source(path)
     submissions = find_submissions(folder, work.name, out)
-    isolated = check_isolation(no_isolation, say)
-    unknown = sorted(set(again) - {s.student for s in submissions})
-    if unknown:
-        raise SFFError(f"again={unknown[0]}: nobody here is called that")
-    results = out / "results"
-    make_folder(results)
-    results.chmod(0o700)
+    if no_isolation:
+        print("No isolation, as asked: student code runs with your rights and reads your files.")
+    elif lacking():
+        raise SFFError(f"{lacking()}; --no-isolation runs student code with your own rights")
+    if unknown := set(again) - {s.student for s in submissions}:
+        raise SFFError(f"again={min(unknown)}: nobody here is called that")
+    make_folder(out / "results")
+    (out / "results").chmod(0o700)
     codes = {code_of(s.student): s.student for s in submissions}
     manual = read_manual(out / "manual.csv", work, codes)
-    with exclusive_lock(results, f"out={out}"):
-        remove_partial_files(*(_file(results, s.student) for s in submissions), out / "marks.csv")
-        keys = {s.student: _key(path, s, limits, isolated) for s in submissions}
-        done = {s.student: _stored(results, s.student, keys[s.student]) for s in submissions}
-        todo = [s for s in submissions if done[s.student] is None or s.student in again]
-        say(f"{work.name}: {len(submissions)} students, {len(todo)} to be marked")
-
-        def keep(result: dict) -> None:
-            result |= {"key": keys[result["student"]], "isolated": isolated}
-            text = json.dumps(result, indent=1)
-            atomic_write(_file(results, result["student"]), lambda file: file.write(text.encode()))
-            done[result["student"]] = result
-
-        if todo:
-            base = {"limits": asdict(limits), "isolated": isolated, "skeleton": work.skeleton(),
-                    "secret": [str(p.absolute()) for p in (path.parent, folder, out)]}  # fmt: skip
-            _mark_all(work, path, todo, base, jobs or os.cpu_count() or 1, keep, say)
-        marked = [done[s.student] for s in submissions if done[s.student] is not None]
-        for result in marked:
-            for grade_id, task in result["tasks"].items():
-                if entry := manual.get((result["student"], grade_id)):
-                    task |= entry | {"by_hand": True}
-        for student in sorted({student for student, _ in manual} - set(done)):
-            say(f'manual.csv has points for "{student}", and nobody here is called that')
-        write_marks(out, work, submissions, marked)
-        write_leaderboard(out, marked, anonymous)
-        write_pages(out, work, marked, {s.student: s for s in submissions}, anonymous)
-        if nbgrader:
-            write_submitted(out, path, work, marked)
+    base = {
+        "limits": asdict(Limits(seconds, memory, notebook)),
+        "isolated": not no_isolation,
+        "skeleton": work.skeleton(),
+        "secret": [str(p.absolute()) for p in (path.parent, folder, out)],
+    }
+    results = {s.student: _stored(out, s, _key(path, s, base)) for s in submissions}
+    todo = [s for s in submissions if results[s.student] is None or s.student in again]
+    print(f"{work.name}: {len(submissions)} students, {len(todo)} to be marked")
+    if todo:
+        for submission, result in mark_all(work, path, todo, base, jobs or os.cpu_count() or 1):
+            result |= {"key": _key(path, submission, base), "isolated": not no_isolation}
+            text = json.dumps(result, indent=1).encode()
+            atomic_write(_file(out, submission), lambda file, text=text: file.write(text))
+            results[submission.student] = result
+    for (student, grade_id), entry in manual.items():
+        if student in results:
+            results[student]["tasks"][grade_id] |= entry | {"by_hand": True}
+        else:
+            print(f'manual.csv has points for "{student}", and nobody here is called that')
+    marked = list(results.values())
+    write_marks(out, work, submissions, marked)
+    write_leaderboard(out, marked, anonymous)
+    write_pages(out, work, marked, submissions, anonymous)
+    if nbgrader:
+        write_submitted(out, path, work, marked)
+    print(f"Marks in {out / 'marks.csv'}, pages in {out / 'feedback'}.")
+    if waiting := sum(t["points"] is None for r in marked for t in r["tasks"].values()):
+        print(f"{waiting} answers are to be marked by hand: see {out / 'by_hand.html'}.")
     return marked
 
 
-def _mark_all(
-    work: Assignment, path: Path, todo: list[Submission], base: dict, jobs: int,
-    keep: Callable[[dict], None], say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Check the source, then mark these submissions; whatever fails is one student's."""
-    from tqdm.auto import tqdm
-
+def mark_all(work: Assignment, path: Path, todo: list[Submission], base: dict, jobs: int):
+    """Check the source, then mark these submissions; yield (submission, result) as they come."""
     jobs = min(jobs, len(todo))
-    with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
-        room = Path(folder) / "room"
-        make_room(room, work)
-        base = base | {"room": str(room)}
-        workers = [Worker(path) for _ in range(jobs)]
-        free: queue.Queue = queue.Queue()
-        for worker in workers:
+    workers = [Worker(path) for _ in range(jobs)]
+    free: queue.Queue = queue.Queue()
+    for worker in workers:
+        free.put(worker)
+
+    def one(submission: Submission) -> dict:
+        worker = free.get()
+        try:
+            return _mark(work, submission, base, worker)
+        finally:
             free.put(worker)
 
-        def one(submission: Submission) -> None:
-            worker = free.get()
-            try:
-                result = worker.mark(base | _job(work, submission))
-            except Exception as error:  # one student's trouble is nobody else's
-                say(f"{submission.student}: could not be marked ({error})")
-                result = failed(work, submission.student, f"could not be marked: {error}")
-            finally:
-                free.put(worker)
-            if not submission.files:
-                came = ", ".join(sorted(submission.others)[:5])
-                note = f"No notebook came, only {came}." if came else "There is no notebook."
-                result["notes"] = [note]
-            keep(result)
-
+    with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
+        base = base | {"room": str(Path(folder) / "room")}
+        make_room(Path(base["room"]), work)
+        pool = ThreadPoolExecutor(jobs)
         try:
             check_source(work, path, base, workers[0], Path(folder))
-            with ThreadPoolExecutor(jobs) as pool:
-                waiting = [pool.submit(one, s) for s in todo]
-                for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
-                    future.result()
+            waiting = {pool.submit(one, submission): submission for submission in todo}
+            for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
+                yield waiting[future], future.result()
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
                 worker.close()
 
 
-def _job(work: Assignment, submission: Submission) -> dict:
-    files = [str(path) for path in submission.files]
-    student_id = submission.student if work.wants_id else None
-    return {"student": submission.student, "id": student_id, "files": files}
-
-
-def failed(work: Assignment, student: str, note: str) -> dict:
-    """The result of a student whose notebook could not be marked."""
-    tasks = {
-        c.grade_id: {"points": None if c.kind == "by hand" else 0.0, "max": c.points, "error": note}
-        for c in work.cells if c.kind in ("test", "by hand")
-    }  # fmt: skip
-    return {"student": student, "notes": [note], "id": "", "tasks": tasks, "entry": {},
-            "answers": {}, "own": {}, "printed": ""}  # fmt: skip
+def _mark(work: Assignment, submission: Submission, base: dict, worker: Worker) -> dict:
+    """Mark one submission; whatever goes wrong is this student's and nobody else's."""
+    student = submission.student
+    job = {"student": student, "id": student if work.wants_id else None,
+           "files": [str(path) for path in submission.files]}  # fmt: skip
+    try:
+        result = worker.mark(base | job)
+    except Exception as error:
+        note = f"could not be marked: {error}"
+        print(f"{student}: {note}")
+        points = {"test": 0.0, "by hand": None}
+        tasks = {c.grade_id: {"points": points[c.kind], "max": c.points, "error": note}
+                 for c in work.marked}  # fmt: skip
+        result = {"student": student, "notes": [note], "id": "", "tasks": tasks, "entry": {},
+                  "answers": {}, "own": {}, "printed": ""}  # fmt: skip
+    if not submission.files:
+        came = ", ".join(sorted(submission.others)[:5])
+        result["notes"] = [f"No notebook came, only {came}." if came else "There is no notebook."]
+    return result
 
 
 def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folder: Path) -> None:
@@ -230,10 +228,8 @@ def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folde
         result = worker.mark(base | {"student": name, "id": student_id, "files": [str(file)]})
         for grade_id, task in result["tasks"].items():
             if name == "solution" and task["points"] == 0:
-                notes = " ".join(result["notes"])[:300]
-                raise SFFError(
-                    f"the instructor's own solution fails {grade_id}: {task['error']} {notes}"
-                )
+                why = f"{task['error']} {' '.join(result['notes'])[:300]}"
+                raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
             if name == "empty" and task["points"]:
                 raise SFFError(f"{grade_id} gives points for the empty notebook")
 
@@ -241,23 +237,23 @@ def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folde
 # ---------------------------------------------------------------- results
 
 
-def _key(source: Path, submission: Submission, limits: Limits, isolated: bool) -> str:
-    digest = hashlib.sha256(f"{VERSION} {limits} {isolated}".encode())
+def _key(source: Path, submission: Submission, base: dict) -> str:
+    digest = hashlib.sha256(f"{VERSION} {base['limits']} {base['isolated']}".encode())
     for path in (source, *submission.files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _file(results: Path, student: str) -> Path:
-    return results / f"{file_name(student)}.json"
+def _file(out: Path, submission: Submission) -> Path:
+    return out / "results" / f"{file_name(submission.student)}.json"
 
 
-def _stored(results: Path, student: str, key: str) -> dict | None:
+def _stored(out: Path, submission: Submission, key: str) -> dict | None:
     try:
-        result = json.loads(_file(results, student).read_text(encoding="utf-8"))
+        result = json.loads(_file(out, submission).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and result.get("key") == key else None
+    return result if result.get("key") == key else None
 
 
 def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, str], dict]:
@@ -268,14 +264,13 @@ def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, st
     Raises:
         SFFError: A column is missing, a grade id is unknown, or points are no number in range.
     """
-    known = {c.grade_id: c.points for c in work.cells if c.kind in ("test", "by hand")}
+    known = {cell.grade_id: cell.points for cell in work.marked}
     manual: dict[tuple[str, str], dict] = {}
     if not path.is_file():
         return manual
     names, rows = read_table(path)
-    lacking = {"student", "grade_id", "points"} - set(names)
-    if lacking:
-        raise SFFError(f"{path} has no column {sorted(lacking)[0]}")
+    if lacks := {"student", "grade_id", "points"} - set(names):
+        raise SFFError(f"{path} has no column {min(lacks)}")
     for number, row in enumerate(rows, 2):
         grade_id, text = row["grade_id"].strip(), row["points"].strip()
         if not text:
@@ -285,7 +280,7 @@ def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, st
         try:
             points = float(text.replace(",", "."))
         except ValueError:
-            points = float("nan")
+            points = -1
         if not 0 <= points <= known[grade_id]:
             raise SFFError(f'{path}, line {number}: points "{text}", not 0 to {known[grade_id]:g}')
         student = unicodedata.normalize("NFC", row["student"].strip())
@@ -297,51 +292,46 @@ def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, st
 # ---------------------------------------------------------------- tables
 
 
-def _score(result: dict) -> str:
-    return f"{sum(task['points'] or 0 for task in result['tasks'].values()):g}"
-
-
 def write_marks(out: Path, work: Assignment, came: list[Submission], marked: list[dict]) -> None:
     """Write marks.csv, similar.csv, and the gradebook of the platform that the files came from."""
-    ids = [c.grade_id for c in work.cells if c.kind in ("test", "by hand")]
-    who = {s.student: s for s in came}
-    rows = [["assignment", "student", "platform id", "late", "id in the notebook", "score",
-             "max_score", *ids, "by hand", BY_HAND, "notes", "isolated"]]  # fmt: skip
-    for result in marked:
-        tasks, student = result["tasks"], who[result["student"]]
+    ids = [cell.grade_id for cell in work.marked]
+    head = ["assignment", "student", "platform id", "late", "id in the notebook", "score"]
+    marks = [[*head, "max_score", *ids, "by hand", "to be marked by hand", "notes", "isolated"]]
+    books: dict[str, list[list[str]]] = {
+        "canvas": [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", work.name]],
+        "moodle": [["Identifier", "Full name", "Grade"]],
+    }
+    for student, result in zip(came, marked, strict=True):
+        tasks = result["tasks"]
+        score = f"{sum(task['points'] or 0 for task in tasks.values()):g}"
         points = ["" if tasks[i]["points"] is None else f"{tasks[i]['points']:g}" for i in ids]
-        rows.append([
-            work.name, result["student"], student.number, "LATE" if student.late else "",
-            result["id"], _score(result), f"{sum(t['max'] for t in tasks.values()):g}", *points,
+        marks.append([
+            work.name, student.student, student.number, "LATE" if student.late else "",
+            result["id"], score, f"{sum(task['max'] for task in tasks.values()):g}", *points,
             " ".join(i for i in ids if tasks[i].get("by_hand")),
             " ".join(i for i in ids if tasks[i]["points"] is None),
             " ".join(result["notes"]), "yes" if result["isolated"] else "no",
         ])  # fmt: skip
-    write_table(out / "marks.csv", _one_line(rows))
+        if student.platform == "canvas":
+            books["canvas"].append([student.name, student.number, "", "", "", score])
+        elif student.platform == "moodle":
+            books["moodle"].append([f"Participant {student.number}", student.name, score])
+    write_table(out / "marks.csv", _one_line(marks))
     write_table(out / "similar.csv", _one_line(similar(marked)))
-    numbers = [(r, who[r["student"]]) for r in marked]
-    canvas = [[s.name, s.number, "", "", "", _score(r)]
-              for r, s in numbers if s.platform == "canvas"]  # fmt: skip
-    moodle = [[f"Participant {s.number}", s.name, _score(r)]
-              for r, s in numbers if s.platform == "moodle"]  # fmt: skip
-    if canvas:
-        head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", work.name]
-        write_table(out / "canvas.csv", [head, *canvas])
-    if moodle:
-        write_table(out / "moodle.csv", [["Identifier", "Full name", "Grade"], *moodle])
+    for platform, rows in books.items():
+        if len(rows) > 1:
+            write_table(out / f"{platform}.csv", rows)
 
 
 def write_leaderboard(out: Path, marked: list[dict], anonymous: bool) -> None:
     """Write leaderboard.csv where tests gave entries, by their first number, the best first."""
-    entries = {r["student"]: r["entry"] for r in marked if r["entry"]}
-    if not entries:
-        return
-    order = sorted(entries, key=lambda student: next(iter(entries[student].values())), reverse=True)
-    rows = [["place", "student", *entries[order[0]]]]
-    for place, student in enumerate(order, 1):
-        numbers = [f"{value:.1f}" for value in entries[student].values()]
-        rows.append([str(place), code_of(student) if anonymous else student, *numbers])
-    write_table(out / "leaderboard.csv", _one_line(rows))
+    entries = [(list(r["entry"].values()), r["student"]) for r in marked if r["entry"]]
+    if entries:
+        rows = [["place", "student", *next(r["entry"] for r in marked if r["entry"])]]
+        for place, (numbers, student) in enumerate(sorted(entries, reverse=True), 1):
+            name = code_of(student) if anonymous else student
+            rows.append([str(place), name, *(f"{number:.1f}" for number in numbers)])
+        write_table(out / "leaderboard.csv", _one_line(rows))
 
 
 def _one_line(rows: list[list[str]]) -> list[list[str]]:
@@ -349,28 +339,25 @@ def _one_line(rows: list[list[str]]) -> list[list[str]]:
     return [[re.sub(r"[;\t\r\n]+", ",", cell) for cell in row] for row in rows]
 
 
-def similar(marked: Iterable[dict]) -> list[list[str]]:
-    """The rows of similar.csv: equal long answers, and numbers that belong to another student."""
-    marked = list(marked)
+def similar(marked: list[dict]) -> list[list[str]]:
+    """The rows of similar.csv: equal long answers, and ids or seeds that belong to another."""
     rows = [["what", "characters", "students"]]
-    by_text: dict[tuple[str, str], list[str]] = {}
+    texts: dict[tuple[str, str], list[str]] = {}
+    ids: dict[str, list[str]] = {}
+    seeds = {str(classroom.seed(r["id"])): r["student"] for r in marked if r["id"].strip()}
+    printed = []
     for result in marked:
-        for grade_id, texts in result["answers"].items():
-            text = re.sub(r"#[^\n]*|\s+", "", "\n".join(texts))
+        ids.setdefault(result["id"].casefold(), []).append(result["student"])
+        for grade_id, answer in result["answers"].items():
+            text = re.sub(r"#[^\n]*|\s+", "", answer)
             if len(text) > COMMON and "NotImplementedError" not in text:
-                by_text.setdefault((grade_id, text), []).append(result["student"])
-    groups = [(len(text), i, names) for (i, text), names in by_text.items() if len(names) > 1]
+                texts.setdefault((grade_id, text), []).append(result["student"])
+        found = re.search(r"your seed: (\d{1,10})\b", result["printed"])
+        other = seeds.get(found[1], result["student"]) if found else result["student"]
+        if other != result["student"]:
+            printed.append(["printed the seed of another", "", f"{result['student']} | {other}"])
+    groups = [(len(text), i, names) for (i, text), names in texts.items() if len(names) > 1]
     for size, grade_id, names in sorted(groups, reverse=True):
         rows.append([f"the same answer to {grade_id}", str(size), " | ".join(names)])
-    seeds = {str(classroom.seed(r["id"])): r["student"] for r in marked if r["id"].strip()}
-    by_id: dict[str, list[str]] = {}
-    for result in marked:
-        by_id.setdefault(result["id"].casefold(), []).append(result["student"])
-        printed = re.search(r"your seed: (\d{1,10})\b", result["printed"])
-        other = seeds.get(printed[1]) if printed else None
-        if other not in (None, result["student"]):
-            rows.append(["printed the seed of another", "", f"{result['student']} | {other}"])
-    for student_id, names in by_id.items():
-        if student_id and len(names) > 1:
-            rows.append([f"the same STUDENT_ID, {student_id}", "", " | ".join(names)])
-    return rows
+    same = [(i, names) for i, names in ids.items() if i and len(names) > 1]
+    return [*rows, *printed, *([f"the same STUDENT_ID, {i}", "", " | ".join(n)] for i, n in same)]

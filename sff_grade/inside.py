@@ -17,38 +17,29 @@ import linecache
 import os
 import resource
 import signal
+import struct
 import sys
 import types
+from unittest.mock import MagicMock
 
 import returned  # the folder of this file is on the path
+import torch
 import wire
-
-FLAGS = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 
 
 def lower_limits(settings: dict) -> None:
-    """Give up root and set what can be set before torch is there."""
-    processes = settings["processes"]
-    limits = [
-        (resource.RLIMIT_FSIZE, 64 << 20),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CPU, settings["cpu"]),
-        *([(resource.RLIMIT_NPROC, processes)] if processes else []),
-    ]
-    for what, most in limits:
-        resource.setrlimit(what, (most, most))
+    """Set what students' code may use, on top of what torch has taken, and give up root."""
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    limits = {"AS": mapped + settings["memory"], "CPU": settings["cpu"], "CORE": 0, "NOFILE": 256,
+              "FSIZE": 64 << 20, "NPROC": settings["processes"]}  # fmt: skip
+    for name, most in limits.items():
+        if most is not None:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
     if settings["user"]:
         os.setgroups([])
         os.setgid(settings["user"])
         os.setuid(settings["user"])
-
-
-def limit_memory(memory: int) -> None:
-    """Allow so many bytes on top of what torch has mapped."""
-    with open("/proc/self/statm") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
 
 
 class Late(BaseException):
@@ -70,49 +61,27 @@ def time_limit(seconds: float):
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def told(error: BaseException, label: str, seconds: float) -> dict:
-    """What is said about an error: its type, its text, and the line of the student's cell."""
-    if isinstance(error, Late):
-        return {"type": "TimeoutError", "text": f"took longer than {seconds:g} s", "line": None}
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == label:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return {"type": type(error).__name__, "text": _message(error), "line": line}
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return wire.clean(error, 500)
-    except BaseException:
-        return "an error without a text"
-
-
 class Notebook:
     """The student's names, and the cells that made them.
 
     Attributes:
         names: What cells define.
-        given: What the instructor's cells defined; it is put back before each call.
-        answers: What answer cells defined, put back as well: a later cell may use the name anew.
+        kept: What the instructor's cells and the answers defined; it is put back before each call,
+            because a later cell may use a name anew.
     """
 
-    def __init__(self, skeleton: list[dict], files: list, student: str | None) -> None:
-        self.layout, self.layout["notes"] = self._chosen(skeleton, files)
-        self.student = student
-        self.names: dict = {"__name__": "__main__", "get_ipython": lambda: _Quiet("ipython")}
+    def __init__(self, request: dict, arrays: list, seconds: float) -> None:
+        files = [(name, bytes(data)) for name, data in zip(request["files"], arrays)]
+        self.layout = returned.choose(request["skeleton"], files)
+        self.student = request["student"]
+        self.seconds = seconds
+        self.names: dict = {"__name__": "__main__", "get_ipython": MagicMock()}
         self.names["display"] = lambda *_, **__: None
-        self.given: dict = {}
-        self.answers: dict = {}
-        self.asked = {n for c in skeleton if c["kind"] in ("answer", "adapter") for n in c["names"]}
+        self.kept: dict = {}
+        asked = [c for c in request["skeleton"] if c["kind"] in ("answer", "adapter")]
+        self.asked = {name for cell in asked for name in cell["names"]}
 
-    @staticmethod
-    def _chosen(skeleton: list[dict], files: list) -> tuple[dict, list[str]]:
-        layout, notes = returned.choose(skeleton, files)
-        return layout, [*notes, *layout["notes"]]
-
-    def run(self, number: int, definitions: bool, seconds: float) -> dict | None:
+    def run(self, number: int, definitions: bool) -> dict | None:
         """Run a step; return what stopped it, if anything did.
 
         A line that stops costs that line: what stands below it is run all the same.
@@ -121,32 +90,30 @@ class Notebook:
         label = f"<{step['label']}>"
         before = dict(self.names)
         try:
-            with time_limit(seconds):
-                stopped = self._run(step, label, definitions or step.get("definitions"), seconds)
+            with time_limit(self.seconds):
+                stopped = self._run(step, label, definitions or step["definitions"])
         except Late as error:
-            stopped = told(error, label, seconds)
+            stopped = self.told(error, label)
         new = {k: v for k, v in self.names.items() if k not in before or before[k] is not v}
-        if step["kind"] == "given":
-            self.given |= new
-        elif step["kind"] in ("answer", "adapter"):
-            self.answers |= {k: v for k, v in new.items() if k in self.asked}
+        if step["kind"] != "own":
+            given = step["kind"] == "given"
+            self.kept |= {k: v for k, v in new.items() if given or k in self.asked}
         if self.student is not None and "STUDENT_ID" in self.names:
             self.names["STUDENT_ID"] = self.student
         return stopped
 
-    def _run(self, step: dict, label: str, definitions: bool, seconds: float) -> dict | None:
+    def _run(self, step: dict, label: str, definitions: bool) -> dict | None:
         source = returned.python_of(step["source"])
         linecache.cache[label] = (len(source), None, source.splitlines(keepends=True), label)
         flags, stopped = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
         try:
             body = ast.parse(source).body
         except BaseException as error:
-            return {"type": type(error).__name__, "text": _message(error),
-                    "line": getattr(error, "lineno", None)}  # fmt: skip
+            return self.told(error, label) | {"line": getattr(error, "lineno", None)}
         for node in body:
             if isinstance(node, ast.ImportFrom) and node.module == "__future__":
                 for alias in node.names:
-                    flags |= FLAGS.get(alias.name, 0)
+                    flags |= getattr(__future__, alias.name).compiler_flag
             if definitions and not isinstance(node, returned.DEFINITIONS):
                 continue
             try:
@@ -155,111 +122,86 @@ class Notebook:
                 if isinstance(result, types.CoroutineType):
                     asyncio.run(result)
             except BaseException as error:
-                stopped = stopped or told(error, label, seconds)
+                stopped = stopped or self.told(error, label)
                 definitions = definitions or isinstance(error, Late)
         return stopped
 
-    def call(self, request: dict, arrays: list, seconds: float) -> dict:
-        """Call a function by its name; arguments that it changes are sent back."""
-        import torch
+    def told(self, error: BaseException, label: str) -> dict:
+        """What is said about an error: its type, its text, and the line of the student's cell."""
+        if isinstance(error, Late):
+            text = f"took longer than {self.seconds:g} s"
+            return {"type": "TimeoutError", "text": text, "line": None}
+        line, trace = None, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == label:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        try:
+            text = wire.clean(error, 500)
+        except BaseException:
+            text = "an error without a text"
+        return {"type": type(error).__name__, "text": text, "line": line}
 
-        made: dict = {}
-        args, kwargs = wire.decode(request["args"], arrays, made)
-        self.names |= {**self.given, **self.answers}
+    def call(self, request: dict, arrays: list) -> bytes:
+        """Call a function by its name; return the answer's message.
+
+        It holds the value, the error, and by their numbers the arguments that the answer changed;
+        the last argument is the state of torch's random numbers.
+        """
+        made: list = []
+        args, kwargs, generator = wire.decode(request["args"], arrays, made)
+        self.names |= self.kept
         torch.set_default_dtype(torch.float32)  # the tests' own, whatever a cell has set
         torch.set_default_device(None)
-        torch.set_rng_state(torch.from_numpy(arrays[request["rng"]].copy()))
-        reply: dict = {"value": None, "error": None}
-        label = ""
+        torch.default_generator.set_state(generator.get_state())
+        inference, grad = request["inference"], request["grad"]
         try:
-            function = self.names[request["name"]]
-            label = getattr(getattr(function, "__code__", None), "co_filename", "")
-            with time_limit(seconds), torch.inference_mode(request["inference"]):
-                grad = torch.enable_grad if request["grad"] else torch.no_grad
-                with grad() if not request["inference"] else contextlib.nullcontext():
-                    reply["value"] = function(*args, **kwargs)
-            wire.pack(reply["value"])  # a value that cannot be sent is this call's error
-        except KeyError as error:
-            missing = request["name"] not in self.names
-            reply = {"value": None, "error": told(error, label, seconds)}
-            if missing:
-                text = f"name '{request['name']}' is not defined"
-                reply["error"] = {"type": "NameError", "text": text, "line": None}
-        except BaseException as error:
-            reply = {"value": None, "error": told(error, label, seconds)}
-        reply["rng"] = torch.get_rng_state()
-        reply["changed"] = {n: v for n, v in made.items() if _changed(v, arrays[n])}
-        return reply
+            if request["name"] not in self.names:
+                raise NameError(f"name '{request['name']}' is not defined")
+            grad_mode = torch.set_grad_enabled(grad and not inference)
+            with time_limit(self.seconds), torch.inference_mode(inference), grad_mode:
+                value = self.names[request["name"]](*args, **kwargs)
+            out: list = []
+            wire.pack(wire.encode(value, out, []), out)  # what cannot be sent is this call's error
+            error = None
+        except BaseException as raised:
+            value, error = None, self.told(raised, "")
+        generator.set_state(torch.default_generator.get_state())
+        changed = {n: v for n, (v, sent) in enumerate(zip(made, arrays)) if _changed(v, sent)}
+        out = []
+        return wire.pack(wire.encode([value, error, changed], out, []), out)
 
 
-def _changed(value: object, sent) -> bool:
-    import torch
-
-    if isinstance(value, torch.Generator):
-        value = value.get_state()
-    data = value.detach()
-    return tuple(data.shape) != sent.shape or data.numpy().tobytes() != sent.tobytes()
-
-
-class _Quiet:
-    """Stands for IPython, Colab and the like: whatever is asked of it does nothing."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __getattr__(self, name: str) -> _Quiet:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Quiet(name)
-
-    def __call__(self, *_: object, **__: object) -> None:
-        return None
-
-
-def furnish() -> None:
-    """What notebooks expect of Jupyter and Colab."""
-    builtins.input = lambda *_: ""
-    for name in ("google", "google.colab"):
-        module = types.ModuleType(name)
-        module.__getattr__ = _Quiet(name).__getattr__
-        module.__path__ = []
-        sys.modules[name] = module
+def _changed(value, sent) -> bool:
+    data = value.get_state() if isinstance(value, torch.Generator) else value
+    data = data.detach().numpy() if isinstance(data, torch.Tensor) else data
+    return data.shape != sent.shape or data.tobytes() != sent.tobytes()
 
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
     lower_limits(settings)
-    channel_in, channel_out = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    channel_in, channel_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
-    furnish()
+    builtins.input = lambda *_: ""
+    for name in ("google", "google.colab"):
+        sys.modules[name] = MagicMock()
     notebook = None
-    while (body := wire.read(channel_in)) is not None:
-        tree, arrays = wire.unpack(body)
-        plain = False  # what is said about cells is JSON as it is
-        if "args" in tree:
-            answer = notebook.call(tree, arrays, settings["seconds"])
-        elif "run" in tree:
-            if "torch" not in sys.modules:
-                import torch
-
-                torch.set_num_threads(1)
-                limit_memory(settings["memory"])
-            stopped = notebook.run(tree["run"], tree["definitions"], settings["seconds"])
-            answer = {"stopped": stopped}
-            plain = True
+    while head := channel_in.read(4):
+        request, arrays = wire.unpack(channel_in.read(struct.unpack("<I", head)[0]))
+        if "args" in request:
+            answer = notebook.call(request, arrays)
+        elif "run" in request:
+            answer = wire.pack(notebook.run(request["run"], request["definitions"]))
         else:
-            files = [(name, bytes(arrays[n])) for name, n in tree["files"]]
-            notebook = Notebook(tree["skeleton"], files, tree["student"])
-            answer = {"layout": notebook.layout}
-            plain = True
-        try:
-            data = wire.pack_tree(answer, []) if plain else wire.pack(answer)
-        except Exception as error:
-            what = {"type": type(error).__name__, "text": "cannot be sent", "line": None}
-            data = wire.pack({"value": None, "error": what, "rng": None, "changed": {}})
-        wire.send(channel_out, data)
+            notebook = Notebook(request, arrays, settings["seconds"])
+            steps = [step | {"source": ""} for step in notebook.layout["steps"]]
+            answer = wire.pack(notebook.layout | {"steps": steps})
+        channel_out.write(answer)
+        channel_out.flush()
     os._exit(0)
 
 

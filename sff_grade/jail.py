@@ -21,26 +21,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import sff_teach
-from sff_teach.util.checks import SFFError
+from sff_teach.data import data_home
 
 from . import wire
 from .source import Assignment, without_names
 
-HERE = Path(__file__).parent
 INSIDE = ("inside.py", "returned.py", "wire.py")
 SCRATCH = 64 << 20  # bytes of each folder that may be written, all in memory
 PROCESSES = 64  # threads count as well
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Limits:
     """What a notebook may use.
 
@@ -50,9 +48,9 @@ class Limits:
         notebook: Seconds by the clock for the whole notebook.
     """
 
-    seconds: float = 20
-    memory: float = 2.0
-    notebook: float = 300
+    seconds: float
+    memory: float
+    notebook: float
 
 
 # ---------------------------------------------------------------- system calls
@@ -68,40 +66,36 @@ REFUSED = {
     "kexec_load": (246, 104), "pidfd_getfd": (438, 438), "open_tree": (428, 428),
     "move_mount": (429, 429), "fsopen": (430, 430),
 }  # fmt: skip
-MACHINES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
+MACHINES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}  # …, number of clone
 CLONE3 = 435
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW… flags
 
 
-def seccomp_filter() -> bytes | None:
-    """Return the filter as the kernel reads it (classic BPF); None on a machine not in the table.
+def seccomp_filter() -> bytes:
+    """Return the filter as the kernel reads it (classic BPF); empty on a machine not in the table.
 
     See seccomp(2): a refused call fails with EPERM; clone3, whose flags cannot be looked at, with
     ENOSYS, so that the C library takes clone.
     """
     if platform.machine() not in MACHINES:
-        return None
+        return b""
     column, architecture, clone = MACHINES[platform.machine()]
     load, equal, larger, any_bit, end = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000
-
-    def line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
-        return struct.pack("<HBBI", code, yes, no, value)
-
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
     program = [
-        line(load, 4), line(equal, architecture, 1, 0), line(end, refuse | errno.EPERM),
-        line(load, 0),
-        line(larger, 0x40000000, 0, 1), line(end, refuse | errno.EPERM),  # the x32 calls
-        line(equal, CLONE3, 0, 1), line(end, refuse | errno.ENOSYS),
+        (load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, refuse),
+        (load, 0, 0, 0),
+        (larger, 0, 1, 0x40000000), (end, 0, 0, refuse),  # the x32 calls
+        (equal, 0, 1, CLONE3), (end, 0, 0, 0x00050000 | errno.ENOSYS),
     ]  # fmt: skip
     for numbers in REFUSED.values():
-        program += [line(equal, numbers[column], 0, 1), line(end, refuse | errno.EPERM)]
+        program += [(equal, 0, 1, numbers[column]), (end, 0, 0, refuse)]
     program += [
-        line(equal, clone, 0, 3), line(load, 16),
-        line(any_bit, NEW_NAMESPACES, 0, 1), line(end, refuse | errno.EPERM),
-        line(end, allow),
+        (equal, 0, 3, clone), (load, 0, 0, 16),
+        (any_bit, 0, 1, NEW_NAMESPACES), (end, 0, 0, refuse),
+        (end, 0, 0, allow),
     ]  # fmt: skip
-    return b"".join(program)
+    return b"".join(struct.pack("<HBBI", *line) for line in program)  # code, yes, no, value
 
 
 # ---------------------------------------------------------------- what is inside
@@ -111,54 +105,24 @@ def make_room(folder: Path, assignment: Assignment) -> None:
     """Copy what the jail shows: our three files, and the package without what solves a task."""
     (folder / "grader").mkdir(parents=True)
     for name in INSIDE:
-        shutil.copy(HERE / name, folder / "grader" / name)
+        shutil.copy(Path(__file__).parent / name, folder / "grader" / name)
     package = Path(sff_teach.__file__).parent
     target = folder / "package" / "sff_teach"
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__"))
     sample = package.parent / "data" / "fashion-mnist-sample.npz"
-    if sample.is_file():
+    if sample.is_file():  # a checkout; a wheel has it inside
         (target / "_data").mkdir(exist_ok=True)
         shutil.copy(sample, target / "_data")
-    by_module: dict[str, list[str]] = {}
     for entry in assignment.absent:
         module, _, name = entry.partition(":")
-        by_module.setdefault(module, []).append(name)
-    for module, names in by_module.items():
         path = folder / "package" / Path(*module.split(".")).with_suffix(".py")
-        path.write_text(without_names(path.read_text(encoding="utf-8"), names), encoding="utf-8")
+        path.write_text(without_names(path.read_text(encoding="utf-8"), [name]), encoding="utf-8")
     compileall.compile_dir(folder, quiet=2)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _binds(room: Path, secret: Iterable[Path]) -> list[str]:
-    from sff_teach.data import data_home
-
-    shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
-    shown += [Path(p) for p in ("/lib", "/lib64", "/bin") if not Path(p).is_symlink()]
-    shown = [path for path in [*shown, data_home()] if path.exists()]
-    # bubblewrap would make the folders above with the rights of the originals, such as root's own.
-    above = {parent for path in shown for parent in path.parents if parent.parent != parent}
-    args = [x for p in sorted(above) for x in ("--perms", "0755", "--dir", str(p))]
-    args += [x for path in shown for x in ("--ro-bind", str(path), str(path))]
-    for link in ("/lib", "/lib64", "/bin"):
-        if Path(link).is_symlink():
-            args += ["--symlink", os.readlink(link), link]
-    # Installed copies of the package and of this grader, and what the teacher's folders hold.
-    places = [Path(p) for p in sys.path if p]
-    hidden = [p / name for p in places for name in ("sff_teach", "sff_grade")] + list(secret)
-    for path in {Path(p).resolve() for p in hidden}:
-        if path.is_dir() and any(path.is_relative_to(other.resolve()) for other in shown):
-            args += ["--tmpfs", str(path)]
-    return [
-        *args, "--ro-bind", str(room / "grader"), "/grader",
-        "--ro-bind", str(room / "package"), "/package",
-    ]  # fmt: skip
-
-
 def _environment() -> dict[str, str]:
-    from sff_teach.data import data_home
-
     return {
         "PATH": "/usr/bin:/bin", "HOME": "/box", "USER": "student", "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MPLCONFIGDIR": "/tmp",
@@ -167,27 +131,43 @@ def _environment() -> dict[str, str]:
     }  # fmt: skip
 
 
-def bubblewrap(room: Path, secret: Iterable[Path], filter_fd: int | None) -> list[str]:
+def _files(room: Path, secret: list[Path]) -> list[str]:
+    """Arguments of bubblewrap that lay out the file system."""
+    shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
+    shown += [Path(p) for p in ("/lib", "/lib64", "/bin") if not Path(p).is_symlink()]
+    shown = [path for path in [*shown, data_home()] if path.exists()]
+    # bubblewrap would make the folders above with the rights of the originals, such as root's own.
+    above = {parent for path in shown for parent in path.parents if parent.parent != parent}
+    scratch = ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs"]
+    args = [*scratch, "/tmp", *scratch, "/box"]  # first: the course itself may lie in /tmp
+    args += [x for p in sorted(above) for x in ("--perms", "0755", "--dir", str(p))]
+    args += [x for path in shown for x in ("--ro-bind", str(path), str(path))]
+    for link in ("/lib", "/lib64", "/bin"):
+        if Path(link).is_symlink():
+            args += ["--symlink", os.readlink(link), link]
+    # An installed copy of the package has all its functions; the teacher's folders hold the rest.
+    hidden = {p.resolve() for p in [*secret, *(Path(p) / "sff_teach" for p in sys.path if p)]}
+    for path in hidden:
+        if path.is_dir() and any(path.is_relative_to(other.resolve()) for other in shown):
+            args += ["--tmpfs", str(path)]
+    for name in ("grader", "package"):
+        args += ["--ro-bind", str(room / name), f"/{name}"]
+    args += ["--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm"]
+    return [*args, "--remount-ro", "/", "--chdir", "/box"]
+
+
+def bubblewrap(room: Path, secret: list[Path]) -> list[str]:
     """Return the command that starts a jail, up to the program that runs in it."""
-    tmpfs = [x for path in ("/tmp", "/box") for x in (
-        "--perms", "1777", "--size", str(SCRATCH), "--tmpfs", path)]  # fmt: skip
     if os.geteuid() == 0:  # the process inside takes a user of its own
         user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         user = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
     return [
-        _program(), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+        "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--unshare-cgroup-try", *user, "--die-with-parent", "--new-session",
-        *tmpfs, *_binds(room, secret), "--proc", "/proc", "--dev", "/dev",
-        "--perms", "1777", "--size", str(SCRATCH), "--tmpfs", "/dev/shm",
-        "--remount-ro", "/", "--chdir", "/box", "--clearenv",
-        *[x for pair in _environment().items() for x in ("--setenv", *pair)],
-        *([] if filter_fd is None else ["--seccomp", str(filter_fd)]), "--",
+        *_files(room, secret), "--clearenv",
+        *(x for pair in _environment().items() for x in ("--setenv", *pair)),
     ]  # fmt: skip
-
-
-def _program() -> str:
-    return shutil.which("bwrap") or "bwrap"
 
 
 @lru_cache(maxsize=1)
@@ -200,7 +180,7 @@ def lacking() -> str:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("grader", "package"):
             (Path(folder) / name).mkdir()
-        command = [*bubblewrap(Path(folder), [], None), "/usr/bin/true"]
+        command = [*bubblewrap(Path(folder), []), "/usr/bin/true"]
         done = subprocess.run(command, capture_output=True, text=True)
     return "" if done.returncode == 0 else f"bubblewrap does not work here ({done.stderr.strip()})"
 
@@ -222,34 +202,32 @@ class Jail:
         isolated: False runs the same program with the teacher's own rights.
     """
 
-    def __init__(
-        self, room: Path, limits: Limits, secret: Iterable[Path] = (), isolated: bool = True
-    ) -> None:
+    def __init__(self, room: Path, limits: Limits, secret: list[Path], isolated: bool) -> None:
         self.limits = limits
-        root = os.geteuid() == 0
-        settings = asdict(limits) | {
+        settings = {
+            "seconds": limits.seconds,
             "memory": int(limits.memory * 2**30),
             "cpu": int(2 * limits.notebook),
-            "user": 2**20 + os.getpid() % 2**20 if isolated and root else 0,
-            "processes": PROCESSES if isolated else 0,
+            "processes": PROCESSES if isolated else None,
+            "user": 2**20 + os.getpid() % 2**20 if isolated and os.geteuid() == 0 else None,
         }
-        program = [sys.executable, "/grader/inside.py", json.dumps(settings)]
-        environment, fds = None, []
+        read_end, write_end = os.pipe()
+        os.write(write_end, seccomp_filter())
+        os.close(write_end)
         if isolated:
-            read_end = _as_file(seccomp_filter())
-            fds = [] if read_end is None else [read_end]
-            program = bubblewrap(room, secret, read_end) + program
+            seccomp = ["--seccomp", str(read_end)] if seccomp_filter() else []
+            start, environment = [*bubblewrap(room, secret), *seccomp, "--"], None
+            inside = "/grader/inside.py"
         else:
-            program[1] = str(room / "grader" / "inside.py")
+            start, inside = [], str(room / "grader" / "inside.py")
             path = f"{room / 'grader'}{os.pathsep}{room / 'package'}"
             environment = _environment() | {"PYTHONPATH": path, "PATH": os.environ["PATH"]}
-        folder = None if isolated else room
         self.process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            pass_fds=fds, env=environment, cwd=folder, start_new_session=True,
+            [*start, sys.executable, inside, json.dumps(settings)], env=environment, cwd=room,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            pass_fds=[read_end], start_new_session=True,
         )  # fmt: skip
-        for fd in fds:
-            os.close(fd)
+        os.close(read_end)
         os.set_blocking(self.process.stdin.fileno(), False)
 
     def ask(self, request: bytes, seconds: float) -> tuple[Any, list]:
@@ -268,18 +246,17 @@ class Jail:
                         raise Ended("the answer sent too much")
                     if len(answer) >= 4 + size:
                         return wire.unpack(bytes(answer[4 : 4 + size]))
-                request = self._exchange(request, answer, deadline)
+                if time.monotonic() > deadline:
+                    raise Ended("it took too long by the clock")
+                request = self._exchange(request, answer)
         except wire.WireError:
             raise Ended("the answer wrote into the grader's channel") from None
         except OSError:
             raise Ended("the answer ended the process") from None
 
-    def _exchange(self, request: bytes, answer: bytearray, deadline: float) -> bytes:
-        """Write and read what can be written and read now; look after time and memory."""
-        if time.monotonic() > deadline:
-            raise Ended("it took too long by the clock")
-        used = memory_below(self.process.pid)
-        if used > (self.limits.memory + 1) * 2**30:
+    def _exchange(self, request: bytes, answer: bytearray) -> bytes:
+        """Write and read what can be written and read now; return what is left to write."""
+        if memory_below(self.process.pid) > (self.limits.memory + 1) * 2**30:
             raise Ended(f"it took more than {self.limits.memory:g} GiB with all its processes")
         stdin, stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
         readable, writable, _ = select.select([stdout], [stdin] if request else [], [], 0.2)
@@ -301,21 +278,6 @@ class Jail:
         self.process.stdin.close()
         self.process.stdout.close()
 
-    def __enter__(self) -> Jail:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _as_file(data: bytes | None) -> int | None:
-    if data is None:
-        return None
-    read_end, write_end = os.pipe()
-    os.write(write_end, data)
-    os.close(write_end)
-    return read_end
-
 
 def memory_below(pid: int) -> int:
     """Return the resident bytes of a process and all below it; what is shared counts once each."""
@@ -328,20 +290,3 @@ def memory_below(pid: int) -> int:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 todo += [int(child) for child in (task / "children").read_text().split()]
     return total
-
-
-Say = Callable[[str], None]
-
-
-def check_isolation(no_isolation: bool, say: Say) -> bool:
-    """Say how student code is isolated; return whether it is.
-
-    Raises:
-        SFFError: It cannot be, and ``no_isolation`` was not given.
-    """
-    if no_isolation:
-        say("No isolation, as asked: student code runs with your rights and reads your files.")
-        return False
-    if lacking():
-        raise SFFError(f"{lacking()}; --no-isolation runs student code with your own rights")
-    return True

@@ -6,7 +6,8 @@ The grader and the tool that makes the students' copies both read regions with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 
 SOLUTION, HIDDEN, SCHEME = "SOLUTION", "HIDDEN TESTS", "MARK SCHEME"
 CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]  # nbgrader's own
@@ -45,34 +46,14 @@ def has_region(text: str, kind: str) -> bool:
     return any(inside for inside, _ in regions(text, kind))
 
 
-def replace_regions(text: str, kind: str, make: Callable[[list[str]], Iterable[str]]) -> str:
+def replace_regions(text: str, kind: str, make: Callable[[list[str]], list[str]]) -> str:
     """Return a text with the lines of every region of a kind replaced by what ``make`` returns."""
-    lines: list[str] = []
-    for inside, part in regions(text, kind):
-        lines += make(part) if inside else part
-    return "\n".join(lines)
-
-
-def inside_regions(text: str, kind: str) -> str:
-    """Return what stands inside the regions of a kind, without the lines with the marks."""
-    return "\n".join("\n".join(part[1:-1]) for inside, part in regions(text, kind) if inside)
-
-
-def only_regions(text: str, kind: str, inside: bool) -> str:
-    """Return a text with all lines outside (or inside) the regions emptied; line numbers stay."""
-    lines: list[str] = []
-    for is_inside, part in regions(text, kind):
-        lines += part if is_inside == inside else [""] * len(part)
-    return "\n".join(lines)
-
-
-def indent_of(line: str) -> str:
-    """Return the white space that a line begins with."""
-    return line[: len(line) - len(line.lstrip())]
+    parts = [make(part) if inside else part for inside, part in regions(text, kind)]
+    return "\n".join(line for part in parts for line in part)
 
 
 def with_stub(text: str, stub: list[str]) -> str:
-    """Return a text with a stub in the place of each solution."""
+    """Return a text with a stub in the place of each solution, indented like it."""
     return replace_regions(
-        text, SOLUTION, lambda lines: [indent_of(lines[0]) + line for line in stub]
+        text, SOLUTION, lambda lines: [re.match(r"\s*", lines[0])[0] + line for line in stub]
     )

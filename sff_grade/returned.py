@@ -8,7 +8,6 @@ locked is the instructor's. This runs inside the jail, before any cell of the st
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import json
 import re
@@ -16,7 +15,7 @@ import zipfile
 from collections.abc import Callable
 
 MOST_BYTES = 20 << 20  # of a notebook in a zip
-MOST_LINES = 500  # of a cell that is compared line by line
+MOST_CHARACTERS = 20_000  # of a cell, where a person reads it
 BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # what odd Python text raises
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -57,11 +56,10 @@ def bound_names(source: str) -> list[str]:
         return re.findall(r"^(?:def|class)[ \t]+(\w+)", source, re.MULTILINE)
     names: list[str] = []
     for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if isinstance(node, DEFINITIONS[2:]):
             names.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            stored = [n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            stored = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
             names += [n.id for n in stored if isinstance(n.ctx, ast.Store)]
     return list(dict.fromkeys(names))
 
@@ -77,14 +75,11 @@ def read_notebook(data: bytes) -> list[dict]:
     """
     if not data.strip():
         raise ValueError("The file is empty.")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        data = data.decode("utf-16").encode("utf-8", "replace")
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        notebook = json.loads(data.decode("utf-8-sig"))
-        return [_cell(cell) for cell in notebook["cells"]]
-    except (*BROKEN, TypeError, KeyError, AttributeError, UnicodeError) as error:
-        text = "The file is not a notebook that can be read."
-        raise ValueError(text) from error
+        return [_cell(cell) for cell in json.loads(data.decode(encoding))["cells"]]
+    except (*BROKEN, TypeError, KeyError, AttributeError) as error:
+        raise ValueError("The file is not a notebook that can be read.") from error
 
 
 def _text(value: object) -> str:
@@ -117,44 +112,38 @@ def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
                 inner = info.filename.rsplit("/", 1)[-1]
                 hidden = "__MACOSX" in info.filename or inner.startswith(".")
                 if inner.endswith(".ipynb") and not hidden and info.file_size <= MOST_BYTES:
-                    with archive.open(info) as file:
-                        found.append((f"{name}: {inner}", file.read(MOST_BYTES)))
+                    found.append((f"{name}: {inner}", archive.read(info)))
     except Exception:  # a broken archive is a student's file without a notebook
-        return found
+        pass
     return found
 
 
-def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> tuple[dict, list[str]]:
-    """Choose the notebook to mark: the newest that holds an answer.
+def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> dict:
+    """Return the layout of the notebook to mark: the newest that holds an answer.
 
     Args:
         skeleton: The students' copy of the assignment, see `Assignment.skeleton`.
         files: (name, bytes), the newest first.
-
-    Returns:
-        Its layout, and notes for the student and the teacher.
     """
-    layouts, problems = [], []
+    layouts, notes = [], []
     for name, data in [each for file in files for each in notebooks_in(*file)]:
         try:
             layouts.append((name, lay_out(skeleton, read_notebook(data))))
         except ValueError as error:
-            problems.append(str(error) if len(files) == 1 else f"{name}: {error}")
+            notes.append(str(error) if len(files) == 1 else f"{name}: {error}")
     if not layouts:
-        return lay_out(skeleton, []), problems or ["No notebook was found in what came."]
-    answered = [each for each in layouts if each[1]["answered"]] or layouts
-    name, layout = answered[0]
-    notes = problems
+        layout = lay_out(skeleton, [])
+        layout["notes"] = notes or ["No notebook was found in what came."]
+        return layout
+    name, layout = next((each for each in layouts if each[1]["answered"]), layouts[0])
     if len(layouts) > 1:
         others = ", ".join(other for other, _ in layouts if other != name)
-        notes = [
-            *notes,
-            f"{len(layouts)} notebooks came; {name} was marked, not {others}.",
-        ]
-        most = max(answered, key=lambda each: each[1]["answered"])
+        notes.append(f"{len(layouts)} notebooks came; {name} was marked, not {others}.")
+        most = max(layouts, key=lambda each: each[1]["answered"])
         if most[1]["answered"] > layout["answered"]:
             notes.append(f"An older one, {most[0]}, holds more answers.")
-    return layout, notes
+    layout["notes"] = notes + layout["notes"]
+    return layout
 
 
 # ---------------------------------------------------------------- finding cells again
@@ -165,7 +154,6 @@ class Search:
 
     Attributes:
         at: For each returned cell the place in the source, or None.
-        how: For each place how its cell was found, where its id did not tell.
     """
 
     def __init__(self, skeleton: list[dict], cells: list[dict]) -> None:
@@ -174,13 +162,10 @@ class Search:
         self.plain = [plain(cell["released"]) for cell in skeleton]
         self.places = {cell["id"]: i for i, cell in enumerate(skeleton) if cell["id"]}
         self.at: list[int | None] = [None] * len(cells)
-        self.how: dict[int, str] = {}
-        for words, matcher in MATCHERS:
+        for matcher in MATCHERS:
             for n, place in enumerate(self.at):
-                if place is None and (found := matcher(self, n)) is not None:
-                    self.at[n] = found
-                    if words and skeleton[found]["id"]:
-                        self.how.setdefault(found, words)
+                if place is None:
+                    self.at[n] = matcher(self, n)
 
     def by_id(self, n: int) -> int | None:
         """An answer may have become a text cell by a slip of the keyboard; others may not."""
@@ -194,29 +179,18 @@ class Search:
         """The same words in the same order."""
         text = plain(self.cells[n]["source"])
         same = [i for i, other in enumerate(self.plain) if text and other == text]
-        free = [i for i in same if i not in self.at]
-        return next(iter(free or same), None)
+        return next((i for i in same if i not in self.at), same[0] if same else None)
 
     def by_name(self, n: int) -> int | None:
         """An answer, or the cell with the student's id, by what it defines."""
-        source = self.cells[n]["source"]
-        names = set(bound_names(source))
+        names = set(bound_names(self.cells[n]["source"]))
         for i, cell in enumerate(self.skeleton):
-            wanted = functions_of(cell) or cell["names"]
-            if cell["kind"] == "answer" and names & set(wanted):
+            defined = re.findall(r"^(?:def|class) +(\w+)", cell["released"], re.MULTILINE)
+            wanted = set(defined or cell["names"])
+            if cell["kind"] == "answer" and names & wanted:
                 return i
             free = cell["kind"] == "free" and i not in self.at and self.cells[n]["code"]
-            if free and names & set(wanted) and len(names) <= len(wanted) + 2:
-                return i
-        return None
-
-    def by_lines(self, n: int) -> int | None:
-        """A locked cell by most of its lines."""
-        if not self.cells[n]["code"]:
-            return None
-        for i, cell in enumerate(self.skeleton):
-            locked = cell["kind"] in ("test", "given", "adapter")
-            if locked and _alike(cell["released"], self.cells[n]["source"]):
+            if free and names & wanted and len(names) <= len(wanted) + 2:
                 return i
         return None
 
@@ -230,26 +204,9 @@ class Search:
         return place + 1 if fits else None
 
 
-MATCHERS: list[tuple[str, Callable[[Search, int], int | None]]] = [
-    ("", Search.by_id),
-    ("its text", Search.by_text),
-    ("the name that it defines", Search.by_name),
-    ("most of its text", Search.by_lines),
-    ("its place", Search.by_place),
-]
-
-
-def functions_of(cell: dict) -> list[str]:
-    """Return the functions and classes among the names that a cell of the source defines."""
-    text = cell["released"]
-    return [x for x in cell["names"] if re.search(rf"(?:def|class)[ \t]+{re.escape(x)}\b", text)]
-
-
-def _alike(one: str, other: str) -> bool:
-    lines, others = ([x.strip() for x in t.splitlines() if x.strip()] for t in (one, other))
-    if min(len(lines), len(others)) < 2 or len(others) > MOST_LINES:
-        return False
-    return difflib.SequenceMatcher(None, lines, others, autojunk=False).ratio() > 0.6
+MATCHERS: list[Callable[[Search, int], int | None]] = [
+    Search.by_id, Search.by_text, Search.by_name, Search.by_place,
+]  # fmt: skip
 
 
 # ---------------------------------------------------------------- the layout
@@ -259,8 +216,9 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
     """Lay a returned notebook out along the source.
 
     Returns:
-        ``steps`` to run, ``answers`` and ``printed`` by the place in the source, how many cells
-        are ``answered``, the ``id`` of the student in it, and ``notes`` on what was repaired.
+        ``steps`` to run, ``answers`` and ``printed`` by the place in the source, the
+        student's ``own`` cells by the place they stand behind, how many cells are ``answered``, the
+        ``id`` of the student in it, and ``notes`` on what was repaired.
     """
     search = Search(skeleton, cells)
     versions: dict[int, list[str]] = {}
@@ -272,7 +230,6 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
             versions.setdefault(place, []).append(cell["source"])
         elif cell["code"] and cell["source"].strip():
             own.setdefault(last, []).append((f"cell {n + 1}", cell["source"]))
-    notes = _notes(search, versions) if cells else []
     answers: dict[int, list[str]] = {}
     answered = 0
     for i, cell in enumerate(skeleton):
@@ -282,15 +239,14 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
             answered += bool(filled)
             if cell["kind"] == "by hand":
                 answers[i] = answers[i][-1:]
-    printed = {str(p): cells[n]["printed"] for n, p in enumerate(search.at) if p is not None}
     return {
         "steps": _steps(skeleton, versions, answers, own),
-        "answers": {str(i): texts for i, texts in answers.items()},
-        "own": {str(i): [text for _, text in cells] for i, cells in own.items()},
-        "printed": printed,
+        "answers": {i: "\n\n".join(texts)[:MOST_CHARACTERS] for i, texts in answers.items()},
+        "own": {i: [text[:MOST_CHARACTERS] for _, text in each] for i, each in own.items()},
+        "printed": {p: cells[n]["printed"] for n, p in enumerate(search.at) if p is not None},
         "answered": answered,
         "id": _student_id(skeleton, versions),
-        "notes": notes,
+        "notes": _notes(search, versions) if cells else [],
     }
 
 
@@ -304,93 +260,67 @@ def _student_id(skeleton: list[dict], versions: dict[int, list[str]]) -> str:
 
 def _notes(search: Search, versions: dict[int, list[str]]) -> list[str]:
     marked = [(i, cell) for i, cell in enumerate(search.skeleton) if cell["id"]]
-    found = sum(i in versions for i, _ in marked)
     ids = [cell["id"] for cell in search.cells if cell["id"]]
     known = [i for i in ids if i in search.places]
-    if not found or (ids and not known):
+    if not known and not any(c["kind"] == "answer" and i in versions for i, c in marked):
         other = f', but of another: it has the cell "{ids[0]}"' if ids else ""
-        if not any(c["kind"] == "answer" and i in versions for i, c in marked):
-            return [f"The notebook is not of this assignment{other}."]
+        return [f"The notebook is not of this assignment{other}."]
     notes = []
     if not known:
+        found = sum(i in versions for i, _ in marked)
         notes.append(
             "The notebook had lost nbgrader's marks, as Colab returns it. "
             f"{found} of {len(marked)} cells were found again by their text or their names."
         )
     for i, cell in marked:
-        notes += [f"{cell['id']}: {note}" for note in _notes_on(search, i, versions.get(i, []))
-                  if known or "had lost" not in note]  # fmt: skip
+        code = [c["code"] for c, at in zip(search.cells, search.at) if at == i]
+        if cell["kind"] not in ("answer", "by hand"):
+            continue
+        if not code:
+            what = f", none that defines {' or '.join(cell['names'])}" if cell["names"] else ""
+            notes.append(f"{cell['id']}: no such cell{what}.")
+        elif cell["code"] and not all(code):
+            notes.append(f"{cell['id']}: the answer stood in a text cell; it was run as code.")
+        if len(code) > 1:
+            filled = sum(plain(text) != search.plain[i] for text in versions[i])
+            counts = "the last one counts" if filled > 1 else "the one with an answer counts"
+            notes.append(f"{cell['id']}: the cell stands {len(code)} times; {counts}.")
     order = [place for place in search.at if place is not None]
-    if any(a > b for a, b in zip(order, order[1:])) and len(set(order)) == len(order):
+    if order != sorted(order) and len(set(order)) == len(order):
         notes.append("The cells stood in another order; they were run in the assignment's.")
-    return notes
-
-
-def _notes_on(search: Search, place: int, texts: list[str]) -> list[str]:
-    cell, notes = search.skeleton[place], []
-    locked = cell["kind"] in ("test", "given", "adapter")
-    if not texts:
-        if locked:
-            return ["the cell was missing; the instructor's was used."]
-        if cell["kind"] == "by hand":
-            return ["the cell for the written answer is missing."]
-        what = f", none that defines {' or '.join(cell['names'])}" if cell["names"] else ""
-        return [f"no such cell{what}."] if cell["kind"] == "answer" else []
-    if place in search.how:
-        notes.append(f"the cell had lost its mark and was found by {search.how[place]}.")
-    returned = [search.cells[n] for n, at in enumerate(search.at) if at == place]
-    if cell["code"] and cell["kind"] == "answer" and not all(c["code"] for c in returned):
-        notes.append("the answer stood in a text cell; it was run as code.")
-    if len(texts) > 1:
-        filled = sum(plain(text) != search.plain[place] for text in texts)
-        counts = "the last one counts" if filled > 1 else "the one with an answer counts"
-        notes.append(
-            f"the cell stands {len(texts)} times; "
-            f"{'the instructor’s was used' if locked else counts}."
-        )
-    elif locked and plain(texts[0]) != search.plain[place]:
-        notes.append("the cell was changed; the instructor's was used.")
-    if cell["kind"] == "answer" and cell["names"]:
-        defined = list(dict.fromkeys(name for text in texts for name in bound_names(text)))
-        missing = [name for name in cell["names"] if name not in defined]
-        others = [name for name in defined if name not in cell["names"]]
-        if missing and others:
-            notes.append(f"the tests ask for {missing[0]}, and the cell defines {others[0]}.")
     return notes
 
 
 def _steps(skeleton: list[dict], versions: dict, answers: dict, own: dict) -> list[dict]:
     """What is run, in the order of the source; behind the last test only definitions.
 
-    A step has a ``kind`` ("given", "adapter", "answer", "own"), a ``label`` for people, its
-    ``source``, and ``quiet`` where it is no news that it stops.
+    A step has a ``kind`` ("given", "answer", "own"), a ``label`` for people, its ``source``,
+    ``quiet`` where it is no news that it stops, and ``definitions`` where nothing else counts.
     """
     steps: list[dict] = []
 
-    def add(kind: str, label: str, source: str, **more) -> None:
-        steps.append({"kind": kind, "label": label, "source": source, "quiet": False, **more})
-
-    def add_own(place: int) -> None:
-        for label, source in own.get(place, []):
-            add("own", label, source, definitions=place >= last)
+    def add(kind: str, label: str, source: str, quiet: bool = False, definitions: bool = False):
+        steps.append({"kind": kind, "label": label, "source": source, "quiet": quiet,
+                      "definitions": definitions})  # fmt: skip
 
     last = max((i for i, cell in enumerate(skeleton) if cell["kind"] == "test"), default=-1)
-    add_own(-1)
-    for i, cell in enumerate(skeleton):
-        kind, label = cell["kind"], cell["id"] or "the cell that sets your id"
+    for i, cell in enumerate([{"kind": "start"}, *skeleton], -1):
+        kind, texts, released = cell["kind"], versions.get(i, []), cell.get("released", "")
+        label = cell.get("id") or "the cell that sets your id"
         if kind in ("given", "adapter"):
-            add(kind, label, cell["released"])
+            add("given" if kind == "given" else "answer", label, released)
             # An import that was added to a given cell is still there for the student's own code.
-            for text in versions.get(i, []):
-                if plain(text) != plain(cell["released"]):
+            for text in texts:
+                if plain(text) != plain(released):
                     add("own", label, text, quiet=True)
         elif kind == "answer":
             for text in answers.get(i, []):
-                add("answer", label, text, quiet=plain(text) == plain(cell["released"]))
+                add("answer", label, text, quiet=plain(text) == plain(released))
         elif kind == "test":  # in Jupyter its functions and imports are there for what follows
-            add("own", label, cell["released"], quiet=True, definitions=True)
-        elif kind in ("free", "by hand") and cell["code"]:
-            for text in versions.get(i, [cell["released"]] if kind == "free" else []):
+            add("own", label, released, quiet=True, definitions=True)
+        elif kind == "free":
+            for text in texts or [released]:
                 add("own", label, text, quiet=True, definitions=i > last)
-        add_own(i)
+        for name, source in own.get(i, []):
+            add("own", name, source, definitions=i >= last)
     return steps

@@ -10,18 +10,7 @@ from pathlib import Path
 
 from sff_teach.util.checks import SFFError, check_known
 
-from .regions import (
-    CODE_STUB,
-    HIDDEN,
-    SCHEME,
-    SOLUTION,
-    TEXT_STUB,
-    has_region,
-    inside_regions,
-    only_regions,
-    replace_regions,
-    with_stub,
-)
+from .regions import CODE_STUB, HIDDEN, SCHEME, TEXT_STUB, regions, replace_regions, with_stub
 from .returned import bound_names, word_pattern
 
 ADAPTER = "-adapter"  # a given cell with this ending of its id runs beside the answers
@@ -29,45 +18,42 @@ ADAPTER = "-adapter"  # a given cell with this ending of its id runs beside the 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the source.
+    """A cell of the source: its text, and what nbgrader's metadata say about it.
 
     Attributes:
-        source: Its text.
         kind: "text", "given" (locked), "adapter", "free", "answer", "test" or "by hand".
-        grade_id: nbgrader's name of it.
-        points: What it is worth.
         names: What it defines, in order.
-        code: Whether it is a code cell.
     """
 
     source: str
     kind: str
-    grade_id: str | None = None
-    points: float = 0.0
-    names: tuple[str, ...] = ()
-    code: bool = True
+    grade_id: str | None
+    points: float
+    names: tuple[str, ...]
+    code: bool
 
     @property
     def released(self) -> str:
         """The cell as students get it."""
-        text = replace_regions(self.source, HIDDEN, lambda lines: [])
-        text = replace_regions(text, SCHEME, lambda lines: [])
-        stub = CODE_STUB if self.code else TEXT_STUB
-        if (self.kind in ("answer", "by hand") and self.code) or has_region(text, SOLUTION):
-            return with_stub(text, stub)
-        return text
+        text = self.source
+        for kind in (HIDDEN, SCHEME):
+            text = replace_regions(text, kind, lambda lines: [])
+        return with_stub(text, CODE_STUB if self.code else TEXT_STUB)
 
     @property
     def scheme(self) -> str:
         """The mark scheme of a cell that is marked by hand."""
-        return inside_regions(self.source, SCHEME).strip()
+        parts = [part for inside, part in regions(self.source, SCHEME) if inside]
+        return "\n".join(line for part in parts for line in part[1:-1]).strip()
 
     @property
     def parts(self) -> list[tuple[bool, str]]:
-        """The visible and the hidden part of a test, with the line numbers of the whole."""
-        visible = only_regions(self.source, HIDDEN, inside=False)
-        hidden = only_regions(self.source, HIDDEN, inside=True)
-        return [(False, visible), (True, hidden)] if hidden.strip() else [(False, visible)]
+        """(hidden, text) of a test's parts, each at its lines of the whole."""
+        split, at = [], 0
+        for hidden, lines in regions(self.source, HIDDEN):
+            split.append((hidden, "\n" * at + "\n".join(lines)))
+            at += len(lines)
+        return split
 
 
 @dataclass(frozen=True)
@@ -77,8 +63,8 @@ class Assignment:
     Attributes:
         name: The file's name without its ending.
         cells: All its cells.
-        absent: Names of the package that solve a task, as ``module:name``. Students' code finds
-            functions there that only raise.
+        absent: Functions of the package that solve a task, as ``module:name``; where students' code
+            runs they only raise.
     """
 
     name: str
@@ -86,14 +72,9 @@ class Assignment:
     absent: tuple[str, ...] = ()
 
     @property
-    def tests(self) -> list[Cell]:
-        """The cells whose points the grader gives."""
-        return [cell for cell in self.cells if cell.kind == "test"]
-
-    @property
-    def by_hand(self) -> list[Cell]:
-        """The cells whose points the teacher gives."""
-        return [cell for cell in self.cells if cell.kind == "by hand"]
+    def marked(self) -> list[Cell]:
+        """The cells that give points, by machine or by hand."""
+        return [cell for cell in self.cells if cell.kind in ("test", "by hand")]
 
     @property
     def asked_names(self) -> list[str]:
@@ -106,37 +87,13 @@ class Assignment:
         """Whether students write an id into the notebook."""
         return any(c.kind == "free" and "STUDENT_ID" in c.names for c in self.cells)
 
-    @property
-    def title(self) -> str:
-        """The first heading, or the file's name."""
-        for cell in self.cells:
-            for line in cell.source.splitlines() if not cell.code else ():
-                if line.startswith("# "):
-                    return line[2:].strip()
-        return self.name
-
-    def answer_of(self, grade_id: str) -> str | None:
-        """The id of the answer that a test belongs to: the last one before it."""
-        last = None
-        for cell in self.cells:
-            if cell.kind == "answer":
-                last = cell.grade_id
-            if cell.grade_id == grade_id:
-                return last
-        return None
-
     def skeleton(self) -> list[dict]:
         """What students' code may know of the assignment: the students' copy of each cell."""
         return [
-            {
-                "kind": cell.kind,
-                "id": cell.grade_id,
-                "released": cell.released,
-                "names": list(cell.names),
-                "code": cell.code,
-            }
-            for cell in self.cells
-        ]
+            {"kind": c.kind, "id": c.grade_id, "released": c.released, "names": c.names,
+             "code": c.code}
+            for c in self.cells
+        ]  # fmt: skip
 
 
 def _kind(cell: dict, meta: dict) -> str:
@@ -150,41 +107,30 @@ def _kind(cell: dict, meta: dict) -> str:
         return "text"
     if not meta.get("locked"):
         return "free"
-    return "adapter" if str(meta.get("grade_id")).endswith(ADAPTER) else "given"
+    return "adapter" if meta["grade_id"].endswith(ADAPTER) else "given"
 
 
 def read_source(path: Path) -> Assignment:
     """Read an instructor's notebook.
 
     Raises:
-        SFFError: A grade id stands twice, no cell is a test, or marks of regions do not match.
+        SFFError: A grade id stands twice, or no cell is a test.
     """
-    notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = []
     for cell in notebook["cells"]:
         meta = cell["metadata"].get("nbgrader", {})
-        source = cell["source"]
-        source = "".join(source) if isinstance(source, list) else source
-        code = cell["cell_type"] == "code"
+        source, code = "".join(cell["source"]), cell["cell_type"] == "code"
         names = tuple(bound_names(source)) if code else ()
-        points = float(meta.get("points", 0) or 0)
-        kind = _kind(cell, meta)
-        cells.append(Cell(source, kind, meta.get("grade_id"), points, names, code))
-    try:
-        for cell in cells:
-            assert cell.released is not None
-    except ValueError as error:
-        raise SFFError(f"{path}: {error}") from error
+        points = float(meta.get("points") or 0)
+        cells.append(Cell(source, _kind(cell, meta), meta.get("grade_id"), points, names, code))
     ids = [cell.grade_id for cell in cells if cell.grade_id]
-    twice = sorted({i for i in ids if ids.count(i) > 1})
-    if twice:
-        raise SFFError(f"{path} has the grade id {twice[0]} twice")
+    if len(set(ids)) < len(ids):
+        raise SFFError(f"{path} has a grade id twice: {max(ids, key=ids.count)}")
     if not any(cell.kind == "test" for cell in cells):
-        raise SFFError(
-            f"{path} has no test cell: it is not a source notebook with nbgrader's marks"
-        )
+        raise SFFError(f"{path} has no test cell: it is no source notebook with nbgrader's marks")
     absent = notebook["metadata"].get("sff_grade", {}).get("absent", [])
-    return Assignment(Path(path).stem, cells, tuple(absent))
+    return Assignment(path.stem, cells, tuple(absent))
 
 
 def find_source(source: Path, name: str | None, folder: Path) -> Path:
@@ -195,41 +141,30 @@ def find_source(source: Path, name: str | None, folder: Path) -> Path:
     """
     if source.is_file():
         return source
-    found = sorted(source.glob("*/*.ipynb")) or sorted(source.glob("*.ipynb"))
-    if not found:
-        raise SFFError(f"source={source} holds no notebooks")
-    known = {path.parent.name if path.parent != source else path.stem: path for path in found}
-    if name is not None:
-        check_known(name, known, "assignment")
-        return known[name]
-    stems = {p.stem.lower() for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
-    fits = [p for p in known.values() if any(p.stem.lower() in stem for stem in stems)]
-    fits = fits or [
-        p for n, p in known.items() if any(re.search(word_pattern(n), s) for s in stems)
-    ]
-    if len(known) == 1 or len(fits) == 1:
-        return (fits or list(known.values()))[0]
-    raise SFFError(
-        f"the notebooks in {folder} do not say which assignment they are; give --assignment, one "
-        f"of {', '.join(known)}"
-    )
+    known = {path.parent.name: path for path in sorted(source.glob("*/*.ipynb"))}
+    if name is None:
+        came = " ".join([folder.name, *(path.name for path in folder.rglob("*.ipynb"))]).lower()
+        fits = [name for name in known if re.search(word_pattern(name.lower()), came)]
+        if len(fits) != 1:
+            raise SFFError(
+                f"the notebooks in {folder} do not say which assignment of source={source} they "
+                f"are; give --assignment, one of {', '.join(known)}"
+            )
+        name = fits[0]
+    check_known(name, known, "assignment")
+    return known[name]
 
 
 def without_names(source: str, names: list[str]) -> str:
-    """Return a module's text in which some functions only raise; ``Class.method`` works as well.
-
-    Their signatures stay, so that importing them works.
-    """
-    lines = source.split("\n")
-    found: list[ast.AST] = []
+    """Return a module's text in which some functions only raise; ``Class.method`` works as well."""
+    lines, found = source.split("\n"), []
     for name in names:
         node: ast.AST | None = ast.parse(source)
         for part in name.split("."):
-            node = next(
-                (n for n in ast.iter_child_nodes(node) if getattr(n, "name", "") == part), None
-            )
-            if node is None:
-                raise SFFError(f"the package has no {name}, which the assignment calls absent")
+            inner = ast.iter_child_nodes(node) if node else ()
+            node = next((n for n in inner if getattr(n, "name", "") == part), None)
+        if node is None:
+            raise SFFError(f"the package has no {name}, which the assignment calls absent")
         found.append(node)
     for node in sorted(found, key=lambda node: -node.lineno):
         first, last = node.body[0].lineno, node.body[-1].end_lineno

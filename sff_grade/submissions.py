@@ -24,6 +24,7 @@ PLATFORMS = {
     "canvas": r"(?P<name>[^_\W]+)(?P<late>_late)?_(?P<number>\d+)_(?P<second>\d+)_.*",
 }
 ENDING = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # browsers add the second one
+COPY = re.compile(r"(\s*\(\d+\))+$")  # "a1 (2)", as browsers name a second download
 NOT_RETURNED = re.compile(r"manual(-todo)?\.csv|thumbs\.db|desktop\.ini", re.IGNORECASE)
 NOBODY = re.compile(r"(copy of|kopie von|copie de|copia de|untitled)?[\W_]*", re.IGNORECASE)
 
@@ -33,7 +34,7 @@ class Submission:
     """What one student handed in.
 
     Attributes:
-        student: The key: unique, with the platform's number where there is one.
+        student: The key: unique, with the platform's numbers where there are some.
         name: For people.
         platform: "moodle", "canvas", "blackboard", or "".
         number: The platform's number of the student.
@@ -44,7 +45,7 @@ class Submission:
     """
 
     student: str
-    name: str = ""
+    name: str
     platform: str = ""
     number: str = ""
     folder: str = ""
@@ -53,37 +54,36 @@ class Submission:
     others: list[str] = field(default_factory=list)
 
 
+def identify(name: str, assignment: str = "") -> Submission:
+    """Read the name of a file or folder, without its ending."""
+    name = unicodedata.normalize("NFC", name).strip()
+    for platform, pattern in PLATFORMS.items():
+        if found := re.fullmatch(pattern, name, re.IGNORECASE):
+            parts = found.groupdict()
+            # Matriculation numbers look like Canvas: both numbers tell students apart.
+            key = "_".join(parts[n].strip() for n in ("name", "number", "second") if parts.get(n))
+            return Submission(key, parts["name"].strip(), platform, parts.get("number") or "",
+                              name, bool(parts.get("late")))  # fmt: skip
+    bare = COPY.sub("", name)
+    if assignment:
+        words = f"{word_pattern(assignment)}|{word_pattern(short_name(assignment))}"
+        bare = COPY.sub("", re.sub(rf"[\s_-]*({words})[\s_-]*", " ", bare, flags=re.IGNORECASE))
+    key = name if NOBODY.fullmatch(bare) else bare.strip()
+    return Submission(key, key, folder=name)
+
+
 def short_name(assignment: str) -> str:
     """For a1_goodness_and_the_layer: a1, as the folder of the assignment is called."""
     return re.split(r"[_\W]", assignment)[0]
 
 
-def identify(name: str, assignment: str = "") -> Submission:
-    """Read the name of a file or folder, without its ending."""
-    name = unicodedata.normalize("NFC", name).strip()
-    for platform, pattern in PLATFORMS.items():
-        found = re.fullmatch(pattern, name, re.IGNORECASE)
-        if found:
-            parts = found.groupdict()
-            person, number = parts["name"].strip(), parts.get("number") or ""
-            # Matriculation numbers look like Canvas: both numbers tell students apart.
-            numbers = [parts[n] for n in ("number", "second") if parts.get(n)]
-            key = "_".join([person, *numbers])
-            late = bool(parts.get("late"))
-            return Submission(key, person, platform, number, name, late)
-    bare = re.sub(r"(\s*\(\d+\))+$", "", name)
-    late = re.match(r"late[\s_-]+", bare, re.IGNORECASE)
-    bare = bare[late.end() :] if late else bare
-    if assignment:
-        words = f"{word_pattern(assignment)}|{word_pattern(short_name(assignment))}"
-        bare = re.sub(rf"[\s_-]*({words})[\s_-]*", " ", bare, flags=re.IGNORECASE)
-        bare = re.sub(r"(\s*\(\d+\))+$", "", bare)
-    key = name if NOBODY.fullmatch(bare) else bare.strip()
-    return Submission(key, key, folder=name, late=bool(late))
-
-
-def find_submissions(folder: Path, assignment: str, out: Path | None = None) -> list[Submission]:
+def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submission]:
     """Find what each student handed in, by FOLDER/STUDENT/… or FOLDER/STUDENT.ipynb.
+
+    Args:
+        folder: What was returned.
+        assignment: The name of the instructor's notebook.
+        out: Where marks go; it is no student's, wherever it lies.
 
     Raises:
         SFFError: There is no notebook.
@@ -91,26 +91,24 @@ def find_submissions(folder: Path, assignment: str, out: Path | None = None) -> 
     found: dict[str, Submission] = {}
     names = {path.name for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "_")) or path.is_symlink() or path == out:
+        hidden = path.name.startswith((".", "_")) or path.is_symlink()
+        if hidden or NOT_RETURNED.fullmatch(path.name) or path.resolve() == out.resolve():
             continue
-        if path.is_dir() and (out is None or path.resolve() != out.resolve()):
+        if path.is_dir():
             submission, files = identify(path.name), _files_below(path)
-        elif path.is_file() and not NOT_RETURNED.fullmatch(path.name):
-            stem = ENDING.sub("", path.name) if ENDING.search(path.name) else path.stem
-            if path.suffix == ".zip" and _is_the_platforms(path, names):
-                continue
-            submission, files = identify(stem, assignment), [path]
-        else:
+        elif path.suffix == ".zip" and _is_the_platforms(path, names):
             continue
-        key = submission.student
-        known = found.setdefault(key, submission)
+        else:
+            stem = ENDING.sub("", path.name) if ENDING.search(path.name) else path.stem
+            submission, files = identify(stem, assignment), [path]
+        known = found.setdefault(submission.student, submission)
         known.late |= submission.late
         for file in files:
             wanted = ENDING.search(file.name) or file.suffix.lower() == ".zip"
             (known.files if wanted else known.others).append(file if wanted else file.name)
     if not any(submission.files for submission in found.values()):
         raise SFFError(f"folder={folder} holds no notebooks")
-    own = (short_name(assignment), assignment)
+    own = (short_name(assignment), assignment)  # of the folders in nbgrader's layout
     for submission in found.values():
         inside = [p for p in submission.files if p.parent.name in own]
         submission.files = sorted(inside or submission.files, key=_age, reverse=True)
@@ -135,7 +133,7 @@ def _is_the_platforms(path: Path, names: set[str]) -> bool:
     """Whether a zip is the one whose files lie here: then it is nobody's answer."""
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = {name.split("/")[0] for name in archive.namelist()[:5000]}
+            inside = {name.split("/")[0] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
     return bool(inside & (names - {path.name}))
@@ -144,11 +142,13 @@ def _is_the_platforms(path: Path, names: set[str]) -> bool:
 def file_name(student: str) -> str:
     """A file name for a student: short, without a way out of its folder, different for each."""
     safe = re.sub(r"[^\w .()-]", "_", student).strip(". ")[:80]
-    if safe == student:
-        return safe
-    return f"{safe}-{hashlib.sha256(student.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return safe if safe == student else f"{safe}-{_digest(student)}"
 
 
 def code_of(student: str) -> str:
     """A code in place of a name, for marking by hand without knowing whose answer it is."""
-    return "student-" + hashlib.sha256(student.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"student-{_digest(student)}"
+
+
+def _digest(student: str) -> str:
+    return hashlib.sha256(student.encode("utf-8", "replace")).hexdigest()[:8]

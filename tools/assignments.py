@@ -13,7 +13,6 @@ import contextlib
 import copy
 import hashlib
 import io
-import re
 from pathlib import Path
 
 import nbformat
@@ -27,6 +26,7 @@ from sff_grade.regions import (
     has_region,
     regions,
     replace_regions,
+    with_stub,
 )
 from tools.bootstrap_cell import BOOTSTRAP, MARK, with_links
 
@@ -131,11 +131,7 @@ def clear_solution(cell) -> None:
     if has_region(cell.source, SOLUTION):
         if not role(cell, "solution"):
             raise ValueError(f"a solution in a cell that is no solution cell: {cell.source[:60]}")
-        cell.source = replace_regions(
-            cell.source,
-            SOLUTION,
-            lambda lines: [re.match(r"\s*", lines[0])[0] + line for line in stub],
-        )
+        cell.source = with_stub(cell.source, stub)
     elif role(cell, "solution"):
         cell.source = "\n".join(stub)
 

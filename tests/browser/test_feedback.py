@@ -31,9 +31,9 @@ def pages():
             second: lost,
             third: {"points": 1.5, "max": 3.0, "error": "", "by_hand": True, "comment": "Half."},
             fourth: lost | {"max": 4.0, "error": "NameError: " + "very_long_name_" * 12},
-            by_hand: {"points": None, "max": 8.0, "error": None, "answer": "Ninety images. " * 40},
+            by_hand: {"points": None, "max": 8.0, "error": None},
         },
-        "answers": {second.removesuffix("-test"): [LONG]},
+        "answers": {second.removesuffix("-test"): LONG, by_hand: "Ninety images. " * 40},
         "notes": [
             "The notebook had lost nbgrader's marks, as Colab returns it.",
             "cell 12: stopped with OSError: /" + "a/" * 90,

@@ -17,10 +17,10 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sff_grade.grading import Limits, grade
+from sff_grade.grading import grade
 
 from ._small import Notebook, write_source
 
@@ -175,7 +175,7 @@ ATTACKS = {
     "descriptors": Case("9,999 open files", own("import os\nfor n in range(9999):\n    os.open('/dev/null', 0)")),
     "prints-much": Case("100 MB printed", own("for _ in range(99_999):\n    print('x' * 999)")),
     "sends-much": Case("an answer of 100 MB", inside("pass", "'x' * 10**8"), FIRST_LOST),
-    "deep-answer": Case("an answer nested 10,000 deep", inside("x = []\nfor _ in range(10_000):\n    x = [x]", "x"), FIRST_LOST, says="nested"),
+    "deep-answer": Case("an answer nested 10,000 deep", inside("x = []\nfor _ in range(10_000):\n    x = [x]", "x"), FIRST_LOST, says="Recursion"),
     "deep": Case("an expression 6,000 deep", own("x = " + "-" * 6000 + "1")),
     "deep-json": Case("100,000 brackets in place of a notebook", {FILE: b'{"cells": [' + b"[" * 100_000}, NONE, says="not a notebook"),
     "odd-id": Case("a list as nbgrader's id", change(_grade_id(["x"]))),
@@ -196,7 +196,6 @@ class Marked:
 
     results: dict[str, dict]
     root: Path
-    said: list[str] = field(default_factory=list)
 
     def points(self, name: str) -> tuple[float, ...]:
         tasks = self.results[name]["tasks"]
@@ -219,12 +218,8 @@ def run(cases: dict[str, Case], root: Path) -> Marked:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             os.utime(path, (10**9 + age, 10**9 + age))
-    said: list[str] = []
-    limits = Limits(seconds=6, memory=1, notebook=90)
-    marked = grade(
-        root / "returned", source, root / "marks", assignment="s", limits=limits, say=said.append
-    )
-    return Marked({r["student"]: r for r in marked}, root, said)
+    marked = grade(root / "returned", source, root / "marks", seconds=6, memory=1, notebook=90)
+    return Marked({r["student"]: r for r in marked}, root)
 
 
 def by_nbgrader(cases: dict[str, Case], root: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ def test_all_code_is_marked_by_machine(source, tmp_path):
     ):
         path = tmp_path / "returned" / f"{name}.ipynb"
         path.write_text(assignments.text_of(copy), encoding="utf-8")
-    marked = grade(tmp_path / "returned", source, tmp_path / "marks", say=lambda text: None)
+    marked = grade(tmp_path / "returned", source, tmp_path / "marks")
     empty, full = marked
     tests = [grade_id(cell) for cell in notebook.cells if is_test(cell)]
     assert {t: full["tasks"][t]["points"] for t in tests} == {
