@@ -26,7 +26,7 @@ from .diagrams import (
     draw_network,
     draw_timeline,
 )
-from .live import LiveHistory, Pace
+from .live import LiveGoodness, LiveHistory, Pace
 from .style import (
     BLOCK_MARKERS,
     GREY,
@@ -54,12 +54,13 @@ from .style import (
 )
 
 __all__ = [
-    "BLOCK_MARKERS", "GREY", "INK", "OKABE_ITO", "RULE_STYLE", "WIDTH", "LiveHistory", "Pace",
-    "RuleStyle", "block_colours", "course_style", "describe_history", "diagram_backprop",
-    "diagram_block", "diagram_checkpointing", "diagram_cka", "diagram_ff", "diagram_pipeline",
-    "diagram_seam", "diagram_sff", "display_data", "draw_block_accuracy", "draw_by_blocks",
-    "draw_class_goodness", "draw_compare", "draw_differences", "draw_frontier", "draw_goodness",
-    "draw_goodness_maps", "draw_history", "draw_images", "draw_network", "draw_picture",
-    "draw_timeline", "end_labels", "figure_data", "image_html", "ink", "new_figure",
-    "number_marks", "png", "quick_png", "rule_style", "shortened", "show", "tint", "with_alt",
+    "BLOCK_MARKERS", "GREY", "INK", "OKABE_ITO", "RULE_STYLE", "WIDTH", "LiveGoodness",
+    "LiveHistory", "Pace", "RuleStyle", "block_colours", "course_style", "describe_history",
+    "diagram_backprop", "diagram_block", "diagram_checkpointing", "diagram_cka", "diagram_ff",
+    "diagram_pipeline", "diagram_seam", "diagram_sff", "display_data", "draw_block_accuracy",
+    "draw_by_blocks", "draw_class_goodness", "draw_compare", "draw_differences", "draw_frontier",
+    "draw_goodness", "draw_goodness_maps", "draw_history", "draw_images", "draw_network",
+    "draw_picture", "draw_timeline", "end_labels", "figure_data", "image_html", "ink",
+    "new_figure", "number_marks", "png", "quick_png", "rule_style", "shortened", "show", "tint",
+    "with_alt",
 ]  # fmt: skip

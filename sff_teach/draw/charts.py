@@ -76,9 +76,10 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
             colour = OKABE_ITO["vermillion"]
             right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
             labels.append((*_last(epoch, vote), "vote", colour))
-        right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
-        name = "in training" if blocks == 1 else f"block {blocks} in training"
-        labels.append((*_last(epoch, train[:, -1]), name, GREY))
+        if not history.rule.startswith("ff"):  # whose share of right pairs is no accuracy
+            right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
+            name = "in training" if blocks == 1 else f"block {blocks} in training"
+            labels.append((*_last(epoch, train[:, -1]), name, GREY))
     end_labels(right, labels)
     return with_alt(fig, f"Loss and accuracy per epoch. {describe_history(history)}")
 
@@ -233,7 +234,12 @@ def _mark(ax: Axes, marks: list[tuple], top: float) -> None:
     low, high = ax.get_xlim()
     low = min(low, *(where for where, *_ in marks))  # a threshold may lie outside the data
     high = max(high, *(where for where, *_ in marks))
+    # Room for the text, at about 0.075 inch a letter.
+    letters = max(len(line) for _, text, *_ in marks for line in text.split("\n"))
+    room = (high - low) * (0.1 + 0.075 * letters) / inches
+    first = min(where for where, *_ in marks)
     leftward = np.mean([where for where, *_ in marks]) > (low + high) / 2
+    leftward = leftward and (low < 0 or first >= room)  # goodness is not negative: no axis below 0
     marks = sorted(marks, key=lambda mark: mark[0], reverse=not leftward)
     ends = [low, high]
     for i, (where, text, colour, dash) in enumerate(marks):
@@ -243,8 +249,6 @@ def _mark(ax: Axes, marks: list[tuple], top: float) -> None:
         side = {"ha": "right" if leftward else "left", "xytext": (-5 if leftward else 5, 0)}
         at = {"xy": (where, height), "textcoords": "offset points", "va": "center"}
         ax.annotate(text, **at, **side, fontsize=LABEL_SIZE, color=colour, zorder=8)
-        # Room for the text, at about 0.075 inch a letter.
-        room = (high - low) * (0.1 + 0.075 * max(map(len, text.split("\n")))) / inches
         ends += [where - room if leftward else where + room]
     ax.set_xlim(min(ends), max(ends))
     ax.set_ylim(0, top * (1.2 + step * (len(marks) - 1)))
@@ -332,7 +336,8 @@ def _compare_panel(ax: Axes, looks: list, values: list[list[float]]) -> tuple[fl
 def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
 
-    Rules with a single block, such as bp, get a band across the figure.
+    Rules with a single block, such as bp, get a band across the figure. One that lies far below
+    everything else is written at the lower edge instead, or the others could not be read.
 
     Args:
         rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy`` (whose
@@ -344,19 +349,28 @@ def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
         groups.setdefault((row["rule"], blocks), []).append(100 * row["accuracy"])
     counts = sorted({blocks for _, blocks in groups})
     fig, ax = new_figure(8.0, 4.2, xlabel="number of blocks", ylabel="test accuracy, %")
+    measured = {group: interval(values) for group, values in groups.items()}
+    several = [m for (_, blocks), m in measured.items() if blocks > 1] or list(measured.values())
+    floor = 2 * min(low for _, low, _ in several) - max(high for *_, high in several)
     labels, words = [], []
     for i, rule in enumerate(_known_first(name for name, _ in groups)):
         look = rule_style(rule, i)
         own = [blocks for blocks in counts if (rule, blocks) in groups]
-        means, lows, highs = np.array([interval(groups[rule, n]) for n in own]).T
+        means, lows, highs = np.array([measured[rule, n] for n in own]).T
+        words.append(f"{look.label}: " + ", ".join(f"{m:.1f} in {n}" for m, n in zip(means, own)))
+        if own == [1] and highs[0] < floor:
+            text = f"↓ {look.label}: {means[0]:.1f} ({lows[0]:.1f} … {highs[0]:.1f})"
+            ax.annotate(text, (0.02, 0.03), xycoords="axes fraction", fontsize=LABEL_SIZE,
+                        color=ink(look.colour))  # fmt: skip
+            continue
         if own == [1]:
             ax.axhspan(lows[0], highs[0], color=look.colour, alpha=0.1, linewidth=0)
-            ax.plot([1, counts[-1]], means[[0, 0]], **look.line)
+            ax.axhline(means[0], **look.line | {"marker": ""})
+            ax.plot(1, means[0], **look.line)
         else:
             aside = np.array(own) * 1.012 ** (i - 1.5)  # so that no rule hides another
             ax.errorbar(aside, means, yerr=highs - means, capsize=3, elinewidth=1.4, **look.line)
         labels.append((counts[-1], means[-1], look.label, look.colour))
-        words.append(f"{look.label}: " + ", ".join(f"{m:.1f} in {n}" for m, n in zip(means, own)))
     ax.set_xscale("log")
     ax.set_xticks(counts, [str(n) for n in counts])
     ax.minorticks_off()

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, Polygon, Rectangle
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..cut.table import BlockTable
@@ -80,10 +81,12 @@ def _detach(ax, x, low, high, half):
             ax.add_line(Line2D([at, at], [low, high], color=colour, linewidth=width, zorder=5))
 
 
-def _image(ax, x, y, size):
-    """A ten-by-ten seven."""
-    pixels = np.array([0.85 * (c == "#") for c in SEVEN]).reshape(10, 10)
-    ax.imshow(1 - pixels, cmap="gray", vmin=0, vmax=1, extent=(x, x + size, y, y + size),
+def _image(ax, x, y, size, picture=None):
+    """An image, by default a ten-by-ten seven."""
+    pixels = 1 - np.array([0.85 * (c == "#") for c in SEVEN]).reshape(10, 10)
+    if picture is not None:
+        pixels = np.asarray(picture).transpose(1, 2, 0)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(x, x + size, y, y + size),
               interpolation="nearest", zorder=3, aspect="auto")  # fmt: skip
     ax.add_patch(Rectangle((x, y), size, size, fill=False, edgecolor=INK, linewidth=1, zorder=4))
 
@@ -182,6 +185,7 @@ def draw_network(
     input_shape: Sequence[int] | None = None,
     notes: Sequence[str] | None = None,
     title: str | None = None,
+    picture: ArrayLike | None = None,
 ) -> Figure:
     """Draw a network layer by layer, its blocks enclosed, a head on each, a double bar at each cut.
 
@@ -197,6 +201,7 @@ def draw_network(
         input_shape: the image's (C, H, W).
         notes: a short text per block, written above its head (``"83 %"``).
         title: of the drawing.
+        picture: pixels in [0, 1] of the image that goes in, (C, H, W); by default a drawn 7.
     """
     if isinstance(shapes, BlockTable):
         shapes, cuts = [row.output_shape for row in shapes], range(1, len(shapes))
@@ -213,7 +218,7 @@ def draw_network(
     gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
     if title is not None:
         _text(ax, 0.15, ax.get_ylim()[1] - 0.22, title, size=11, bold=True, ha="left")
-    _network_input(ax, input_shape, middle, left)
+    _network_input(ax, input_shape, middle, left, picture)
     if not roomy:
         _text(ax, 0.15, head + 0.5, "block", ha="left", colour=GREY)
         _text(ax, 0.15, head + 0.13, "head", ha="left", colour=GREY)
@@ -270,8 +275,8 @@ def _network_head(ax, right, layer, width, bottom, top, name, gradient):
         _arrow(ax, (x, bottom), (x, top), size=0.07)
 
 
-def _network_input(ax, shape, middle, left):
-    _image(ax, 0.8, middle - 0.3, 0.6)
+def _network_input(ax, shape, middle, left, picture):
+    _image(ax, 0.8, middle - 0.3, 0.6, picture)
     _arrow(ax, (1.42, middle), (left, middle), size=0.08)
     _text(ax, 0.15, middle - 0.95, "channels", ha="left", colour=GREY)
     _text(ax, 0.15, middle - 1.17, "positions", ha="left", colour=GREY)

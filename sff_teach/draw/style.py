@@ -66,6 +66,7 @@ RULE_STYLE = {
     "sff-lookahead": RuleStyle(_BLUE, "d", (0, (7, 1.5, 2, 1.5)), "SFF, look-ahead"),
     "ff": RuleStyle(_PURPLE, "v", (0, (1, 1.2)), "forward-forward"),
     "ff-greedy": RuleStyle(_PURPLE, "<", (0, (1, 2.5)), "forward-forward, greedy"),
+    "random": RuleStyle(GREY, "x", (0, (1, 4)), "random layers"),
     "bp-checkpoint": RuleStyle(_BLACK, "X", (0, (3, 1, 1, 1)), "backprop, checkpointing"),
     "bp-accumulate": RuleStyle(_BLACK, "P", (0, (2, 3)), "backprop, accumulation"),
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),

@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+import timeit
 from contextlib import contextmanager
 from functools import cache
 from html.parser import HTMLParser
@@ -341,7 +342,7 @@ def test_rules_differ_in_marker_in_dash_and_in_name():
 
 def test_rule_colours_are_of_the_palette_and_stand_out_from_white():
     for style in plots.RULE_STYLE.values():
-        assert style.colour in plots.OKABE_ITO.values()
+        assert style.colour in {*plots.OKABE_ITO.values(), plots.GREY}
         # WCAG 1.4.11 asks 3 : 1 of graphics; yellow, orange and sky blue would not do.
         assert contrast_on_white(style.colour) >= 3
 
@@ -615,6 +616,56 @@ def test_drawing_takes_a_tenth_of_the_time(monkeypatch):
     assert not pace.due
     now[0] += 0.2
     assert pace.due
+
+
+def train_a_threshold(live, steps):
+    """Ten pairs whose goodness rises to 1.5, and rises and falls to 0.5."""
+    for step in range(steps):
+        up = step / (steps - 1)
+        live(torch.linspace(0.9, 1.1, 10) * 1.5 * up, torch.linspace(0.9, 1.1, 10) * (0.5 + up % 1))
+
+
+def test_live_goodness_moves_and_ends_with_a_figure_of_all_steps(monkeypatch):
+    shown, handle = [], Handle()
+    monkeypatch.setattr(live, "display_data", lambda data, **_: shown.append(data) or handle)
+    monkeypatch.setattr(live.Pace, "due", True)
+    goodness = plots.LiveGoodness(theta=1.0, steps=5)
+    train_a_threshold(goodness, 5)
+    frames, last = [*shown, *handle.shown[:-1]], handle.shown[-1]
+    assert len(shown) == 1 and len({frame["text/html"] for frame in frames}) == 4
+    assert all("<svg" in f["text/html"] and 'aria-label="step' in f["text/html"] for f in frames)
+    assert "image/png" in last and "positive from 0.00 up to 1.50" in last["text/html"]
+    assert [round(q[1], 2) for q in goodness.quartiles["positive"]] == [0, 0.38, 0.75, 1.12, 1.5]
+
+
+def test_live_goodness_is_silent_outside_a_notebook(capsys):
+    train_a_threshold(plots.LiveGoodness(theta=1.0, steps=3), 3)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_frame_of_live_goodness_costs_little(monkeypatch):
+    monkeypatch.setattr(live, "display_data", lambda data, **_: Handle())
+    monkeypatch.setattr(live.Pace, "due", True)
+    goodness, g = plots.LiveGoodness(theta=1.0, steps=1000), torch.rand(1000)
+    took = min(timeit.repeat(lambda: goodness(g, g), number=1, repeat=20))
+    assert took < 0.02  # a Matplotlib figure takes five times that
+
+
+def test_goodness_has_no_axis_below_zero():
+    fig = plots.draw_goodness(1 + torch.rand(200), 0.2 + 0.6 * torch.rand(200), 1.0)
+    assert fig.axes[0].get_xlim()[0] >= 0
+
+
+def test_a_single_block_far_below_the_others_is_written_at_the_edge():
+    single = [("bp", 1, 0.78), ("bp-goodness", 1, 0.4)]
+    rows = [
+        {"rule": rule, "accuracy": accuracy + seed / 1000, "block_accuracy": [0.5] * blocks}
+        for rule, blocks, accuracy in [*single, ("sff", 2, 0.75), ("sff", 9, 0.77)]
+        for seed in range(3)
+    ]
+    fig = plots.draw_by_blocks(rows)
+    assert fig.axes[0].get_ylim()[0] > 60
+    assert any(text.startswith("↓ backprop, goodness head: 40.1") for text in texts_of(fig))
 
 
 def test_live_history_is_silent_outside_a_notebook(capsys):
