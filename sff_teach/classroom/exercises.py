@@ -1,7 +1,9 @@
 """Exercises in line: a prediction that is kept, an answer that is checked, a comparison."""
 
+import ast
 import dis
 import inspect
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -133,6 +135,8 @@ def check_equal(
 
 def _difference(mine: Any, reference: Any, atol: float) -> str | None:
     """What differs, in a sentence, or None."""
+    if mine is None:
+        return "nothing is returned. Is a return missing?"
     if isinstance(reference, (list, tuple)):
         if not isinstance(mine, (list, tuple, Tensor)) or len(mine) != len(reference):
             return f"{len(reference)} values are expected."
@@ -157,7 +161,21 @@ def _largest_difference(mine: Tensor, reference: Tensor) -> float:
 
 def _is_empty(answer: Callable) -> bool:
     """Whether a function, or a method of a class, still holds ``...`` or has no body."""
-    return any(... in code.co_consts or _does_nothing(code) for code in _codes(answer))
+    return any(_holds_dots(code) or _does_nothing(code) for code in _codes(answer))
+
+
+def _holds_dots(code: CodeType) -> bool:
+    """Whether ``...`` stands for something; in an index, as in ``z[..., 1:]``, it does not."""
+    if ... not in code.co_consts:
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, SyntaxError):
+        return True
+    nodes = list(ast.walk(tree))
+    indices = [n for index in nodes if isinstance(index, ast.Subscript) for n in ast.walk(index)]
+    dots = [n for n in nodes if isinstance(n, ast.Constant) and n.value is ...]
+    return any(dot not in indices for dot in dots)
 
 
 def _codes(answer: Callable) -> list[CodeType]:

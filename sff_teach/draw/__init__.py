@@ -19,6 +19,7 @@ from .diagrams import (
     diagram_block,
     diagram_checkpointing,
     diagram_cka,
+    diagram_controls,
     diagram_ff,
     diagram_pipeline,
     diagram_seam,
@@ -56,8 +57,8 @@ from .style import (
 __all__ = [
     "BLOCK_MARKERS", "GREY", "INK", "OKABE_ITO", "RULE_STYLE", "WIDTH", "LiveGoodness",
     "LiveHistory", "Pace", "RuleStyle", "block_colours", "course_style", "describe_history",
-    "diagram_backprop", "diagram_block", "diagram_checkpointing", "diagram_cka", "diagram_ff",
-    "diagram_pipeline", "diagram_seam", "diagram_sff", "display_data", "draw_block_accuracy",
+    "diagram_backprop", "diagram_block", "diagram_checkpointing", "diagram_cka",
+    "diagram_controls", "diagram_ff", "diagram_pipeline", "diagram_seam", "diagram_sff", "display_data", "draw_block_accuracy",
     "draw_by_blocks", "draw_class_goodness", "draw_compare", "draw_differences", "draw_frontier",
     "draw_goodness", "draw_goodness_maps", "draw_history", "draw_images", "draw_network",
     "draw_picture", "draw_timeline", "end_labels", "figure_data", "image_html", "ink",

@@ -114,6 +114,7 @@ diagram_sff = partial(_stored, "sff")  # one pass, a head and a loss on every bl
 diagram_block = partial(_stored, "block")  # the inside of a LocalBlock
 diagram_pipeline = partial(_stored, "pipeline")  # GPipe (Huang et al. 2019, section 2.3) and SFF
 diagram_checkpointing = partial(_stored, "checkpointing")  # what waits for the backward pass
+diagram_controls = partial(_stored, "controls")  # bp, bp-goodness, deepsup and sff, one step apart
 diagram_seam = partial(_stored, "seam")  # three ways on from a network that SFF trained
 diagram_cka = partial(_stored, "cka")  # two networks compared by which images are alike
 
@@ -162,8 +163,9 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
     ax.set_ylim(len(processes) - 0.5, -0.65)
     ax.grid(False)
     key = [Patch(**_bar(BLOCK), label="forward"), Patch(**_bar(GRADIENT), label="backward")]
-    key += [Line2D([], [], **UPDATE, label="weights change"), Patch(**IDLE, label="idle")]
-    fig.legend(handles=key, loc="outside lower left", ncols=4)
+    key += [Line2D([], [], **UPDATE, label="a block's weights change"), Patch(**IDLE, label="idle")]
+    key += [Line2D([], [], linestyle="", label="shades change with the batch")]
+    fig.legend(handles=key, loc="outside lower left", ncols=5)
     return with_alt(
         fig,
         f"Timeline of {len(processes)} processes over {span:.0f} ms: forward passes, backward "

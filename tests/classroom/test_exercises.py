@@ -108,6 +108,21 @@ def test_what_is_not_written_is_said_to_be_so(capsys):
     assert said.count("is not written yet") == 5 and "✗" not in said
 
 
+def test_dots_in_an_index_are_an_answer():
+    def mine(x):
+        return x[..., : x.shape[1]].square().mean(1)
+
+    assert checked(mine, course, probe) is mine
+
+
+def test_nothing_returned_is_named(capsys):
+    def mine(x):
+        x.square()
+
+    assert checked(mine, course, probe) is course
+    assert "nothing is returned. Is a return missing?" in capsys.readouterr().out
+
+
 def test_lists_are_compared_piece_by_piece(capsys):
     def pair(x):
         return [course(x), 2.0]

@@ -292,7 +292,8 @@ def test_png_is_light_and_opaque(name):
     assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
 
 
-STORED = ["backprop", "ff", "sff", "block", "pipeline", "checkpointing", "seam", "cka"]
+STORED = ["backprop", "ff", "sff", "block", "pipeline", "checkpointing", "controls", "seam",
+          "cka"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STORED)
