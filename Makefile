@@ -93,7 +93,7 @@ endef
 .venv-teacher/made: pyproject.toml requirements.lock | install
 	$(call side_environment,-r requirements.lock -r pyproject.toml --extra teacher)
 .venv-models/made: pyproject.toml requirements.lock | install
-	$(call side_environment,-r requirements.lock -r pyproject.toml --extra models-test)
+	$(call side_environment,-r requirements.lock -e ".[models-test]")
 .venv-newest/made: pyproject.toml requirements.lock | install
 	$(call side_environment,--upgrade -e ".[$(EXTRAS)]")
 .venv-floor/made: pyproject.toml | install
@@ -105,8 +105,9 @@ colab-test: .venv-colab/made  ## notebooks, kit and explorers with Colab's versi
 teacher-test: .venv-teacher/made  ## assignments and marks beside nbgrader's, in .venv-teacher
 	$(subst $(PY),.venv-teacher/$(notdir $(BIN))/python,$(PYTEST)) tests/grade/test_nbgrader.py
 
-models-test: .venv-models/made  ## cutting networks of timm and transformers, in .venv-models
-	$(subst $(PY),.venv-models/$(notdir $(BIN))/python,$(PYTEST)) tests/cut/test_model_zoos.py
+models-test: .venv-models/made  ## networks of torchvision, timm, transformers; other frameworks' loops, in .venv-models
+	$(subst $(PY),.venv-models/$(notdir $(BIN))/python,$(PYTEST)) \
+	  tests/cut/test_model_zoos.py tests/idea/test_own_loop_page.py
 
 # Training, widgets and figures in two notebooks. Old packages warn about newer ones, and leave files open.
 VERSIONED := $(DAILY) $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \

@@ -1,7 +1,7 @@
 """Which networks of other libraries `localize` cuts, and why not the others; writes models.md.
 
-    uv pip install timm transformers
-    python results/models.py
+    make models-test  # makes .venv-models and tests the same networks
+    .venv-models/bin/python results/models.py
 
 No weights are downloaded: they are random, and the networks of transformers small. `localize`
 itself compares the blocks with the original, in training and evaluation mode.
@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import torchvision
 from torch import nn
 
 import sff_teach
 from sff_teach.util.checks import SFFError
 
+# Side of the images, and of the transformers' own images; 64 for all others.
+TORCHVISION_SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit_h_14": 28}
 TIMM = (
     "resnet18",
     "regnetx_002",
@@ -48,9 +51,16 @@ TRANSFORMERS = {
 
 
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
-    """Name, maker and image size of each network."""
+    """Name, maker and image size of each network: every classifier of torchvision, some others."""
     import timm
     import transformers
+
+    for name in torchvision.models.list_models(module=torchvision.models):
+        side = TORCHVISION_SIZES.get(name, 64)
+        options = {"image_size": side} if name.startswith("vit") else {}
+        if name in ("googlenet", "inception_v3"):
+            options = {"init_weights": False}  # the old initialisation takes half a minute
+        yield f"torchvision {name}", partial(torchvision.models.get_model, name, **options), side
 
     def size(name: str) -> int:
         return 224 if name.endswith("224") else 64
@@ -86,11 +96,10 @@ def main() -> None:
     lines = [
         "# Networks of other libraries",
         "",
-        "What `localize(model, 10)` does with networks of timm and transformers, written by",
-        "`python results/models.py`. A network that is cut computes the same as before, in",
-        "training and evaluation mode, with the same gradients: `localize` compares them. The",
-        "seconds are of one processor, on a busy machine. torchvision's classifiers are cut as",
-        "well; `tests/cut` tests them.",
+        "What `localize(model, 10)` does with every classifier of torchvision and with networks",
+        "of timm and transformers, written by one run of `python results/models.py`. A network",
+        "that is cut computes the same as before, in training and evaluation mode, with the same",
+        "gradients: `localize` compares them. The seconds are processor time of one core.",
         "",
         "| network | result | |",
         "|---|---|---|",

@@ -189,17 +189,27 @@ def _end(traced: fx.GraphModule, candidates: list[fx.Node]) -> fx.Node:
     weighted = [n for n in traced.graph.nodes if weights(traced, n)]
     count = _tail(traced, candidates)
 
-    def behind(end: fx.Node) -> int:
-        return sum(end < n for n in weighted)  # in the graph's order
+    def behind(end: fx.Node) -> list[fx.Node]:
+        return [n for n in weighted if end < n]  # in the graph's order
 
     last = [p for p in candidates[count:] if behind(p)][-1:]
     for end in [*candidates[max(count - 1, 0) : count], *last]:
-        if 2 * behind(end) <= len(weighted) or behind(end) <= 3:
+        left_out = behind(end)
+        few = len(left_out) <= 3 and all(map(_is_vector, left_out))
+        if 2 * len(left_out) <= len(weighted) or few:
             return end
     raise SFFError(
         "nowhere behind the first half of its layers is a single tensor alive: early "
         "activations are needed at the end"
     )
+
+
+def _is_vector(node: fx.Node) -> bool:
+    """Whether a node gives one row of numbers for each sample, as a classifier's layers do."""
+    if "shape" not in node.meta:
+        return True  # the example stopped before it, at a classifier for images of another size
+    shape = node.meta["shape"] or ()
+    return len(shape) > 1 and math.prod(shape[1:]) == max(shape[1:])
 
 
 def _tail(traced: fx.GraphModule, points: list[fx.Node]) -> int:

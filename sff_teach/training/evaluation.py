@@ -99,11 +99,9 @@ def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | 
     sample = loader.sample.to(device)
     model.to(device)
     if not isinstance(model, SFF | FFNetwork):
-        classes = loader.num_classes
-        if classes is None:  # of a stream nobody knows: as many as the model has outputs
-            with evaluating(model):
-                classes = model(sample).shape[1]
-        model = wrap_classifier(model, classes)
+        output = check_fits(model, sample, f"{loader.name} x")
+        # A stream does not say its classes: as many as the model has outputs.
+        model = wrap_classifier(model, loader.num_classes or output.shape[1])
     loader.check_labels(model.num_classes)
     check_fits(model, sample, f"{loader.name} x", model.num_classes)
     return model

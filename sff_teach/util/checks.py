@@ -195,8 +195,8 @@ def check_module(model: object) -> None:
 
 def check_fits(
     model: nn.Module, x: Tensor, argument: str = "x", classes: int | None = None
-) -> None:
-    """Raise unless `model` takes samples like `x` and returns one row of numbers for each.
+) -> Tensor:
+    """What `model` returns for samples like `x`; raises unless that is one row for each.
 
     Runs `model` once in evaluation mode without gradients; what its own code raises is passed on.
     A classifier has to return at least `classes` numbers for each sample.
@@ -219,6 +219,7 @@ def check_fits(
         raise SFFError(f"the model returns {tuple(output.shape)} for {len(x)} samples")
     if classes is not None and (output.dim() != 2 or output.shape[1] < classes):
         raise SFFError(f"the model returns {tuple(output.shape)}, not (B, {classes})")
+    return output
 
 
 def check_head(

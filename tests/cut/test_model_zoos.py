@@ -1,4 +1,4 @@
-"""Networks of timm and transformers are cut; `localize` itself compares the blocks with them."""
+"""Networks of torchvision, timm and transformers; `localize` compares the blocks with them."""
 
 import pytest
 

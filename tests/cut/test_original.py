@@ -90,6 +90,14 @@ def test_looking_for_the_classifier_leaves_no_hook():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.nightly
+def test_the_trained_original_can_be_exported(images):
+    model, x = resnet(), images[0][:5]
+    fit(cut(model), images, rule="bp", epochs=1, progress=False)
+    exported = torch.export.export(model.eval(), (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))
+
+
 def test_mode_and_dtype_travel():
     model = resnet()
     network = cut(model)

@@ -10,11 +10,13 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sff_teach import FFNetwork, cnn, fit, load, localize, mlp
+from sff_teach.core import LocalBlock
 from sff_teach.rules import RULES
 from sff_teach.training import checkpoint
 from sff_teach.util import files as _files
@@ -165,6 +167,29 @@ def test_other_settings_are_refused(digits, tmp_path, change, words):
     with pytest.raises(ValueError, match=words) as caught:
         train("sff", digits, path, **change)
     assert "\n" not in str(caught.value)
+
+
+class Jitter(nn.Module):
+    """Draws from the generators of Python and numpy, as many augmentations do."""
+
+    def forward(self, x):
+        return x * float(np.random.uniform(0.5, 1.5)) * random.uniform(0.5, 1.5)
+
+
+def test_numpys_and_pythons_random_numbers_go_on_as_well(digits, tmp_path):
+    def jittered(path=None, stop_after=EPOCHS):
+        np.random.seed(0), random.seed(0)
+        model, stop = network("sff"), threading.Event()
+        body = model.blocks[0].body
+        model.blocks[0] = LocalBlock(nn.Sequential(Jitter(), body), model.blocks[0].head)
+        return fit(
+            model, digits.train, epochs=EPOCHS, checkpoint=path, stop=stop, progress=False,
+            on_epoch=lambda history: stop.set() if len(history.rows) == stop_after else None,
+        )  # fmt: skip
+
+    path = tmp_path / "run.pt"
+    jittered(path, stop_after=2)
+    assert plain(jittered(path)) == plain(jittered())
 
 
 def test_other_images_with_the_same_labels_are_refused(tmp_path):

@@ -4,7 +4,9 @@ import threading
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.transforms import v2
 
 from sff_teach import rules
 from sff_teach.cut.localize import localize
@@ -274,6 +276,17 @@ def test_any_iterable_of_batches_trains_like_tensors(kind, digits):
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)  # the order within the batch
     assert evaluate(other, given).accuracy == evaluate(other, (x, y)).accuracy
+
+
+def test_a_loader_with_workers_and_transforms():
+    """As docs/own_loop.md reads images from a folder; FakeData has no order of classes."""
+    to_tensor = v2.Compose([v2.ToImage(), v2.RandomCrop(12), v2.ToDtype(torch.float32, scale=True)])
+    images = torchvision.datasets.FakeData(60, (3, 16, 16), 10, to_tensor)
+    loader = torch.utils.data.DataLoader(images, batch_size=16, shuffle=True, num_workers=2)
+    model = localize(cnn(3, (8, 16), pool_after=(1,)), 10, cut="layer")
+    history = fit(model, loader, loader, epochs=2, **QUIET)
+    assert [row["steps"] for row in history.rows] == [4, 4]
+    assert evaluate(model, loader).n == 60
 
 
 def test_gradients_switched_off_outside_do_not_stop_training(digits):
