@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..util.checks import SFFError
+from ..util.progress import Bar
 
 # torchvision.datasets has this list too, but importing that takes longer than importing torch.
 SUFFIXES = (
@@ -156,7 +157,7 @@ def read_images(
     from tqdm.contrib.concurrent import thread_map  # slow to import
 
     read = partial(read_image, size=size)
-    images = thread_map(read, files, desc="reading images", leave=False, delay=1)
+    images = thread_map(read, files, desc="reading images", leave=False, delay=1, tqdm_class=Bar)
     height, width = images[0].shape[:2]
     for file, image in zip(files, images):
         if image.shape[:2] != (height, width):

@@ -248,8 +248,11 @@ def draw_network(
             x += between
     _shape_labels(ax, columns, low - 0.2)
     said = "" if notes is None else f" Notes on the blocks: {', '.join(notes)}."
+    heading = "" if title is None else f"{title}. "
     return with_alt(
-        fig, f"A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head.{said}"
+        fig,
+        f"{heading}A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head."
+        f"{said}",
     )
 
 

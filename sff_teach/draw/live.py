@@ -11,34 +11,38 @@ from ..training.fit import History
 from .charts import describe_history, draw_history
 from .style import INK, OKABE_ITO, display_data, end_labels, figure_data, ink, new_figure, with_alt
 
-EVERY = 1.0  # seconds between two drawings, at least
+SHARE = 0.1  # of a training's time, at most, for drawing
+EVERY = 1.5  # seconds between two drawings, at least
 LOOKS = ((OKABE_ITO["blue"], ""), (OKABE_ITO["orange"], "6 3"))  # as in draw_goodness; dashes
 
 
 class Pace:
-    """Decides when to draw again, so that drawing takes at most a tenth of the time.
+    """Decides when to draw, so that drawing takes at most ``SHARE`` of the time since the start.
 
     Args:
         every: seconds between two drawings, at least; None is ``EVERY``.
     """
 
     def __init__(self, every: float | None = None):
-        self._every = every
-        self._started = 0.0
-        self._next = 0.0
+        self._every = EVERY if every is None else every
+        self._start = self._end = time.monotonic()
+        self._spent = 0.0  # seconds of drawing
+        self._last = 0.0  # seconds of the last drawing
 
     @property
     def due(self) -> bool:
-        """Whether it is time to draw."""
-        return time.monotonic() >= self._next
+        """Whether one more drawing keeps to both."""
+        now = time.monotonic()
+        share = SHARE * (now - self._start)
+        return now >= self._end + self._every and self._spent + self._last <= share
 
     def __enter__(self) -> None:
         self._started = time.monotonic()
 
     def __exit__(self, *error: object) -> None:
-        now = time.monotonic()
-        every = EVERY if self._every is None else self._every
-        self._next = now + max(every, 9 * (now - self._started))
+        self._end = time.monotonic()
+        self._last = self._end - self._started
+        self._spent += self._last
 
 
 class _Output:
@@ -57,9 +61,9 @@ class _Output:
 class LiveHistory:
     """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
 
-    In a notebook the figure of ``draw_history`` appears after the first epoch and is redrawn in
-    place, and always after the last epoch. Elsewhere nothing is shown, and fit's progress bar is
-    enough. Use a new one for each training.
+    In a notebook the figure of ``draw_history`` is redrawn in place while the training goes on, and
+    always after the last epoch. Elsewhere nothing is shown, and fit's progress bar is enough. Use a
+    new one for each training.
     """
 
     def __init__(self):
@@ -73,7 +77,8 @@ class LiveHistory:
             return
         with self._pace:
             figure = draw_history(history, epochs=epochs)
-            self._output.show(figure_data(figure, caption=describe_history(history)))
+            data = figure_data(figure, caption=describe_history(history), quick=not over)
+            self._output.show(data)
 
 
 class LiveGoodness:

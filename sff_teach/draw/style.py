@@ -108,6 +108,7 @@ def new_figure(
     title: str | list[str] | None = None,
     xlabel: str | list[str] | None = None,
     ylabel: str | list[str] | None = None,
+    margins: dict[str, float] | None = None,
     **subplots: Any,
 ) -> tuple[Figure, Any]:
     """A figure in the course's style, and its axes: one, or an array of them.
@@ -120,11 +121,14 @@ def new_figure(
         title: one text for all panels, or a list with one for each.
         xlabel: likewise.
         ylabel: likewise.
+        margins: of ``Figure.subplots_adjust``. By default the texts are measured, which is slow.
         **subplots: other arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
-    fig = Figure(figsize=(width, height), layout="constrained")
+    fig = Figure(figsize=(width, height), layout=None if margins else "constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(nrows, ncols, squeeze=False, **subplots)
+    if margins:
+        fig.subplots_adjust(**margins)
     for i, ax in enumerate(axes.flat):
         for name, text in {"title": title, "xlabel": xlabel, "ylabel": ylabel}.items():
             ax.set(**{name: text[i] if isinstance(text, list) else text or ""})
@@ -163,19 +167,22 @@ def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
         print(caption.strip())
 
 
-def figure_data(fig: Figure, *, caption: str, alt: str | None = None) -> dict[str, Any]:
+def figure_data(
+    fig: Figure, *, caption: str, alt: str | None = None, quick: bool = False
+) -> dict[str, Any]:
     """A figure as HTML with alt text and caption, as PNG, and as text: whatever a viewer shows.
 
     Args:
         fig: as for ``show``.
         caption: as for ``show``.
         alt: as for ``show``.
+        quick: for a picture that is soon replaced: larger to store, fast to make.
     """
     alt = getattr(fig, "alt", None) if alt is None else alt
     for name, text in (("alt", alt), ("caption", caption)):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} is empty: say in words what the figure shows.")
-    picture = png(fig)
+    picture = quick_png(fig) if quick else png(fig)
     markup = (
         f'<figure style="margin: 0.5em 0 1em 0">{image_html(picture, fig.get_figwidth(), alt)}'
         f"<figcaption>{html.escape(caption.strip())}</figcaption></figure>"

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..core import SFF
 from ..cut.localize import localize
@@ -29,6 +28,7 @@ from ..training.history import History
 from ..util import __version__
 from ..util.checks import SFFError, check_known
 from ..util.files import check_writable
+from ..util.progress import Bar
 from .recipes import Recipe, stored_recipe
 from .store import append_run, read_runs, round_floats
 
@@ -219,7 +219,7 @@ def study(
     known: dict[tuple[Recipe, str], dict] = {}
     records = []
     try:
-        for recipe in tqdm(recipes, desc="runs", unit="run", disable=not progress):
+        for recipe in Bar(recipes, desc="runs", unit="run", disable=not progress):
             key = replace(recipe, device="auto"), on
             if path is not None and key not in known:  # another study may have added it meanwhile
                 known |= {_identity(record): record for record in read_runs(path)}

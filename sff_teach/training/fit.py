@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..util.checks import SFFError, check_count
+from ..util.progress import Bar
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes, measure
@@ -98,7 +98,7 @@ def fit(
     return run.history
 
 
-def _train_and_measure(run: Run, stop: threading.Event | None, bar: tqdm, epoch: int) -> dict:
+def _train_and_measure(run: Run, stop: threading.Event | None, bar: Bar, epoch: int) -> dict:
     """One epoch of training, then the validation: a row for the history."""
     bar.set_description(f"{run.config.rule} epoch {epoch + 1}/{run.config.epochs}")
     metrics = EpochMetrics()
@@ -115,7 +115,7 @@ def _train_and_measure(run: Run, stop: threading.Event | None, bar: tqdm, epoch:
 
 
 def _train_epoch(
-    run: Run, epoch: int, metrics: EpochMetrics, stop: threading.Event | None, bar: tqdm
+    run: Run, epoch: int, metrics: EpochMetrics, stop: threading.Event | None, bar: Bar
 ) -> None:
     """Learn from every batch once, unless ``stop`` is set or a loss is no longer finite."""
     config, learner, team = run.config, run.learner, run.team

@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from tqdm.auto import tqdm
 
 from ..core import SFF
 from ..data import LabelledTensors
@@ -18,6 +17,7 @@ from ..forward_forward import FFNetwork
 from ..rules import Rule, get_rule
 from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError, check_module
+from ..util.progress import Bar
 from .config import TrainConfig
 from .distributed import DataParallel, SingleProcess, is_distributed
 from .evaluation import as_network
@@ -87,10 +87,10 @@ class Run:
             torch.manual_seed(config.seed)
             yield
 
-    def progress_bar(self, show: bool) -> tqdm:
+    def progress_bar(self, show: bool) -> Bar:
         """A bar over all steps, with an estimate; it appears when training takes a while."""
         steps = self.steps()
-        return tqdm(
+        return Bar(
             total=None if steps is None else self.config.epochs * steps, unit="step",
             delay=BAR_AFTER_SECONDS, leave=False, disable=not show or self.team.rank > 0,
         )  # fmt: skip

@@ -56,13 +56,10 @@ class CostResult:
         row: dict[str, object] = {}
         for step in OTHERS:
             saved, flops = self.ratios(step)
-            row |= {
-                f"{STEPS[step]} FLOPs": round(flops, 2),
-                f"{STEPS[step]} bytes": round(saved, 2),
-            }
+            row |= {f"{step}: FLOPs": round(flops, 2), f"{step}: bytes": round(saved, 2)}
         return row | {
-            "bp GFLOPs": round(self.flops["backprop"] / 1e9, 2),
-            "bp MB": round(self.saved["backprop"] / 1e6, 1),
+            "backprop: GFLOPs": round(self.flops["backprop"] / 1e9, 2),
+            "backprop: MB": round(self.saved["backprop"] / 1e6, 1),
             "blocks": len(self.saved_by_block),
             **self.setting,
         }
@@ -70,13 +67,13 @@ class CostResult:
     def __str__(self) -> str:
         row = self.row()
         parts = (
-            f"{step} {row[f'{STEPS[step]} FLOPs']:.2f} × the FLOPs and "
-            f"{row[f'{STEPS[step]} bytes']:.2f} × the bytes"
+            f"{step} {row[f'{step}: FLOPs']:.2f} × the FLOPs and "
+            f"{row[f'{step}: bytes']:.2f} × the bytes"
             for step in OTHERS
         )
         return (
-            f"Backprop takes {row['bp GFLOPs']:,.2f} GFLOPs and saves {row['bp MB']:,.1f} MB "
-            f"a step; {'; '.join(parts)}."
+            f"Backprop takes {row['backprop: GFLOPs']:,.2f} GFLOPs and saves "
+            f"{row['backprop: MB']:,.1f} MB a step; {'; '.join(parts)}."
         )
 
 
@@ -126,6 +123,7 @@ def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
         draw.WIDTH, 3.6, ncols=2, width_ratios=[1.3, 1],
         title=["A step, over backprop's", "Saved for backward, MB"],
         xlabel=["saved bytes ÷ backprop's", "block at work"], ylabel=["FLOPs ÷ backprop's", ""],
+        margins={"left": 0.07, "right": 0.99, "bottom": 0.14, "top": 0.92, "wspace": 0.15},
     )  # fmt: skip
     marks = []
     for number, one in enumerate((result, *kept)):
@@ -142,7 +140,6 @@ def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
     plane.legend(loc="best", fontsize=9)
     _draw_blocks(blocks, result)
     draw.number_marks(plane, marks)
-    fig.set_layout_engine("none")  # number_marks has placed everything
     return draw.with_alt(
         fig,
         "FLOPs against saved bytes over backprop's for SFF and checkpointed backprop, and SFF's "
@@ -176,7 +173,7 @@ def cost_explorer() -> Explorer:
     controls["hidden"].description = "head"
     explorer = Explorer(
         controls, run_cost, draw_cost, [run_cost(), run_cost(classes=1000)],
-        title="Kept: one step; FLOPs and saved bytes over those of bp",
+        title="Kept: one step; FLOPs and saved bytes over those of backprop",
         caption="Counted, not timed. Large marks: what the controls say; small ones: what was "
         "kept.",
     )  # fmt: skip

@@ -201,7 +201,7 @@ def fraction_explorer(
     curves = None if folder is None else stored_curves(Path(folder))
     controls = {
         "fraction": ipywidgets.SelectionSlider(
-            options=[(f"{100 * f:g} %  ({round(f * POOL):,})", f) for f in FRACTIONS], value=0.05,
+            options=[(f"{100 * f:g} % ({round(f * POOL):,})", f) for f in FRACTIONS], value=0.05,
             description="data", style=STYLE, layout=ipywidgets.Layout(width="380px"),
         ),
         "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),

@@ -101,9 +101,8 @@ def draw_goodness_split(
     fig, (left, right) = draw.new_figure(
         draw.WIDTH, 3.8, ncols=2, width_ratios=[1.9, 1], title=["", "Right answers, %"],
         xlabel=["", "threshold θ"],
+        margins={"left": 0.08, "right": 0.98, "bottom": 0.23, "top": 0.91, "wspace": 0.18},
     )  # fmt: skip
-    fig.set_layout_engine(None)  # placing by constraints is too slow while a slider is dragged
-    fig.subplots_adjust(left=0.08, right=0.98, bottom=0.23, top=0.91, wspace=0.18)
     draw.draw_goodness(
         split.positive, split.negative, split.theta, ax=left,
         xlabel=f"goodness g ({GOODNESS[split.kind][0]})",

@@ -106,9 +106,12 @@ class InspectorResult:
 
     def row(self) -> dict[str, object]:
         """The predictions as plain values, for a table."""
-        row: dict[str, object] = {"image": self.name, "true class": self.true}
-        for name, view in self.views.items():
-            row[f"{name}: prediction"] = self.classes[view.prediction]
+        views = self.views.items()
+        row: dict[str, object] = {
+            f"{name}: prediction": self.classes[view.prediction] for name, view in views
+        }
+        row |= {"true class": self.true, "image": self.name}
+        for name, view in views:
             row[f"{name}: softmax %"] = round(100 * view.running[-1].max().item(), 1)
             row[f"{name}: by block"] = ", ".join(self.classes[k] for k in view.votes)
         return row

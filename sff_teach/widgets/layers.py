@@ -167,6 +167,7 @@ def draw_layers(results: Sequence[LayersResult], history: History | None = None)
         draw.WIDTH, 3.5, ncols=3, width_ratios=[1, 1, 1.5],
         title=["Training loss", "Accuracy by block, %", "All trials: last block, %"],
         xlabel=["epoch", "block", "blocks in the network"],
+        margins={"left": 0.04, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.5},
     )  # fmt: skip
     if history is not None and history.rows:
         _draw_run(loss, depth, history)
@@ -231,6 +232,7 @@ def _draw_trials(ax: Axes, results: Sequence[LayersResult]) -> None:
         return
     heights = [height for _, height, *_ in numbers]
     # At least ten points high: a difference of one is within the noise of a seed.
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(5 * (min(heights) // 5 - 1), 5 * (max(heights) // 5 + 2))
     for look in looks:
         if any(rule == look.label for rule, *_ in lines):

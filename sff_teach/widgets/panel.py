@@ -32,9 +32,11 @@ _STILL = """<style>
 { display: none; }
 </style><div class="sff-still">%s<p><em>Run this cell to use the explorer.</em></p></div>"""
 
-# What ipywidgets leaves out: the status is a live region that stays in the page while its text
-# changes, and a slider has its label as its name and what it displays as its spoken value.
-_ACCESSIBLE = """<img src="data:," alt="" hidden onerror="setTimeout(() => {
+# What ipywidgets leaves out: the status has room for two lines and is a live region that stays in
+# the page while its text changes; a slider has its label as its name, and what it displays as its
+# spoken value.
+_ACCESSIBLE = """<style>.sff-status .widget-html-content { line-height: 1.4; min-height: 2.8em; }
+</style><img src="data:," alt="" hidden onerror="setTimeout(() => {
   const box = this.closest('.sff-explorer');
   box.querySelector('.sff-status').setAttribute('role', 'status');
   for (const slider of box.querySelectorAll('.widget-slider')) {
@@ -263,7 +265,6 @@ class TrainingExplorer(Explorer):
     def make_buttons(self) -> list[ipywidgets.Widget]:
         """Train, Stop, and the bar of progress."""
         self.result = None
-        self._pace = draw.Pace()
         self.train = button(
             "Train", "play", "Train a network with these settings", self.on_train, "success"
         )
@@ -278,6 +279,7 @@ class TrainingExplorer(Explorer):
 
     def answer(self, settings: dict) -> None:
         """Train, then add a trial or say why there is none."""
+        self._pace = draw.Pace()
         try:
             result = self.run(**settings, on_epoch=self.on_epoch, stop=self._stop)
         finally:
@@ -319,7 +321,7 @@ class TrainingExplorer(Explorer):
         epochs = history.settings["epochs"]
         self.progress.value = len(history.rows) / epochs
         self.say(f"Training: epoch {len(history.rows)} of {epochs} is over.")
-        if self._pace.due and not history.stopped:
+        if self._pace.due and len(history.rows) < epochs and not history.stopped:
             with self._pace:
                 self.result = history
                 self.redraw()
@@ -372,7 +374,7 @@ def _trials_html(rows: Sequence[dict], title: str) -> str:
 
 # ---------------------------------------------------------------- controls
 
-STYLE = {"description_width": "90px"}
+STYLE = {"description_width": "100px"}
 
 
 def dropdown(description: str, options: dict, value: Any = None) -> ipywidgets.Dropdown:

@@ -33,7 +33,8 @@ class Reach(NamedTuple):
     def row(self) -> dict[str, object]:
         """The result as plain values, for a table."""
         cuts = ", ".join(map(str, self.cuts)) or "nowhere"
-        return {"rule": self.rule, "cut after": cuts, "reach": str(self).partition(": ")[2]}
+        label, _, reach = str(self).partition(", layers by loss: ")
+        return {"reach": reach, "rule": label, "cut after": cuts}
 
     def __str__(self) -> str:
         reached = ([str(i) for i, m in enumerate(row, 1) if m] for row in self.moved)

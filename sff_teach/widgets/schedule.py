@@ -119,7 +119,7 @@ def draw_schedule(result: Schedule) -> Figure:
 def schedule_explorer() -> Explorer:
     """Show a pipeline of backprop and one of SFF, and a widget that plans any other."""
     firsts = {"like the others": 1.0, "1.5 times": 1.5, "2 times": 2.0, "3 times": 3.0}
-    controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("parts", 1, 32, 4),
+    controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("micro-batches", 1, 32, 4),
                 "first": dropdown("first stage", firsts)}  # fmt: skip
     explorer = Explorer(
         controls, run_schedule, lambda _, result: draw_schedule(result),

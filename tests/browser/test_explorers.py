@@ -5,6 +5,7 @@ One explorer is tried every day, the others nightly.
 
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -31,78 +32,13 @@ from ._lab import (
     wait_until_settled,
 )
 
-
-def train_and_wait(box, trial):
-    press(box, "Train")
-    expect(box.locator('[role="status"]')).to_contain_text(f"Trial {trial}:", timeout=120_000)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(
-    "name, code, controls, slow",
-    [
-        (
-            "layers",
-            "from sff_teach.widgets import layers_explorer\nexplorer = layers_explorer()",
-            {"list": 5, "slider": 2},
-            {"images": "9,000", "epochs": "40"},
-        ),
-        (
-            "fraction",
-            "from sff_teach.widgets import fraction_explorer\n"
-            "explorer = fraction_explorer(folder='results')",
-            {"list": 3, "slider": 2},
-            {},
-        ),
-    ],
-    ids=["layers", "fraction"],
-)
-def test_explorers_that_train(lab, page, shot, name, code, controls, slow):
-    open_notebook(page, lab, small_notebook(lab, name, code))
-    run_all(page, 240)
-    box = explorer(page, "Train")
-    shot("before", box)
-    rows = box.locator("table tr")
-    trials = rows.count() - 1
-    assert trials >= 2  # what the cell started from
-
-    assert move_by_keyboard(box) == controls
-    train_and_wait(box, trials + 1)
-    wait_for_new_picture(box, still_above(box))
-    expect(rows).to_have_count(trials + 2)
-    expect(box.locator("img:visible").first).to_have_attribute(
-        "alt", re.compile(rf"Trial {trials + 1}:")
-    )
-    shot("trained", box)
-
-    # Stop, while it trains: no trial is added, and the notebook goes on.
-    for name, text in slow.items():
-        box.get_by_label(name, exact=True).select_option(label=text)
-    if not slow:  # all images, whatever the slider is at
-        handle = box.locator(".noUi-handle").first
-        handle.focus()
-        page.keyboard.press("End")
-    press(box, "Train")
-    status = box.locator('[role="status"]')
-    expect(status).to_contain_text("Training")
-    assert answer(page, "print(6 * 7)") == "42\n"  # the notebook is alive …
-    expect(status).to_contain_text("Training")  # … while it trains
-    shot("training", box)
-    press(box, "Stop")
-    expect(status).to_contain_text("stopped", timeout=60_000)
-    expect(rows).to_have_count(trials + 2)
-    expect(button(box, "Train")).to_be_enabled()
-    assert answer(page, "print(explorer.busy)") == "False\n"
-
-    for place in (".widget-vbox", "figure", ".jp-RenderedHTMLCommon"):
-        assert axe_problems(page, place) == []
-    press(box, "Clear")
-    expect(rows).to_have_count(0)
-    shot("cleared", box)
-
-
-CELLS = {  # explorers that answer at once, each in a cell of its own
+CELLS = {  # each explorer in a cell of its own
+    "layers": "from sff_teach.widgets import layers_explorer\nanswer = layers_explorer()",
+    "fraction": "from sff_teach.widgets import fraction_explorer\n"
+    "answer = fraction_explorer(folder='results')",
     "cost": "from sff_teach.widgets import cost_explorer\nanswer = cost_explorer()",
+    "reach": "from sff_teach.widgets import reach_explorer\nanswer = reach_explorer()",
+    "schedule": "from sff_teach.widgets import schedule_explorer\nanswer = schedule_explorer()",
     "goodness": "import torch\nfrom sff_teach.widgets import goodness_explorer\n"
     "torch.manual_seed(0)\n"
     "answer = goodness_explorer(torch.rand(200, 50) * 2, torch.rand(200, 50))",
@@ -116,50 +52,169 @@ CELLS = {  # explorers that answer at once, each in a cell of its own
 }
 
 
-@pytest.mark.parametrize(
-    "name, controls, change",
-    [
-        pytest.param("cost", {"list": 5}, None, marks=pytest.mark.nightly),
-        pytest.param("inspector", {"list": 1, "slider": 1, "tick": 1}, "Next mistake",
-                     marks=pytest.mark.nightly),
-        ("goodness", {"list": 1, "slider": 1}, "θ to the middle"),
-    ],
-    ids=["cost", "inspector", "goodness"],
-)  # fmt: skip
-def test_explorers_that_answer_at_once(lab, page, shot, name, controls, change):
-    open_notebook(page, lab, small_notebook(lab, name, CELLS[name]))
-    run_all(page, 120)
-    box = explorer(page, "Keep")
-    expect(page.locator(".sff-still")).to_be_hidden()  # the live widget takes its place
-    assert move_by_keyboard(box) == controls
-    for slider in box.locator(".widget-slider").all():  # what a screen reader says
+def status_of(box):
+    """The one status line, the same element of the page as before whatever it says."""
+    found = box.locator('[role="status"]')
+    expect(found).to_have_count(1)
+    found.evaluate("e => { e.dataset.seen = 'yes'; }")
+    return found
+
+
+def check_what_is_said(box):
+    """A slider is called by its label, and what it displays is spoken; the status line stayed."""
+    for slider in box.locator(".widget-slider").all():
         handle, readout = slider.locator(".noUi-handle"), slider.locator(".widget-readout")
         expect(handle).to_have_attribute("aria-label", slider.locator("label").inner_text())
         expect(handle).to_have_attribute("aria-valuetext", readout.inner_text())
+    expect(box.locator('[role="status"]')).to_have_attribute("data-seen", "yes")
+    for place in (".widget-vbox", "figure", ".jp-RenderedHTMLCommon"):
+        assert axe_problems(box.page, place) == []
+
+
+def places(box):
+    """Upper edges of buttons, status, picture and what is below it, and the picture's height."""
+    return box.evaluate(
+        """box => {
+        const parts = [...box.children].slice(1, 5).map(e => e.getBoundingClientRect());
+        return [...parts.map(part => Math.round(part.top)), Math.round(parts[2].height)]; }"""
+    )
+
+
+def second_column(box):
+    return box.locator("table th").nth(1).inner_text()
+
+
+def train_and_wait(box, trial):
+    press(box, "Train")
+    expect(box.locator('[role="status"]')).to_contain_text(f"Trial {trial}:", timeout=120_000)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "name, controls, result",
+    [
+        ("layers", {"list": 5, "slider": 2}, "last block %"),
+        ("fraction", {"list": 3, "slider": 2}, "test accuracy %"),
+    ],
+    ids=["layers", "fraction"],
+)
+def test_explorers_that_train(lab, page, shot, name, controls, result):
+    open_notebook(page, lab, small_notebook(lab, name, CELLS[name]))
+    run_all(page, 240)
+    box = explorer(page, "Train")
+    expect(page.locator(".sff-still")).to_be_hidden()  # the live widget takes its place
+    shot("before", box)
+    rows, status, before = box.locator("table tr"), status_of(box), places(box)
+    trials = rows.count() - 1
+    assert trials >= 2  # what the cell started from
+    assert before == sorted(before[:4]) + before[4:] and before[2] - before[0] < 110
+    assert second_column(box) == result
+
+    assert move_by_keyboard(box) == controls
+    train_and_wait(box, trials + 1)
+    wait_for_new_picture(box, still_above(box))
+    expect(rows).to_have_count(trials + 2)
+    expect(box.locator("img:visible").first).to_have_attribute(
+        "alt", re.compile(rf"Trial {trials + 1}:")
+    )
+    if name == "layers":  # the network is last, and says whose it is
+        network = box.locator("img:visible").last
+        expect(network).to_have_attribute("alt", re.compile(rf"Network of trial {trials + 1}"))
+        assert network.bounding_box()["y"] > box.locator("table").bounding_box()["y"]
+    shot("trained", box)
+
+    # Stop, while it trains: no trial is added, and the notebook goes on.
+    if name == "layers":
+        box.get_by_label("images", exact=True).select_option(label="9,000")
+        box.get_by_label("epochs", exact=True).select_option(label="40")
+    else:  # all images, whatever the slider is at
+        box.locator(".noUi-handle").first.focus()
+        page.keyboard.press("End")
+    press(box, "Train")
+    expect(status).to_contain_text("epoch 1 of")  # what comes now are pictures of the training
+    live = picture(box)
+    expect(box.locator("img:visible").first).not_to_have_attribute("src", live)
+    assert places(box) == before  # nothing has moved
+    assert answer(page, "print(6 * 7)") == "42\n"  # the notebook is alive …
+    expect(status).to_contain_text("Training")  # … while it trains
+    shot("training", box)
+    press(box, "Stop")
+    pressed = time.monotonic()
+    expect(status).to_contain_text("stopped", timeout=60_000)
+    assert time.monotonic() - pressed < 5  # an epoch takes longer
+    expect(rows).to_have_count(trials + 2)
+    expect(button(box, "Train")).to_be_enabled()
+    assert places(box) == before
+    check_what_is_said(box)
+    press(box, "Clear")
+    expect(rows).to_have_count(0)
+    shot("cleared", box)
+
+
+@pytest.mark.parametrize(
+    "name, controls, change, result",
+    [
+        pytest.param("cost", {"list": 5}, "classes: 1,000",
+                     "backprop, checkpointing: FLOPs", marks=pytest.mark.nightly),
+        pytest.param("reach", {"list": 1, "tick": 4}, "rule: backprop", "reach",
+                     marks=pytest.mark.nightly),
+        pytest.param("schedule", {"list": 1, "slider": 2}, "first stage: 3 times",
+                     "backprop, GPipe: idle %", marks=pytest.mark.nightly),
+        pytest.param("inspector", {"list": 1, "slider": 1, "tick": 1}, "Next mistake",
+                     "sff: prediction", marks=pytest.mark.nightly),
+        ("goodness", {"list": 1, "slider": 1}, "θ to the middle", "right %"),
+    ],
+    ids=["cost", "reach", "schedule", "inspector", "goodness"],
+)  # fmt: skip
+def test_explorers_that_answer_at_once(lab, page, shot, name, controls, change, result):
+    open_notebook(page, lab, small_notebook(lab, name, CELLS[name]))
+    run_all(page, 120)
+    box = explorer(page, "Keep")
+    expect(page.locator(".sff-still")).to_be_hidden()
+    status_of(box)
+    assert move_by_keyboard(box) == controls
     wait_until_settled(box)
     expect(box.locator("img:visible").first).to_be_visible()
     wait_for_new_picture(box, still_above(box))
+    before = places(box)
+    assert before == sorted(before[:4]) + before[4:] and before[2] - before[0] < 110
     shot("moved", box)
     rows = box.locator("table tr")
-    before = rows.count()
-    press(box, "Keep")
-    expect(rows).to_have_count(max(before, 1) + 1)
-    wait_until_settled(box)
+    kept = max(rows.count(), 1)
+    for _ in range(2):  # the second time it is kept already
+        press(box, "Keep")
+        wait_until_settled(box)
+    expect(rows).to_have_count(kept + 1)
+    assert second_column(box) == result
     shown = picture(box)
-    if change:
-        press(box, change)
+    if ": " in change:
+        label, _, text = change.partition(": ")
+        box.get_by_label(label, exact=True).select_option(label=text)
     else:
-        box.get_by_label("classes", exact=True).select_option(label="1,000")
+        press(box, change)
     wait_for_new_picture(box, shown)
     wait_until_settled(box)
     press(box, "Keep")
-    expect(rows).to_have_count(max(before, 1) + 2)
+    expect(rows).to_have_count(kept + 2)
     wait_until_settled(box)
+    assert places(box)[:3] == before[:3] and places(box)[4] == before[4]
     shot("kept", box)
-    for place in (".widget-vbox", "figure"):
-        assert axe_problems(page, place) == []
+    check_what_is_said(box)
     press(box, "Clear")
     expect(rows).to_have_count(0)
+
+
+@pytest.mark.nightly
+def test_a_threshold_is_read_as_it_is_written(lab, page):
+    cell = CELLS["goodness"].replace("200, 50))", "200, 50), theta=2.09)")
+    open_notebook(page, lab, small_notebook(lab, "spoken", cell))
+    run_all(page, 120)
+    handle = explorer(page, "Keep").locator(".noUi-handle")
+    expect(handle).to_have_attribute("aria-valuetext", "2.09")
+    expect(handle).to_have_attribute("aria-label", "threshold θ")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    expect(handle).to_have_attribute("aria-valuetext", "2.19")
 
 
 def upload(box, name, content):
@@ -186,6 +241,8 @@ def test_uploads(lab, page, shot):
     run_all(page, 120)
     box = explorer(page, "Keep")
     expect(upload(box, "bad.png", b"no picture")).to_contain_text("is damaged")
+    heic = bytes(4) + b"ftypheic" + bytes(20)
+    expect(upload(box, "photo.heic", heic)).to_contain_text("is a HEIC picture")
     expect(upload(box, "a.gif", image_file("GIF", 40, 40))).to_contain_text("is a GIF")
     large = image_file("JPEG", 4000, 3000)  # 12 megapixels, and several megabytes
     assert len(large) > 2e6
@@ -202,23 +259,31 @@ def test_uploads(lab, page, shot):
     expect(box.locator('[role="status"]')).to_contain_text("forgotten")
 
 
+BAR = """
+net = localize(cnn(), 10, cut=2, input_shape=(1, 28, 28))
+fit(net, load("fashion-mnist-sample", 0.3).train, epochs=3);"""
+
+
 @pytest.mark.nightly
-def test_a_sentence_and_the_still_stand_where_a_saved_explorer_was(lab, page, shot):
-    path = small_notebook(lab, "saved", CELLS["goodness"])
+def test_text_stands_where_saved_explorers_and_bars_were(lab, page, shot):
+    path = small_notebook(lab, "saved", CELLS["inspector"] + BAR)
     open_notebook(page, lab, path)
-    run_all(page, 120)
+    run_all(page, 240)
     expect(page.locator(".sff-still")).to_be_hidden()
+    bar = page.get_by_text(re.compile(r"sff epoch 3/3: 100%\|"))
+    expect(bar).to_be_visible()
     for command in ("docmanager:save", "kernelmenu:shutdown"):
         page.evaluate("c => window.jupyterapp.commands.execute(c)", command)
     open_notebook(page, lab, path)
     still = page.locator(".sff-still")
     expect(still).to_contain_text("Run this cell to use the explorer.")
     expect(still.locator("img")).to_be_visible()
+    expect(bar).to_be_visible()
     complaint = page.get_by_text("model not found")  # the front end's, which gives way
     expect(complaint).to_have_count(1)
     expect(complaint).to_be_hidden()
     shot("reopened")
-    run_all(page, 120)
+    run_all(page, 240)
     expect(explorer(page, "Keep")).to_be_visible()
     expect(page.locator(".sff-still")).to_be_hidden()
 

@@ -13,9 +13,8 @@ pytestmark = pytest.mark.nightly
 EPOCHS = 6
 CELL = f"""\
 from sff_teach import cnn, fit, load, localize
-from sff_teach.draw import LiveHistory, live
-live.EVERY = 0
-train, valid, _ = load("fashion-mnist-sample", 0.3)
+from sff_teach.draw import LiveHistory
+train, valid, _ = load("fashion-mnist-sample", 0.5)
 net = localize(cnn(), 10, cut=2, input_shape=(1, 28, 28))
 history = fit(net, train, valid, epochs={EPOCHS}, on_epoch=LiveHistory())"""
 SHOWN = """() => [...document.querySelectorAll('.jp-OutputArea-output figure')].map(f =>
