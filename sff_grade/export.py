@@ -12,14 +12,7 @@ from .submissions import file_name
 
 
 def write_submitted(out: Path, source: Path, work: Assignment, marked: list[dict]) -> None:
-    """Write OUT/submitted/STUDENT/ASSIGNMENT/….ipynb: each answer back in the cell it belongs to.
-
-    Args:
-        out: nbgrader's course folder, or one whose ``submitted`` is copied into it.
-        source: The instructor's notebook.
-        work: The same, as the grader sees it.
-        marked: Results of `grade`.
-    """
+    """Write OUT/submitted/STUDENT/ASSIGNMENT/….ipynb, each answer in the cell it belongs to."""
     for result in marked:
         notebook = json.loads(source.read_text(encoding="utf-8"))
         cells = _own_cells(result, -1)

@@ -7,12 +7,12 @@ import json
 import os
 import queue
 import re
-import subprocess
-import sys
 import tempfile
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -25,6 +25,7 @@ from sff_teach.util.files import atomic_write, make_folder, read_table, write_ta
 from .export import write_submitted
 from .feedback import write_pages
 from .jail import Limits, lacking, make_room
+from .judge import UNREAD, mark, prepare, result_of
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
 
@@ -35,39 +36,16 @@ COMMON = 60  # characters of an answer that two students may well have in common
 class Worker:
     """A judge process, started when it is needed; see `judge`."""
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self.process: subprocess.Popen | None = None
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), prepare)
 
-    def mark(self, job: dict) -> dict:
-        """Mark one notebook.
-
-        Raises:
-            SFFError: The judge ended; the next notebook gets a new one.
-        """
-        if self.process is None or self.process.poll() is not None:
-            places = [str(Path(__file__).parents[1]), *(p for p in sys.path if os.path.isabs(p))]
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "MPLBACKEND": "Agg"}
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sff_grade.judge", str(self.source)], env=environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+    def mark(self, work: Assignment, job: dict) -> dict:
+        """Mark one notebook; where that ends the process, the next one gets a new one."""
         try:
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except OSError:
-            line = ""
-        if not line:
-            said = self.process.communicate()[1].strip().splitlines()
-            raise SFFError(f"the judge ended: {(said or ['without a word'])[-1][:300]}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the judge."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            return self.pool.submit(mark, work, job).result()
+        except BrokenProcessPool:
+            self.__init__()
+            raise
 
 
 def grade(
@@ -129,23 +107,23 @@ def grade(
     codes = {code_of(s.student): s.student for s in submissions}
     manual = read_manual(out / "manual.csv", work, codes)
     base = {
-        "limits": asdict(Limits(seconds, memory, notebook)),
+        "limits": Limits(seconds, memory, notebook),
         "isolated": not no_isolation,
-        "skeleton": work.skeleton(),
-        "secret": [str(p.absolute()) for p in (path.parent, folder, out)],
+        "secret": [path.parent, folder, out],
     }
     results = {s.student: _stored(out, s, _key(path, s, base)) for s in submissions}
     todo = [s for s in submissions if results[s.student] is None or s.student in again]
     print(f"{work.name}: {len(submissions)} students, {len(todo)} to be marked")
     if todo:
-        for submission, result in mark_all(work, path, todo, base, jobs or os.cpu_count() or 1):
+        jobs = min(jobs or os.cpu_count() or 1, len(todo))
+        for submission, result in mark_all(work, path, todo, base, jobs):
             result |= {"key": _key(path, submission, base), "isolated": not no_isolation}
             text = json.dumps(result, indent=1).encode()
             atomic_write(_file(out, submission), lambda file, text=text: file.write(text))
             results[submission.student] = result
     for (student, grade_id), entry in manual.items():
         if student in results:
-            results[student]["tasks"][grade_id] |= entry | {"by_hand": True}
+            results[student]["tasks"][grade_id] |= entry
         else:
             print(f'manual.csv has points for "{student}", and nobody here is called that')
     marked = list(results.values())
@@ -160,81 +138,61 @@ def grade(
     return marked
 
 
-def mark_all(work: Assignment, path: Path, todo: list[Submission], base: dict, jobs: int):
+def mark_all(
+    work: Assignment, source: Path, todo: list[Submission], base: dict, jobs: int
+) -> Iterator[tuple[Submission, dict]]:
     """Check the source, then mark these submissions; yield (submission, result) as they come."""
-    jobs = min(jobs, len(todo))
-    workers = [Worker(path) for _ in range(jobs)]
-    free: queue.Queue = queue.Queue()
-    for worker in workers:
-        free.put(worker)
+    workers: queue.Queue = queue.Queue()
+    for _ in range(jobs):
+        workers.put(Worker())
 
     def one(submission: Submission) -> dict:
-        worker = free.get()
+        worker = workers.get()
         try:
             return _mark(work, submission, base, worker)
         finally:
-            free.put(worker)
+            workers.put(worker)
 
+    pool = ThreadPoolExecutor(jobs)
     with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
-        base = base | {"room": str(Path(folder) / "room")}
-        make_room(Path(base["room"]), work)
-        pool = ThreadPoolExecutor(jobs)
+        base = base | {"room": Path(folder) / "room"}
+        make_room(base["room"], work)
+        check_source(work, source, base, workers.queue[0])
+        waiting = {pool.submit(one, submission): submission for submission in todo}
         try:
-            check_source(work, path, base, workers[0], Path(folder))
-            waiting = {pool.submit(one, submission): submission for submission in todo}
             for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
                 yield waiting[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.close()
+        finally:  # after Ctrl-C what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
 
 
 def _mark(work: Assignment, submission: Submission, base: dict, worker: Worker) -> dict:
     """Mark one submission; whatever goes wrong is this student's and nobody else's."""
     student = submission.student
-    job = {"student": student, "id": student if work.wants_id else None,
-           "files": [str(path) for path in submission.files]}  # fmt: skip
     try:
-        result = worker.mark(base | job)
+        result = worker.mark(work, base | {"student": student, "files": submission.files})
     except Exception as error:
-        note = f"could not be marked: {error}"
+        note = f"The notebook could not be marked: {error}"
         print(f"{student}: {note}")
-        points = {"test": 0.0, "by hand": None}
-        tasks = {c.grade_id: {"points": points[c.kind], "max": c.points, "error": note}
-                 for c in work.marked}  # fmt: skip
-        result = {"student": student, "notes": [note], "id": "", "tasks": tasks, "entry": {},
-                  "answers": {}, "own": {}, "printed": ""}  # fmt: skip
+        outcome = {cell.grade_id: note for cell in work.marked}
+        result = result_of(work, student, UNREAD, outcome, [note])
     if not submission.files:
         came = ", ".join(sorted(submission.others)[:5])
         result["notes"] = [f"No notebook came, only {came}." if came else "There is no notebook."]
     return result
 
 
-def check_source(work: Assignment, path: Path, base: dict, worker: Worker, folder: Path) -> None:
-    """Mark the instructor's own notebook and the empty release, before any student's.
+def check_source(work: Assignment, source: Path, base: dict, worker: Worker) -> None:
+    """Mark the instructor's own notebook before any student's.
 
     Raises:
-        SFFError: The solution lacks points, or a task gives points for an empty notebook.
+        SFFError: The solution lacks points.
     """
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("solution", "empty"):
-        if name == "empty":
-            for cell, source in zip(notebook["cells"], work.cells):
-                cell["source"] = source.released
-        file = folder / f"{name}.ipynb"
-        file.write_text(json.dumps(notebook), encoding="utf-8")
-        student_id = name if work.wants_id else None
-        result = worker.mark(base | {"student": name, "id": student_id, "files": [str(file)]})
-        for grade_id, task in result["tasks"].items():
-            if name == "solution" and task["points"] == 0:
-                why = f"{task['error']} {' '.join(result['notes'])[:300]}"
-                raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
-            if name == "empty" and task["points"]:
-                raise SFFError(f"{grade_id} gives points for the empty notebook")
-
-
-# ---------------------------------------------------------------- results
+    result = worker.mark(work, base | {"student": "solution", "files": [source]})
+    for grade_id, task in result["tasks"].items():
+        if task["points"] == 0:
+            why = f"{task['error']} {' '.join(result['notes'])[:300]}"
+            raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
 
 
 def _key(source: Path, submission: Submission, base: dict) -> str:
@@ -262,34 +220,24 @@ def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, st
     A student may stand there by name or by code; ``codes`` leads from the one to the other.
 
     Raises:
-        SFFError: A column is missing, a grade id is unknown, or points are no number in range.
+        SFFError: A column is missing, or a row gives what the assignment does not have.
     """
     known = {cell.grade_id: cell.points for cell in work.marked}
     manual: dict[tuple[str, str], dict] = {}
-    if not path.is_file():
-        return manual
-    names, rows = read_table(path)
+    names, rows = read_table(path) if path.is_file() else (["student", "grade_id", "points"], [])
     if lacks := {"student", "grade_id", "points"} - set(names):
         raise SFFError(f"{path} has no column {min(lacks)}")
     for number, row in enumerate(rows, 2):
-        grade_id, text = row["grade_id"].strip(), row["points"].strip()
+        student, grade_id = unicodedata.normalize("NFC", row["student"].strip()), row["grade_id"]
+        text = row["points"].strip().replace(",", ".")
         if not text:
             continue  # not marked yet
-        if grade_id not in known:
-            raise SFFError(f'{path}, line {number}: unknown grade id "{grade_id}"')
-        try:
-            points = float(text.replace(",", "."))
-        except ValueError:
-            points = -1
-        if not 0 <= points <= known[grade_id]:
-            raise SFFError(f'{path}, line {number}: points "{text}", not 0 to {known[grade_id]:g}')
-        student = unicodedata.normalize("NFC", row["student"].strip())
-        comment = row.get("comment", "").strip()
-        manual[codes.get(student, student), grade_id] = {"points": points, "comment": comment}
+        points = float(text) if re.fullmatch(r"\d+\.?\d*", text) else -1
+        if not 0 <= points <= known.get(grade_id, -1):
+            raise SFFError(f"{path}, line {number}: {grade_id} cannot get {text} points ({known})")
+        entry = {"points": points, "comment": row.get("comment", "").strip(), "by_hand": True}
+        manual[codes.get(student, student), grade_id] = entry
     return manual
-
-
-# ---------------------------------------------------------------- tables
 
 
 def write_marks(out: Path, work: Assignment, came: list[Submission], marked: list[dict]) -> None:

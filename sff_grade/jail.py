@@ -40,20 +40,12 @@ PROCESSES = 64  # threads count as well
 
 @dataclass(frozen=True)
 class Limits:
-    """What a notebook may use.
+    """What a notebook may use."""
 
-    Attributes:
-        seconds: Of computing, for each cell and each call.
-        memory: GiB on top of what torch itself takes.
-        notebook: Seconds by the clock for the whole notebook.
-    """
+    seconds: float  # of computing, for each cell and each call
+    memory: float  # GiB on top of what torch itself takes
+    notebook: float  # seconds by the clock for the whole notebook
 
-    seconds: float
-    memory: float
-    notebook: float
-
-
-# ---------------------------------------------------------------- system calls
 
 # Numbers by machine: (x86-64, AArch64).
 REFUSED = {
@@ -96,9 +88,6 @@ def seccomp_filter() -> bytes:
         (end, 0, 0, allow),
     ]  # fmt: skip
     return b"".join(struct.pack("<HBBI", *line) for line in program)  # code, yes, no, value
-
-
-# ---------------------------------------------------------------- what is inside
 
 
 def make_room(folder: Path, assignment: Assignment) -> None:
@@ -185,9 +174,6 @@ def lacking() -> str:
     return "" if done.returncode == 0 else f"bubblewrap does not work here ({done.stderr.strip()})"
 
 
-# ---------------------------------------------------------------- the process
-
-
 class Ended(BaseException):
     """The jailed process has ended or was ended; the text says why. No test catches this."""
 
@@ -195,11 +181,8 @@ class Ended(BaseException):
 class Jail:
     """One jailed process and the channel to it.
 
-    Args:
-        room: The folder that `make_room` made.
-        limits: What the notebook may use.
-        secret: Folders that must not be seen inside.
-        isolated: False runs the same program with the teacher's own rights.
+    The folders ``secret`` are not seen inside. Without isolation the same program runs with the
+    teacher's own rights.
     """
 
     def __init__(self, room: Path, limits: Limits, secret: list[Path], isolated: bool) -> None:

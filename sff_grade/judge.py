@@ -1,10 +1,9 @@
 """The judge: runs the tests, and asks the jailed process for answers.
 
-A worker process (``python -m sff_grade.judge SOURCE``) marks one notebook after another: it lays
-the notebook out and runs its cells in a jail, and then runs the instructor's tests itself. The
-names of answers are proxies here: calling one sends arrays into the jail and gets arrays back. So a
-test sees numbers only, and a forged answer has to be a right one. No process forks: torch is loaded
-afresh in each jail.
+A worker process marks one notebook after another: it lets the jail lay the notebook out and run its
+cells, and then runs the instructor's tests itself. The names of answers are proxies here: calling
+one sends arrays into the jail and gets arrays back. So a test sees numbers only, and a forged
+answer has to be a right one. No process forks: torch is loaded afresh in each jail.
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
-import json
 import resource
 import secrets
 import signal
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -27,11 +24,13 @@ import torch
 
 from . import wire
 from .jail import Ended, Jail, Limits
-from .source import Assignment, Cell, read_source
+from .source import Assignment, Cell
 
 RESTARTS = 6  # of a jail, for one notebook
 MOST_NOTES = 30
 JUDGE_MEMORY = 4 << 30  # bytes that the tests may take
+UNREAD = {"answers": {}, "own": {}, "printed": {}, "id": "", "notes": [
+    "The notebook could not be read within its limits."]}  # fmt: skip
 
 
 class AnswerError(Exception):
@@ -42,17 +41,19 @@ class Session:
     """A notebook in its jail, started again where its code ends the process.
 
     Attributes:
-        layout: What `returned.choose` made of the notebook; empty until the jail has told it.
+        layout: What `returned.choose` made of the notebook, once the jail has told it.
         notes: What stopped while the cells ran.
     """
 
-    def __init__(self, job: dict) -> None:
+    def __init__(self, assignment: Assignment, job: dict) -> None:
         self.job = job
-        self.limits = Limits(**job["limits"])
+        self.student_id = job["student"] if assignment.wants_id else None
+        self.skeleton = assignment.skeleton()
+        self.limits: Limits = job["limits"]
         self.deadline = time.monotonic() + self.limits.notebook
         self.patience = 3 * self.limits.seconds + 10  # by the clock, for a cell or a call
         self.notes: list[str] = []
-        self.layout: dict = {}
+        self.layout = UNREAD
         self.broken: set[int] = set()  # steps of which only definitions are run
         self.restarts = 0
         self.jail: Jail | None = None
@@ -67,19 +68,20 @@ class Session:
             if self.restarts >= RESTARTS or time.monotonic() > self.deadline:
                 raise Ended("it was not reached: the notebook took too long or ended too often")
             self.restarts += 1
-            secret = [Path(path) for path in self.job["secret"]]
-            self.jail = Jail(Path(self.job["room"]), self.limits, secret, self.job["isolated"])
-            files = [Path(path) for path in self.job["files"]]
+            job, files = self.job, self.job["files"]
+            self.jail = Jail(job["room"], self.limits, job["secret"], job["isolated"])
             most = wire.MOST_BYTES // 2 // max(len(files), 1)
             arrays = [np.frombuffer(path.read_bytes()[:most], "uint8") for path in files]
-            request = {"files": [path.name for path in files], "student": self.job["id"],
-                       "skeleton": self.job["skeleton"]}  # fmt: skip
+            request = {"files": [path.name for path in files], "student": self.student_id,
+                       "skeleton": self.skeleton}  # fmt: skip
             self.layout, _ = self.jail.ask(wire.pack(request, arrays), 60)
             for number, step in enumerate(self.layout["steps"]):
                 try:
                     self._run(number, step)
                 except Ended as ended:
-                    self._note(step, f"{ended}; only its functions and classes were used")
+                    self.notes.append(
+                        f"{step['label']}: {ended}; only its functions and classes were used."
+                    )
                     self.broken.add(number)
                     self.close()
                     break
@@ -92,12 +94,9 @@ class Session:
             try:
                 first = (stopped["text"].splitlines() or [""])[0][:200]
                 at = f", line {stopped['line']}" if stopped["line"] else ""
-                self._note(step, f"stopped with {stopped['type']}: {first}{at}")
+                self.notes.append(f"{step['label']}: stopped with {stopped['type']}: {first}{at}.")
             except Exception:  # a message of a student's choice
                 raise Ended("it wrote into the grader's channel") from None
-
-    def _note(self, step: dict, text: str) -> None:
-        self.notes.append(wire.clean(f"{step['label']}: {text}.", 400))
 
     def call(self, name: str, args: tuple, kwargs: dict) -> Any:
         """Ask the jail for ``name(*args, **kwargs)``, as if it ran here."""
@@ -150,9 +149,6 @@ def _put_back(sent: list, changed: dict) -> None:
             old.set_state(new.get_state())
         elif new.shape == old.shape:
             (old.data if isinstance(old, torch.Tensor) else old)[...] = new
-
-
-# ---------------------------------------------------------------- tests
 
 
 def judge(
@@ -230,70 +226,60 @@ def _explain(cell: Cell, error: Exception, hidden: bool, label: str) -> str:
     return f"{kind}: {text}"
 
 
-# ---------------------------------------------------------------- one notebook
-
-
 def mark(assignment: Assignment, job: dict) -> dict:
     """Mark one notebook.
 
     Args:
         assignment: The instructor's.
-        job: ``student``, ``id`` (what STUDENT_ID is set to), ``files``, and what `Jail` needs.
-
-    Returns:
-        ``tasks``, ``answers`` and their points by grade id, ``own`` cells by the place they stand
-        behind, ``notes``, ``entry`` of the leaderboard, what was ``printed``, and the ``id`` that
-        stood in the notebook.
+        job: ``student``, ``files``, and what `Jail` needs.
     """
-    session = Session(job)
+    session = Session(assignment, job)
     outcome, entry = {}, {}
     try:
         with contextlib.suppress(Ended):
             session.ready()
-        if session.layout.get("answers"):
+        if session.layout["answers"]:
             outcome, entry = judge(assignment, session)
     finally:
         session.close()
-    unread = ["The notebook could not be read within its limits."]
-    nothing = {"answers": {}, "own": {}, "printed": {}, "id": "", "notes": unread}
-    layout = session.layout or nothing
-    answers = {assignment.cells[int(i)].grade_id: text for i, text in layout["answers"].items()}
-    tasks, printed = {}, ""
-    for i, cell in enumerate(assignment.cells):
+    notes = session.layout["notes"] + session.notes
+    result = result_of(assignment, job["student"], session.layout, outcome, notes)
+    return result | {"entry": entry}
+
+
+def result_of(
+    assignment: Assignment, student: str, layout: dict, outcome: dict, notes: list[str]
+) -> dict:
+    """What is stored of a student; all texts are clean."""
+    tasks, answers, above = {}, {}, ""
+    for place, cell in enumerate(assignment.cells):
+        if cell.kind in ("answer", "by hand"):
+            answers[cell.grade_id] = wire.clean(layout["answers"].get(str(place), ""), 20_000)
         if cell.kind == "test":
             error = outcome.get(cell.grade_id, "No answer was found.")
             points = 0.0 if error else cell.points
             tasks[cell.grade_id] = {"points": points, "max": cell.points, "error": error}
         elif cell.kind == "by hand":
             task = {"points": None, "max": cell.points, "error": None}
-            tasks[cell.grade_id] = task | {"printed": wire.clean(printed, 3000)}
+            tasks[cell.grade_id] = task | {"printed": wire.clean(above, 3000)}
         elif cell.code:
-            printed = layout["printed"].get(str(i), "")
-    notes = [wire.clean(note, 400) for note in layout["notes"]] + session.notes
+            above = layout["printed"].get(str(place), "")
+    own = layout["own"].items()  # by the place that the cells stand behind
     return {
-        "student": job["student"],
-        "notes": list(dict.fromkeys(notes))[:MOST_NOTES],
+        "student": student,
+        "notes": list(dict.fromkeys(wire.clean(note, 400) for note in notes))[:MOST_NOTES],
         "id": wire.clean(layout["id"], 200),
         "tasks": tasks,
-        "entry": entry,
-        "answers": {i: wire.clean(text, 20_000) for i, text in answers.items()},
-        "own": {i: [wire.clean(text, 20_000) for text in t] for i, t in layout["own"].items()},
+        "entry": {},
+        "answers": answers,
+        "own": {place: [wire.clean(text, 20_000) for text in texts] for place, texts in own},
         "printed": wire.clean("".join(layout["printed"].values()), 5_000),
     }
 
 
-def main() -> None:
-    """Mark what the standard input asks for, a JSON text a line; answer in the same way."""
-    channel, sys.stdout = sys.stdout, sys.stderr
+def prepare() -> None:
+    """Limit a judge process before its first notebook."""
     torch.set_num_threads(1)
-    assignment = read_source(Path(sys.argv[1]))
-    if sys.platform == "linux":
+    with contextlib.suppress(FileNotFoundError):  # where there is no /proc
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + JUDGE_MEMORY,) * 2)
-    for line in sys.stdin:
-        channel.write(json.dumps(mark(assignment, json.loads(line))) + "\n")
-        channel.flush()
-
-
-if __name__ == "__main__":
-    main()

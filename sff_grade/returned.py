@@ -20,9 +20,6 @@ BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # what odd Pyth
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-# ---------------------------------------------------------------- text
-
-
 def word_pattern(name: str) -> str:
     """Return a pattern that finds a name which is not part of a longer word."""
     return rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
@@ -62,9 +59,6 @@ def bound_names(source: str) -> list[str]:
             stored = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
             names += [n.id for n in stored if isinstance(n.ctx, ast.Store)]
     return list(dict.fromkeys(names))
-
-
-# ---------------------------------------------------------------- files
 
 
 def read_notebook(data: bytes) -> list[dict]:
@@ -146,9 +140,6 @@ def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> dict:
     return layout
 
 
-# ---------------------------------------------------------------- finding cells again
-
-
 class Search:
     """Which cell of the source each returned cell belongs to.
 
@@ -209,9 +200,6 @@ MATCHERS: list[Callable[[Search, int], int | None]] = [
 ]  # fmt: skip
 
 
-# ---------------------------------------------------------------- the layout
-
-
 def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
     """Lay a returned notebook out along the source.
 
@@ -232,30 +220,22 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
             own.setdefault(last, []).append((f"cell {n + 1}", cell["source"]))
     answers: dict[int, list[str]] = {}
     answered = 0
-    for i, cell in enumerate(skeleton):
-        if cell["kind"] in ("answer", "by hand") and i in versions:
-            filled = [text for text in versions[i] if plain(text) != search.plain[i]]
-            answers[i] = filled or versions[i][-1:]
+    for i, texts in versions.items():
+        if skeleton[i]["kind"] in ("answer", "by hand"):
+            filled = [text for text in texts if plain(text) != search.plain[i]]
             answered += bool(filled)
-            if cell["kind"] == "by hand":
-                answers[i] = answers[i][-1:]
+            answers[i] = filled or texts[-1:]
+    code = "\n".join(cell["source"] for cell in cells if cell["code"])
+    student_id = re.search(r"""STUDENT_ID[ \t]*=[ \t]*(["'])(.{0,200}?)\1""", code)
     return {
         "steps": _steps(skeleton, versions, answers, own),
         "answers": {i: "\n\n".join(texts)[:MOST_CHARACTERS] for i, texts in answers.items()},
         "own": {i: [text[:MOST_CHARACTERS] for _, text in each] for i, each in own.items()},
         "printed": {p: cells[n]["printed"] for n, p in enumerate(search.at) if p is not None},
         "answered": answered,
-        "id": _student_id(skeleton, versions),
+        "id": student_id[2].strip() if student_id else "",
         "notes": _notes(search, versions) if cells else [],
     }
-
-
-def _student_id(skeleton: list[dict], versions: dict[int, list[str]]) -> str:
-    for i, cell in enumerate(skeleton):
-        if cell["kind"] == "free" and "STUDENT_ID" in cell["names"] and i in versions:
-            found = re.search(r"""STUDENT_ID[ \t]*=[ \t]*(["'])(.{0,200}?)\1""", versions[i][-1])
-            return found[2].strip() if found else ""
-    return ""
 
 
 def _notes(search: Search, versions: dict[int, list[str]]) -> list[str]:

@@ -18,18 +18,13 @@ ADAPTER = "-adapter"  # a given cell with this ending of its id runs beside the 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the source: its text, and what nbgrader's metadata say about it.
-
-    Attributes:
-        kind: "text", "given" (locked), "adapter", "free", "answer", "test" or "by hand".
-        names: What it defines, in order.
-    """
+    """A cell of the source: its text, and what nbgrader's metadata say about it."""
 
     source: str
-    kind: str
+    kind: str  # "text", "given" (locked), "adapter", "free", "answer", "test" or "by hand"
     grade_id: str | None
     points: float
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # what it defines, in order
     code: bool
 
     @property
@@ -58,18 +53,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Assignment:
-    """An instructor's source notebook.
+    """An instructor's source notebook."""
 
-    Attributes:
-        name: The file's name without its ending.
-        cells: All its cells.
-        absent: Functions of the package that solve a task, as ``module:name``; where students' code
-            runs they only raise.
-    """
-
-    name: str
+    name: str  # of the file, without its ending
     cells: list[Cell]
-    absent: tuple[str, ...] = ()
+    absent: tuple[str, ...]  # functions that only raise where answers run, as ``module:name``
 
     @property
     def marked(self) -> list[Cell]:

@@ -31,27 +31,16 @@ NOBODY = re.compile(r"(copy of|kopie von|copie de|copia de|untitled)?[\W_]*", re
 
 @dataclass
 class Submission:
-    """What one student handed in.
+    """What one student handed in."""
 
-    Attributes:
-        student: The key: unique, with the platform's numbers where there are some.
-        name: For people.
-        platform: "moodle", "canvas", "blackboard", or "".
-        number: The platform's number of the student.
-        folder: What the platform called the file or folder.
-        late: Whether the platform calls it late.
-        files: Notebooks and zips, the newest first.
-        others: Names of what else came.
-    """
-
-    student: str
-    name: str
-    platform: str = ""
-    number: str = ""
-    folder: str = ""
-    late: bool = False
-    files: list[Path] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    student: str  # the key: unique, with the platform's numbers where there are some
+    name: str  # for people
+    platform: str = ""  # "moodle", "canvas", "blackboard", or ""
+    number: str = ""  # the platform's, of the student
+    folder: str = ""  # what the platform called the file or folder
+    late: bool = False  # as the platform says
+    files: list[Path] = field(default_factory=list)  # notebooks and zips, the newest first
+    others: list[str] = field(default_factory=list)  # names of what else came
 
 
 def identify(name: str, assignment: str = "") -> Submission:
@@ -80,10 +69,7 @@ def short_name(assignment: str) -> str:
 def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submission]:
     """Find what each student handed in, by FOLDER/STUDENT/… or FOLDER/STUDENT.ipynb.
 
-    Args:
-        folder: What was returned.
-        assignment: The name of the instructor's notebook.
-        out: Where marks go; it is no student's, wherever it lies.
+    Marks may lie in the same folder, in ``out``; that is no student's.
 
     Raises:
         SFFError: There is no notebook.

@@ -5,6 +5,7 @@ import errno
 import glob
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,7 @@ def exclusive_lock(path: Path, name: str, wait: float = 0) -> Iterator[None]:
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
+_NUMBER = re.compile(r"-\d+(\.\d+)?")  # is none
 
 
 def write_table(path: Path, rows: list[list[str]]) -> None:
@@ -149,7 +151,8 @@ def write_table(path: Path, rows: list[list[str]]) -> None:
     """
     text = io.StringIO()
     csv.writer(text).writerows(
-        [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row] for row in rows
+        [f"'{c}" if c.startswith(_FORMULA) and not _NUMBER.fullmatch(c) else c for c in row]
+        for row in rows
     )
     data = text.getvalue().encode("utf-8-sig")
     atomic_write(path, lambda file: file.write(data))
