@@ -25,6 +25,7 @@ def test_the_page_runs_and_the_network_learns():
 
 
 @pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")  # theirs, of torch's newest version
 @pytest.mark.parametrize("package", ["tensorboard", "lightning", "accelerate"])
 def test_the_other_frameworks(package, tmp_path):
     pytest.importorskip(package)
