@@ -100,7 +100,7 @@ def fit(
 
 def _train_and_measure(run: Run, stop: threading.Event | None, bar: Bar, epoch: int) -> dict:
     """One epoch of training, then the validation: a row for the history."""
-    bar.set_description(f"{run.config.rule} epoch {epoch + 1}/{run.config.epochs}")
+    bar.set_description(f"{run.config.rule} epoch {epoch + 1}/{run.config.epochs}", refresh=False)
     metrics = EpochMetrics()
     with ended_by_ctrl_c(run):
         _train_epoch(run, epoch, metrics, stop, bar)

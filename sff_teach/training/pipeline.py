@@ -204,7 +204,9 @@ def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iter
     try:
         with run.progress_bar(progress) as bar:
             for epoch in range(job.first, job.config.epochs):
-                bar.set_description(f"sff epoch {epoch + 1} ({job.processes} processes)")
+                bar.set_description(
+                    f"sff epoch {epoch + 1} ({job.processes} processes)", refresh=False
+                )
                 files = [job.report(epoch, rank) for rank in range(job.processes)]
                 while not all(file.exists() for file in files):
                     context.join(timeout=POLL)

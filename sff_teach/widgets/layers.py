@@ -167,7 +167,7 @@ def draw_layers(results: Sequence[LayersResult], history: History | None = None)
         draw.WIDTH, 3.5, ncols=3, width_ratios=[1, 1, 1.5],
         title=["Training loss", "Accuracy by block, %", "All trials: last block, %"],
         xlabel=["epoch", "block", "blocks in the network"],
-        margins={"left": 0.04, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.5},
+        margins={"left": 0.04, "right": 0.99, "bottom": 0.15, "top": 0.91, "wspace": 0.54},
     )  # fmt: skip
     if history is not None and history.rows:
         _draw_run(loss, depth, history)

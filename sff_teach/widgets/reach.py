@@ -95,8 +95,10 @@ def reach_explorer() -> Explorer:
     """Show which loss moves which layer, and a widget that moves the cuts and changes the rule."""
     controls = {"rule": dropdown("rule", {draw.rule_style(r).label: r for r in NAMES})}
     for i in range(1, LAYERS):
-        text = f"a block ends after layer {i}"
-        controls[f"{i}"] = ipywidgets.Checkbox(value=True, indent=False, description=text)
+        controls[f"{i}"] = ipywidgets.Checkbox(
+            value=True, indent=False, description=f"a block ends after layer {i}",
+            layout=ipywidgets.Layout(width="auto", margin="0 1em 0 0"),
+        )  # fmt: skip
     explorer = Explorer(
         controls,
         lambda rule, **ends: run_reach(rule, [int(layer) for layer in ends if ends[layer]]),
