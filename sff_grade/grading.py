@@ -111,13 +111,13 @@ def grade(
         "isolated": not no_isolation,
         "secret": [path.parent, folder, out],
     }
-    results = {s.student: _stored(out, s, _key(path, s, base)) for s in submissions}
+    results = {s.student: _stored(out, s, _key(path, s.files, base)) for s in submissions}
     todo = [s for s in submissions if results[s.student] is None or s.student in again]
     print(f"{work.name}: {len(submissions)} students, {len(todo)} to be marked")
     if todo:
         jobs = min(jobs or os.cpu_count() or 1, len(todo))
-        for submission, result in mark_all(work, path, todo, base, jobs):
-            result |= {"key": _key(path, submission, base), "isolated": not no_isolation}
+        for submission, result in mark_all(work, path, out, todo, base, jobs):
+            result |= {"key": _key(path, submission.files, base), "isolated": not no_isolation}
             text = json.dumps(result, indent=1).encode()
             atomic_write(_file(out, submission), lambda file, text=text: file.write(text))
             results[submission.student] = result
@@ -139,7 +139,7 @@ def grade(
 
 
 def mark_all(
-    work: Assignment, source: Path, todo: list[Submission], base: dict, jobs: int
+    work: Assignment, source: Path, out: Path, todo: list[Submission], base: dict, jobs: int
 ) -> Iterator[tuple[Submission, dict]]:
     """Check the source, then mark these submissions; yield (submission, result) as they come."""
     workers: queue.Queue = queue.Queue()
@@ -157,7 +157,10 @@ def mark_all(
     with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
         base = base | {"room": Path(folder) / "room"}
         make_room(base["room"], work)
-        check_source(work, source, base, workers.queue[0])
+        checked, key = out / "results" / "source.txt", _key(source, [], base)
+        if not checked.is_file() or checked.read_text() != key:
+            check_source(work, source, base, workers.queue[0])
+            checked.write_text(key)
         waiting = {pool.submit(one, submission): submission for submission in todo}
         try:
             for future in tqdm(as_completed(waiting), total=len(waiting), unit="notebook"):
@@ -195,9 +198,9 @@ def check_source(work: Assignment, source: Path, base: dict, worker: Worker) -> 
             raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
 
 
-def _key(source: Path, submission: Submission, base: dict) -> str:
+def _key(source: Path, files: list[Path], base: dict) -> str:
     digest = hashlib.sha256(f"{VERSION} {base['limits']} {base['isolated']}".encode())
-    for path in (source, *submission.files):
+    for path in (source, *files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -240,6 +240,7 @@ def by_nbgrader(cases: dict[str, Case], root: Path) -> dict[str, str]:
     assert api.generate_assignment("s", force=True, create=True)["success"]
     given = {}
     for n, (name, case) in enumerate(cases.items()):
+        print(given, flush=True)
         student = f"s{n}"
         folder = root / "submitted" / student / "s"
         folder.mkdir(parents=True)
@@ -251,9 +252,8 @@ def by_nbgrader(cases: dict[str, Case], root: Path) -> dict[str, str]:
             continue
         with Gradebook(f"sqlite:///{root}/gradebook.db") as book:
             grades = [g for nb in book.find_submission("s", student).notebooks for g in nb.grades]
-            score = sum(g.auto_score for g in grades if g.cell.name.endswith("-test"))
+            score = sum(g.auto_score or 0 for g in grades if g.cell.name.endswith("-test"))
         given[name] = f"{score:g}"
-        print(name, given[name], flush=True)
     return given
 
 
