@@ -359,6 +359,7 @@ def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
         means, lows, highs = np.array([measured[rule, n] for n in own]).T
         words.append(f"{look.label}: " + ", ".join(f"{m:.1f} in {n}" for m, n in zip(means, own)))
         if own == [1] and highs[0] < floor:
+            ax.margins(y=0.15)  # room for the text
             text = f"↓ {look.label}: {means[0]:.1f} ({lows[0]:.1f} … {highs[0]:.1f})"
             ax.annotate(text, (0.02, 0.03), xycoords="axes fraction", fontsize=LABEL_SIZE,
                         color=ink(look.colour))  # fmt: skip
