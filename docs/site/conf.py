@@ -52,8 +52,9 @@ html_use_index = html_domain_indices = False  # the reference and the search do 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_favicon = "favicon.svg"
-html_static_path = [str(ROOT / "build" / "site-source" / "_static"), "site.css"]
+html_static_path = [str(ROOT / "build" / "site-source" / "_static"), "site.css", "site.js"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "home_page_in_toc": True,
     "show_toc_level": 2,

@@ -109,6 +109,9 @@ def test_search_answers_offline(page, address):
     found.first.wait_for()
     links = [link.get_attribute("href") for link in found.all()]
     assert any("08_memory_and_speed" in link for link in links)
+    excerpts = page.locator("#search-results p.context")
+    excerpts.nth(len(links) // 2).wait_for()
+    assert not [text for text in excerpts.all_inner_texts() if "System Settings" in text]
 
 
 def test_answers_of_the_self_check_open(page, address):
