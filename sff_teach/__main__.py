@@ -2,11 +2,11 @@
 
 import sys
 
+from .cli import main
+
 try:
-    from .cli import main
+    sys.exit(main())
 except ModuleNotFoundError as error:
     if error.name != "tyro":
         raise
-    sys.exit("The command line needs the package tyro, which Colab lacks: pip install tyro")
-
-sys.exit(main())
+    sys.exit("This command needs the package tyro, which Colab lacks: pip install tyro")
