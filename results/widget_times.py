@@ -128,9 +128,7 @@ ANSWERS = {  # explorer → seconds that an answer may take
 TRAININGS = {
     "layers, 1,000 images, 4 epochs": (drawn, "layers", {}),
     "layers, 1,000 images, 16 epochs": (drawn, "layers", {"epochs": 16}),
-    "layers, 9,000 images, 4 epochs": (drawn, "layers", {"images": 9000}),
     "fraction, 500 images": (drawn, "fraction", {}),
-    "fraction, 5,000 images": (drawn, "fraction", {"fraction": 0.5}),
     "LiveHistory, 1,000 images, 8 epochs": (drawn_live, 0.1, 8),
 }
 

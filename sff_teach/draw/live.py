@@ -19,28 +19,30 @@ LOOKS = ((OKABE_ITO["blue"], ""), (OKABE_ITO["orange"], "6 3"))  # as in draw_go
 class Pace:
     """Decides when to draw, so that drawing takes at most ``SHARE`` of the time since the start.
 
+    It counts processor time, which other work on the machine does not stretch.
+
     Args:
         every: seconds between two drawings, at least; None is ``EVERY``.
     """
 
     def __init__(self, every: float | None = None):
         self._every = EVERY if every is None else every
-        self._start = self._end = time.monotonic()
+        self._start = self._end = time.process_time()
         self._spent = 0.0  # seconds of drawing
         self._last = 0.0  # seconds of the last drawing
 
     @property
     def due(self) -> bool:
         """Whether one more drawing keeps to both."""
-        now = time.monotonic()
+        now = time.process_time()
         share = SHARE * (now - self._start)
         return now >= self._end + self._every and self._spent + self._last <= share
 
     def __enter__(self) -> None:
-        self._started = time.monotonic()
+        self._started = time.process_time()
 
     def __exit__(self, *error: object) -> None:
-        self._end = time.monotonic()
+        self._end = time.process_time()
         self._last = self._end - self._started
         self._spent += self._last
 
