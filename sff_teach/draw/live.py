@@ -29,7 +29,7 @@ class Pace:
         self._every = EVERY if every is None else every
         self._start = self._end = time.process_time()
         self._spent = 0.0  # seconds of drawing
-        self._last = 0.0  # seconds of the last drawing
+        self._last = 0.2 * self._every  # seconds of the last drawing; of the first one a guess
 
     @property
     def due(self) -> bool:
