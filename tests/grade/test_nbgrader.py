@@ -95,6 +95,7 @@ def test_the_marks_are_nbgraders(api, course, source):
         assignment=name, seconds=60,
     )  # fmt: skip
     assert [result["student"] for result in marked] == sorted(STUDENTS)
+    assert api.generate_assignment(name, force=True, create=True)["success"]
     tests = {grade_id(c) for c in assignments.read(source).cells if assignments.is_test(c)}
     assert tests
     for result in marked:
