@@ -24,6 +24,12 @@ from .panel import Explorer, button, dropdown, slider
 
 CHOICE, TRUTH = "its own prediction", "the true class"
 BEST = 3  # classes followed through the blocks
+CLASS_LOOKS = tuple(  # no rule's colour
+    zip(
+        (draw.OKABE_ITO["orange"], draw.OKABE_ITO["sky"], draw.GREY, draw.OKABE_ITO["yellow"]),
+        "o^sD",
+    )
+)
 # The browser reads the picture, on white where it is transparent, and hands name and pixels over as
 # text: a small PNG, because a notebook's server drops what exceeds its limit. Of a file that it
 # cannot read, and of a GIF, which may move, it hands over the first bytes, which say what it is.
@@ -239,10 +245,10 @@ def _draw_running(ax: Axes, view: View, result: InspectorResult, position: dict[
         best[-1] = result.label
     places, labels = range(1, len(view.maps) + 1), []
     for k in best:
-        look = draw.rule_style(f"class {k}", position.setdefault(k, len(position)))
+        colour, marker = CLASS_LOOKS[position.setdefault(k, len(position)) % len(CLASS_LOOKS)]
         values = 100 * view.running[:, k].numpy()
-        ax.plot(places, values, **look.line)
-        labels.append((places[-1], float(values[-1]), _short(result.classes[k]), look.colour))
+        ax.plot(places, values, color=colour, marker=marker, linewidth=2)
+        labels.append((places[-1], float(values[-1]), _short(result.classes[k]), colour))
     ax.set_ylim(-4, 104)
     ax.set_xticks(places)
     ax.set_title("vote so far, %", fontsize=9)
