@@ -1,6 +1,7 @@
 """fit and evaluate: what they measure, how they end, and what they refuse."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -337,7 +338,11 @@ def test_the_bar_shows_loss_and_accuracy_block_by_block(monkeypatch, capfd):
     train, valid, _ = load("digits", fraction=0.1)
     torch.manual_seed(0)
     model = localize(cnn(1, (4, 8), ()), 10, cut="layer", input_shape=(1, 8, 8))
-    history = fit(model, train, valid, epochs=2, device="cpu")
+
+    def pause(history):
+        time.sleep(0.15)  # the bar is drawn anew ten times a second
+
+    history = fit(model, train, valid, epochs=2, device="cpu", on_epoch=pause)
     shown = capfd.readouterr().err
     for row in history.rows[:1]:  # the last epoch's figures come when the bar is about to go
         losses = " ".join(f"{loss:.3g}" for loss in row["train_loss"])
