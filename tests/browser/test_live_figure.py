@@ -40,3 +40,34 @@ def test_one_figure_grows_while_the_network_trains(lab, page, shot):
     assert len(seen) >= 3 and len(set(seen.values())) >= 3, seen  # other words, other pictures
     assert f"After epoch {EPOCHS}:" in caption
     shot("end")
+
+
+GOODNESS = """\
+import time, torch
+from sff_teach.draw import LiveGoodness
+start = time.process_time()
+live = LiveGoodness(theta=1.0, steps=60)
+for step in range(60):
+    live(1 + step / 60 + torch.rand(100), 1 - step / 60 * torch.rand(100))
+    while time.process_time() < (step + 1) / 20 + start:  # a training computes; so drawing is due
+        torch.rand(1000).sum()"""
+MOVING = """() => [...document.querySelectorAll('.jp-OutputArea-output svg[role=img]')].map(
+    s => s.getAttribute('aria-label'))"""
+
+
+def test_goodness_moves_and_a_still_takes_its_place(lab, page, shot):
+    open_notebook(page, lab, small_notebook(lab, "goodness", GOODNESS))
+    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    seen, end = set(), time.monotonic() + 120
+    while not (page.evaluate(DONE) and page.evaluate(READY)):
+        assert time.monotonic() < end, f"the cell does not come to an end; seen: {seen}"
+        labels = page.evaluate(MOVING)
+        assert len(labels) <= 1
+        if labels and not seen:
+            shot("moving")
+        seen |= set(labels)
+        page.wait_for_timeout(50)
+    assert page.evaluate(FAILED) == []
+    assert len(seen) >= 5, seen
+    ((caption, _),) = page.evaluate(SHOWN)
+    assert "After step 60:" in caption and page.evaluate(MOVING) == []
