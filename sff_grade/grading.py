@@ -37,6 +37,10 @@ class Worker:
     """A judge process, started when it is needed; see `judge`."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Have a process from now on, or a new one."""
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), prepare)
 
     def mark(self, work: Assignment, job: dict) -> dict:
@@ -44,7 +48,7 @@ class Worker:
         try:
             return self.pool.submit(mark, work, job).result()
         except BrokenProcessPool:
-            self.__init__()
+            self.start()
             raise
 
 

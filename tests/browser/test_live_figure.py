@@ -21,20 +21,27 @@ SHOWN = """() => [...document.querySelectorAll('.jp-OutputArea-output figure')].
     [f.querySelector('figcaption').innerText, f.querySelector('img').src.length])"""
 
 
-def test_one_figure_grows_while_the_network_trains(lab, page, shot):
-    open_notebook(page, lab, small_notebook(lab, "live", CELL))
+def looks(page, lab, name, cell):
+    """Run a cell in a notebook; yield twenty times a second while it runs."""
+    open_notebook(page, lab, small_notebook(lab, name, cell))
     page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    seen, end = {}, time.monotonic() + 180
+    end = time.monotonic() + 180
     while not (page.evaluate(DONE) and page.evaluate(READY)):
-        assert time.monotonic() < end, f"the cell does not come to an end; seen: {list(seen)}"
+        assert time.monotonic() < end, "the cell does not come to an end"
+        yield
+        page.wait_for_timeout(50)
+    assert page.evaluate(FAILED) == []
+
+
+def test_one_figure_grows_while_the_network_trains(lab, page, shot):
+    seen = {}
+    for _ in looks(page, lab, "live", CELL):
         figures = page.evaluate(SHOWN)
         assert len(figures) <= 1
         for caption, size in figures:
             if caption not in seen:
                 shot(f"step-{len(seen) + 1}")
             seen[caption] = size
-        page.wait_for_timeout(50)
-    assert page.evaluate(FAILED) == []
     ((caption, size),) = page.evaluate(SHOWN)
     seen[caption] = size
     assert len(seen) >= 3 and len(set(seen.values())) >= 3, seen  # other words, other pictures
@@ -56,18 +63,13 @@ MOVING = """() => [...document.querySelectorAll('.jp-OutputArea-output svg[role=
 
 
 def test_goodness_moves_and_a_still_takes_its_place(lab, page, shot):
-    open_notebook(page, lab, small_notebook(lab, "goodness", GOODNESS))
-    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    seen, end = set(), time.monotonic() + 120
-    while not (page.evaluate(DONE) and page.evaluate(READY)):
-        assert time.monotonic() < end, f"the cell does not come to an end; seen: {seen}"
+    seen = set()
+    for _ in looks(page, lab, "goodness", GOODNESS):
         labels = page.evaluate(MOVING)
         assert len(labels) <= 1
         if labels and not seen:
             shot("moving")
         seen |= set(labels)
-        page.wait_for_timeout(50)
-    assert page.evaluate(FAILED) == []
     assert len(seen) >= 5, seen
     ((caption, _),) = page.evaluate(SHOWN)
     assert "After step 60:" in caption and page.evaluate(MOVING) == []
