@@ -118,7 +118,7 @@ versions-test: .venv-newest/made .venv-floor/made  ## daily tests with the newes
 	$(subst $(PY),.venv-floor/$(notdir $(BIN))/python,$(PYTEST)) $(VERSIONED) \
 	  -W ignore::DeprecationWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-colab-kit: install  ## pack dist/sff_teach-…-kit.zip for a class without a hosted repository
+colab-kit: install  ## pack dist/sff-teach-kit.zip for a class without a hosted repository
 	$(PY) tools/colab_kit.py
 
 notebooks: install  ## run the notebooks, write their executed copies; NB=notebooks/05_….ipynb for one

@@ -1,8 +1,20 @@
 """sff_teach: the Scalable Forward-Forward algorithm, small enough to read."""
 
 import importlib
+import os
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+if hasattr(__spec__.loader, "archive"):  # the kit's zip as it was uploaded; its files need a folder
+    from zipfile import ZipFile
+
+    _kit = __spec__.loader.archive
+    _folder = os.path.join(os.path.dirname(os.path.abspath(_kit)), "sff-teach")
+    ZipFile(_kit).extractall(_folder)
+    sys.path[sys.path.index(_kit)] = _folder
+    __path__[:] = [os.path.join(_folder, "sff_teach")]
+    __file__ = os.path.join(_folder, "sff_teach", "__init__.py")
 
 from .util import __version__
 

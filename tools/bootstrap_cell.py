@@ -2,9 +2,11 @@
 
     python tools/bootstrap_cell.py          prints the cell
 
-The cell finds the course where it is installed, in a folder above the notebook, or in a wheel or
-kit (`make colab-kit`) beside it, which it unpacks. It runs no installer, so Colab keeps its own
-torch and numpy. While `REPOSITORY` is None it fetches nothing, and no link to Colab is printed.
+The cell finds the course where it is installed, in a folder above the notebook, or in the kit
+(`make colab-kit`) beside it, which unpacks itself (sff_teach/__init__.py). A file is looked for
+before it goes on the path: Python remembers what was missing, and a second run must find it. No
+installer runs, so Colab keeps its own torch and numpy. While `REPOSITORY` is None nothing is
+fetched, and no link to Colab is printed.
 
 Whoever owns a public repository of the course sets its address below and the tag of a release; then
 `make stamp`, commit, and set that tag on the commit. In Colab the cell then clones this tag.
@@ -26,18 +28,17 @@ COLAB = "https://colab.research.google.com/github/"
 def bootstrap(repository: str | None = REPOSITORY, tag: str = TAG) -> str:
     """Return the first code cell; with a repository it is cloned in Colab."""
     clone = f"""
-if "google.colab" in sys.modules and not Path("sff-teach").exists():
-    !git clone --quiet --depth 1 --branch {tag} {repository} sff-teach"""
+if "google.colab" in sys.modules:
+    !test -e sff-teach || git clone --quiet --depth 1 --branch {tag} {repository} sff-teach
+"""
+    beside = "sff-teach*" if repository else "sff-teach-kit*"
     return f"""\
-{MARK}. It finds the course: installed, in a folder above, or a kit beside it.
+{MARK}. It finds the course: installed, in a folder above, or in a kit beside it.
 import sys
 from pathlib import Path
-from zipfile import ZipFile
 {clone if repository else ""}
-for kit in Path().glob("sff_teach-*.[wz]*"):
-    ZipFile(kit).extractall("sff-teach")
-sys.path += ["sff-teach", "..", "../../../.."]
-import sff_teach  # noqa: F401 (Not found? Put sff_teach-…-kit.zip beside this notebook.)"""
+sys.path += ["..", "../../../..", *map(str, Path().glob("{beside}"))]
+import sff_teach  # noqa: F401 (Not found? Put sff-teach-kit.zip beside this notebook.)"""
 
 
 BOOTSTRAP = bootstrap()

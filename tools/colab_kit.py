@@ -1,10 +1,11 @@
-"""Pack the course for a class where no repository is hosted: dist/sff_teach-VERSION-kit.zip.
+"""Pack the course for a class where no repository is hosted: dist/sff-teach-kit.zip.
 
     python tools/colab_kit.py [FOLDER]      default: dist; the wheel is built beside the kit
 
 The kit is one file. Unzipped it is a course folder that works anywhere, with the wheel in it.
-Uploaded to Colab as it is, beside a notebook, the bootstrap cell unpacks it. It holds only files
-that git has (new ones too, unless ignored), and of the assignments only the students' release.
+Uploaded to Colab as it is, beside a notebook, it unpacks itself when the bootstrap cell imports it.
+It holds only files that git has (new ones too, unless ignored), and of the assignments only the
+students' release.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def build_wheel(folder: Path) -> Path:
 def build_kit(folder: Path) -> Path:
     """Build the wheel and the kit into the folder and return the kit's path."""
     wheel = build_wheel(folder)
-    kit = folder / f"sff_teach-{sff_teach.__version__}-kit.zip"
+    kit = folder / "sff-teach-kit.zip"
     with ZipFile(kit, "w", ZIP_DEFLATED) as archive:
         for path in files():
             archive.write(ROOT / path, path)

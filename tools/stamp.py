@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # so that this file also runs as a script
 import nbformat  # noqa: E402
 
 from tools import run_notebooks  # noqa: E402
-from tools.bootstrap_cell import colab_address, with_links  # noqa: E402
+from tools.bootstrap_cell import MARK, colab_address, with_links  # noqa: E402
 from tools.check_form import executed_copy  # noqa: E402
 from tools.reading_time import core_minutes  # noqa: E402
 
@@ -49,10 +49,14 @@ def stamp_notebook(text: str, path: Path) -> str:
 
 
 def refresh_executed(clean, executed):
-    """Return the executed copy with the notebook's present prose, or None if other code ran."""
+    """Return the executed copy with the notebook's present prose, or None if other code ran.
+
+    The bootstrap cell is generated, and only finds the package: another one needs no run.
+    """
 
     def code(notebook):
-        return [(c.id, c.source) for c in notebook.cells if c.cell_type == "code"]
+        cells = [c for c in notebook.cells if c.cell_type == "code"]
+        return [(c.id, MARK if c.source.startswith(MARK) else c.source) for c in cells]
 
     if code(clean) != code(executed):
         return None

@@ -1,4 +1,4 @@
-"""The course as Colab meets it: its versions, no package, a wheel or the kit beside a notebook.
+"""The course as Colab meets it: its versions, no package, the kit beside a notebook.
 
 `make colab-test` makes the environment and runs this. Colab's own pieces are a stand-in: a module
 google.colab that every kernel imports at its start, and an empty folder in the place of /content.
@@ -56,7 +56,7 @@ def versions(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The folder with the wheel and the kit."""
+    """The folder with the kit."""
     folder = tmp_path_factory.mktemp("built")
     return colab_kit.build_kit(folder).parent
 
@@ -108,22 +108,22 @@ def test_the_environment_is_colabs(colab):
 
 
 @pytest.mark.parametrize("name", ["00_start_here", "06_an_sff_cnn"])
-def test_notebook_with_the_wheel_beside(name, colab, built):
+def test_notebook_with_the_kit_beside(name, colab, built):
     content = colab / "content"
     shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", content)
-    shutil.copy(next(built.glob("*.whl")), content)
+    shutil.copy(built / "sff-teach-kit.zip", content)
     said = run(colab, content / f"{name}.ipynb")
     assert set(said["errors"]) == set(said["wanted"]), said["errors"]
     assert Path(said["package"]) == (content / "sff-teach/sff_teach/__init__.py").resolve()
 
 
-def test_assignment_with_the_wheel_beside(colab, built):
+def test_assignment_with_the_kit_beside(colab, built):
     """A student's copy: its bootstrap and setup run; the tasks are still to be done."""
     released = sorted((ROOT / "notebooks" / "assignments" / "release").rglob("*.ipynb"))
     assert released
     content = colab / "content"
     notebook = Path(shutil.copy(released[0], content))
-    shutil.copy(next(built.glob("*.whl")), content)
+    shutil.copy(built / "sff-teach-kit.zip", content)
     said = run(colab, notebook)
     assert said["setup"] and not {"0", "1", *said["setup"]} & set(said["errors"]), said
     assert said["errors"], "an empty copy passes all its tests"
@@ -132,7 +132,7 @@ def test_assignment_with_the_wheel_beside(colab, built):
 
 def test_kit_unzipped_is_a_course_folder(colab, built):
     folder = colab / "content" / "anywhere"
-    with ZipFile(next(built.glob("*-kit.zip"))) as kit:
+    with ZipFile(built / "sff-teach-kit.zip") as kit:
         kit.extractall(folder)
     assert next(folder.glob("sff_teach-*.whl")) and (folder / "data/README.md").is_file()
     said = run(colab, beginning_of("00_start_here", folder / "notebooks"))
@@ -144,14 +144,14 @@ def test_kit_unzipped_is_a_course_folder(colab, built):
 def test_kit_uploaded_as_it_is_brings_the_stored_results(colab, built):
     """As a class does it: one zip beside one notebook, in Colab's Files pane."""
     content = colab / "content"
-    shutil.copy(next(built.glob("*-kit.zip")), content)
+    shutil.copy(built / "sff-teach-kit.zip", content)
     said = run(colab, beginning_of("09_small_data", content))  # reads the stored runs
     assert said["errors"] == {}
     assert Path(said["package"]) == (content / "sff-teach/sff_teach/__init__.py").resolve()
 
 
 def test_kit_holds_no_answers_of_assignments(built):
-    with ZipFile(next(built.glob("*-kit.zip"))) as kit:
+    with ZipFile(built / "sff-teach-kit.zip") as kit:
         names = kit.namelist()
         text = {n: kit.read(n).decode("utf-8") for n in names if "assignments/" in n}
     assert not [name for name in names if name.startswith(("tests/", "tools/", "docs/teaching"))]

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import nbformat
 import pytest
@@ -482,8 +483,8 @@ def test_what_cannot_be_kept_stays_as_it_was(tmp_path, capsys):
 ADDRESS = "https://github.com/an-owner/a-name"
 
 
-def run_bootstrap(folder: Path, cell: str = BOOTSTRAP, **environment: str) -> Path:
-    """Run the bootstrap cell twice, as a notebook in Colab would; return the package it found.
+def run_bootstrap(folder: Path, *cells: str, **environment: str) -> Path:
+    """Run cells, or the bootstrap cell twice, as a notebook in Colab would; the package's folder.
 
     No site-packages of another course may help: the package must come from what the cell finds.
     """
@@ -494,8 +495,9 @@ sys.path = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
 sys.modules["google.colab"] = types.ModuleType("google.colab")
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
-for _ in range(2):
-    shell.run_cell({cell!r}).raise_error()
+for cell in {cells or (BOOTSTRAP, BOOTSTRAP)!r}:
+    last = shell.run_cell(cell)
+last.raise_error()
 found = shell.user_ns["sff_teach"].__file__
 assert found, "No module named 'sff_teach'"  # an editable install leaves an empty folder behind
 print(found)
@@ -527,21 +529,38 @@ def test_bootstrap_finds_the_course_above(place, tmp_path):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["sff_teach-9.9-py3-none-any.whl", "sff_teach-9.9-kit.zip"])
-def test_bootstrap_unpacks_what_lies_beside(name, tmp_path):
-    stand_in_course(tmp_path / "source")
+@pytest.fixture
+def kit(tmp_path):
+    """A kit with the beginning of the package in it."""
+    packed = tmp_path / "a kit.zip"
+    with ZipFile(packed, "w") as archive:
+        for module in ("__init__.py", "util/__init__.py"):
+            archive.write(ROOT / "sff_teach" / module, f"sff_teach/{module}")
+    return packed
+
+
+@pytest.mark.parametrize("name", ["sff-teach-kit.zip", "sff-teach-kit (1).zip"])
+def test_kit_beside_the_notebook_unpacks_itself(name, kit, tmp_path):
     folder = tmp_path / "with a space"
     folder.mkdir()
-    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "source")
-    shutil.copy(packed, folder / name)
+    shutil.copy(kit, folder / name)
     assert run_bootstrap(folder) == (folder / "sff-teach").resolve()
+
+
+def test_kit_that_comes_late_is_found_by_a_second_run(kit, tmp_path):
+    folder = tmp_path / "content"
+    folder.mkdir()
+    upload = f"import shutil; shutil.copy({str(kit)!r}, 'sff-teach-kit.zip')"
+    upload += "\ndel sys.modules['sff_teach']"  # the empty folder of an editable install
+    found = run_bootstrap(folder, BOOTSTRAP, upload, BOOTSTRAP)
+    assert found == (folder / "sff-teach").resolve()
 
 
 def test_bootstrap_fetches_nothing_until_there_is_an_address(tmp_path):
     """In Colab, with nothing there: an error, and the line that it shows says what to upload."""
     assert bootstrap_cell.REPOSITORY is None
     assert "git" not in BOOTSTRAP and "//" not in BOOTSTRAP
-    assert "Put sff_teach-…-kit.zip beside this notebook" in BOOTSTRAP.splitlines()[-1]
+    assert "Put sff-teach-kit.zip beside this notebook" in BOOTSTRAP.splitlines()[-1]
     assert bootstrap_cell.colab_address("notebooks/small.ipynb") is None
     with pytest.raises(AssertionError, match="No module named 'sff_teach'"):
         run_bootstrap(tmp_path)
@@ -562,7 +581,7 @@ def test_bootstrap_clones_a_tag_once_there_is_an_address(tmp_path):
     content = tmp_path / "content"
     content.mkdir()
     cell = bootstrap_cell.bootstrap(ADDRESS, "v9")
-    assert run_bootstrap(content, cell, **redirect) == (content / "sff-teach").resolve()
+    assert run_bootstrap(content, cell, cell, **redirect) == (content / "sff-teach").resolve()
 
 
 # ---------------------------------------------------------------- stamping
@@ -571,6 +590,7 @@ def test_bootstrap_clones_a_tag_once_there_is_an_address(tmp_path):
 def test_stamping_cleans_and_brings_new_prose_to_the_executed_copy(tmp_path):
     executed = good_notebook()
     notebook = copy.deepcopy(executed)
+    executed.cells[1].source = f"{MARK}\nan old bootstrap cell"
     notebook.cells[5].source += " And more."
     path = write_course(tmp_path, notebook, executed)
     assert stamp.main([str(path)]) == 0
