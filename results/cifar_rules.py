@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from by_vote import tables_by_vote
 
-from sff_teach.study import Recipe, study, tables_by_vote
+from sff_teach.study import Recipe, study
 
 HERE = Path(__file__).parent
 GRID = (0.0015, 0.003, 0.006)

@@ -18,16 +18,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from scipy import stats
 
 from sff_teach.draw import OKABE_ITO, new_figure, png
 from sff_teach.study import FASHION, Effect, difference, read_runs, runs_by_row, runs_matching
-from sff_teach.util.stats import holm, paired_p_value
 
 PAPER = "Krutsylo 2025"
 MARGIN = 1.0  # points: "as good" means not more than this below (a non-inferiority test)
 SIMILAR = 1.1  # times backprop's seconds
 ABSENT = "not yet measured"
 OUTCOMES = ("supported", "undecided", "contradicted")
+
+
+def paired_p_value(n: int, mean: float, low: float, high: float, threshold: float = 0.0) -> float:
+    """Two-sided p value of a mean against a threshold, from its 95 % interval by Student's t.
+
+    Args:
+        n: number of values, at least 2.
+        mean: their mean.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        threshold: what the mean is compared with.
+    """
+    error = (high - low) / 2 / stats.t.ppf(0.975, n - 1)
+    if error == 0:
+        return float(mean == threshold)
+    return float(2 * stats.t.sf(abs(mean - threshold) / error, n - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction for several tests: the corrected p values, in the order given."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
 
 
 @dataclass(frozen=True)

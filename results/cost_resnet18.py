@@ -11,6 +11,7 @@ are paired: one step of backprop and one of the other rule, in turn; reported is
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from sff_teach.analysis.cost import (
     PairedTiming,
     StepCost,
     TrainingStep,
-    table,
     time_paired,
     training_cost,
 )
@@ -100,6 +100,29 @@ def measure(rounds: int, threads: int) -> None:
                 f"{classes:5d} {row:24s} {result.ratio:.2f} ({result.low:.2f} … {result.high:.2f})"
             )
     store([{**record, "machine": machine()} for record in records], "seconds")
+
+
+def table(costs: Sequence[StepCost], times: dict[str, PairedTiming] | None = None) -> str:
+    """Costs as a Markdown table, beside them their ratio to the first row's.
+
+    Args:
+        costs: one per row.
+        times: by rule, paired with the first row's rule as ``a``.
+    """
+    columns = ["rule", "GFLOPs", "÷", "saved, MB", "÷", "live, MB", "÷"]
+    columns += ["seconds ÷", "95 % interval"] if times else []
+    lines = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+    first = costs[0]
+    for c in costs:
+        cells = [c.rule]
+        for field, unit in (("flops", 1e9), ("saved", 1e6), ("live", 1e6)):
+            value = getattr(c, field)
+            cells += [f"{value / unit:,.1f}", f"{value / getattr(first, field):.3f}"]
+        if times:
+            t = times.get(c.rule)
+            cells += [f"{t.ratio:.2f}", f"{t.low:.2f} … {t.high:.2f}"] if t else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def write_table() -> None:

@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from by_vote import tables_by_vote
 
-from sff_teach.study import CONTROLS, Recipe, best_rate, get_recipe, study, tables_by_vote
+from sff_teach.study import CONTROLS, Recipe, best_rate, get_recipe, study
 
 HERE = Path(__file__).parent
 GRID = (0.00075, 0.0015, 0.003, 0.006, 0.012)

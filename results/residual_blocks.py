@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from by_vote import tables_by_vote
 
-from sff_teach.study import Recipe, best_rate, study, tables_by_vote
+from sff_teach.study import Recipe, best_rate, study
 
 HERE = Path(__file__).parent
 GRID = (0.001, 0.003, 0.01)

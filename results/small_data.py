@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from claims import holm, paired_p_value
 
 from sff_teach import cnn, evaluate, fit, load, localize
 from sff_teach.study import CONTROLS, cached_run, interval, read_runs
 from sff_teach.study.runs import machine
-from sff_teach.util.stats import holm, paired_p_value
 
 HERE = Path(__file__).parent
 STORE = HERE / "small_data.jsonl"

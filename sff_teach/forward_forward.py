@@ -28,10 +28,7 @@ def _check_pixels(x: Tensor, num_classes: int) -> None:
     """Raise unless x is (B, C, H, W) with a pixel for every class."""
     check_count(num_classes, "num_classes")
     if x.dim() != 4 or x.shape[2] * x.shape[3] < num_classes:
-        raise SFFError(
-            f"x of shape {tuple(x.shape)} has no room for a label of {num_classes} classes; "
-            f"images (B, C, H, W) need at least {num_classes} pixels"
-        )
+        raise SFFError(f"x {tuple(x.shape)} must be (B, C, H, W) with {num_classes} pixels or more")
 
 
 def _write_label(x: Tensor, label: Tensor) -> Tensor:

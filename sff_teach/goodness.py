@@ -83,10 +83,7 @@ def _channels_second(h: Tensor, channels: int, channel_dim: int) -> Tensor:
     """Move the channels of h to dimension 1, (B, C, ...), and check their number."""
     h = h.movedim(channel_dim, 1)
     if h.shape[1] != channels:
-        raise SFFError(
-            f"h has {h.shape[1]} channels in dimension {channel_dim}, but the head was built for "
-            f"{channels}"
-        )
+        raise SFFError(f"h has {h.shape[1]} channels, but the head was built for {channels}")
     return h
 
 

@@ -45,8 +45,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     """
     if positive.shape != negative.shape:
         raise SFFError(
-            f"positive {tuple(positive.shape)} and negative {tuple(negative.shape)} differ in "
-            "shape; symba_loss compares each positive with its own negative"
+            f"{tuple(positive.shape)} positives, {tuple(negative.shape)} negatives: no pairs"
         )
     return F.softplus(-alpha * (positive - negative)).mean()
 

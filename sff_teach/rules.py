@@ -150,10 +150,7 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
         raise SFFError(f"{len(optimizers)} optimizers for {len(model.blocks)} blocks")
     for number, (block, optimizer) in enumerate(zip(model.blocks, optimizers)):
         if not _held(optimizer) <= set(block.parameters()):
-            raise SFFError(
-                f"optimizers[{number}] has parameters that are not those of block {number}; "
-                "block_optimizers(model, make) makes one optimiser per block, in order"
-            )
+            raise SFFError(f"optimizers[{number}] has parameters that are not in block {number}")
 
 
 def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
@@ -162,10 +159,7 @@ def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
     for number, block in enumerate(model.blocks):
         learning = {p for p in block.parameters() if p.requires_grad}
         if learning and not learning & held:
-            raise SFFError(
-                f"the optimizer has no parameter of block {number}; "
-                "block_optimizers(model, make, together=True) makes one for all blocks"
-            )
+            raise SFFError(f"the optimizer has no parameter of block {number}")
 
 
 def deepsup_step(
@@ -270,15 +264,11 @@ class Rule(ABC):
     def prepare(self, model: nn.Module) -> nn.Module:
         """Check the model and bring it, in place, into the shape that the rule trains."""
         if not isinstance(model, SFF):
-            raise TypeError(
-                f"model is a {type(model).__name__}, but this rule trains local blocks; "
-                "pass sff_teach.localize(model, num_classes)"
-            )
+            raise TypeError(f"model is a {type(model).__name__}; use sff_teach.localize(model, …)")
         linear = any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks)
         if linear and self.needs_goodness:
             raise SFFError(
-                "model has a linear head, as rule='bp' leaves it, and no local goodness to learn "
-                "from; cut it again with localize(model.original, num_classes)"
+                "model has a linear head, as rule='bp' leaves it; cut model.original anew"
             )
         return model
 
@@ -365,10 +355,7 @@ class ForwardForward(Rule):
 
     def prepare(self, model: nn.Module) -> FFNetwork:
         if not isinstance(model, FFNetwork):
-            raise TypeError(
-                f"model is a {type(model).__name__}, but Forward-Forward trains layers on labelled "
-                "images; pass sff_teach.FFNetwork(layers, num_classes)"
-            )
+            raise TypeError(f"model is a {type(model).__name__}, not a sff_teach.FFNetwork")
         return model
 
     def groups(self) -> list[list[nn.Parameter]]:

@@ -48,6 +48,14 @@ CONTENTS = (  # heading, pages in the order of their names, the first ones befor
     ("Project", "CONTRIBUTING", "CHANGELOG", "data/README"),
 )
 
+# Helpers of the package that users do not call, and the file that is read as a whole.
+INTERNAL = (
+    "__main__", "sff_minimal", "cut.export", "cut.graph", "cut.measure", "cut.state", "cut.verify",
+    "data.download", "data.folder", "training.checkpoint", "training.loader", "training.loop",
+    "training.prepare", "util.checks", "util.files", "util.modes", "util.original",
+    "util.progress", "widgets.panel",
+)  # fmt: skip
+
 # To a file of the course. Pictures are no links, but a picture in a link is.
 LINK = re.compile(
     r"(?<!!)\[([^\[\]]*(?:!\[[^\]]*\]\([^)]*\))?[^\[\]]*)\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)"
@@ -136,7 +144,8 @@ def public_modules() -> list[str]:
     import sff_teach
 
     found = pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
-    return sorted(name for _, name, is_folder in found if not is_folder and "._" not in name)
+    names = (name for _, name, is_folder in found if not is_folder and "._" not in name)
+    return sorted(name for name in names if name.removeprefix("sff_teach.") not in INTERNAL)
 
 
 def write_reference() -> None:

@@ -226,26 +226,3 @@ def saved_by_block(step: TrainingStep) -> list[int]:
     for handle in handles:
         handle.remove()
     return peaks
-
-
-def table(costs: Sequence[StepCost], times: dict[str, PairedTiming] | None = None) -> str:
-    """Costs as a Markdown table, beside them their ratio to the first row's.
-
-    Args:
-        costs: one per row.
-        times: by rule, paired with the first row's rule as ``a``.
-    """
-    columns = ["rule", "GFLOPs", "÷", "saved, MB", "÷", "live, MB", "÷"]
-    columns += ["seconds ÷", "95 % interval"] if times else []
-    lines = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
-    first = costs[0]
-    for c in costs:
-        cells = [c.rule]
-        for field, unit in (("flops", 1e9), ("saved", 1e6), ("live", 1e6)):
-            value = getattr(c, field)
-            cells += [f"{value / unit:,.1f}", f"{value / getattr(first, field):.3f}"]
-        if times:
-            t = times.get(c.rule)
-            cells += [f"{t.ratio:.2f}", f"{t.low:.2f} … {t.high:.2f}"] if t else ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -20,9 +20,7 @@ def seed(student_id: str) -> int:
         raise TypeError(f"STUDENT_ID must be a string, not {short_repr(student_id)}.")
     name = student_id.strip().casefold()
     if not name:
-        raise SFFError(
-            'STUDENT_ID is empty; write your student id between the quotes, like "ada17".'
-        )
+        raise SFFError("STUDENT_ID is empty; write your student id between the quotes")
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import fx, nn
 
 from ..util.checks import SFFError
+from ..util.modes import random_state
 from .graph import is_free, weights, where
 from .measure import EXAMPLES, example
-from .state import preserve_model, quiet, random_state, same_random_state
+from .state import draws_since, preserve_model, quiet
 
 
 def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx.GraphModule:
@@ -39,7 +40,7 @@ def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx
             raise SFFError(where(error, f"torch.export: {reason}")) from error
         if _attributes(model) != attributes:
             raise SFFError("torch.export: its forward assigns to its attributes")
-        if not same_random_state(rng, random_state()):
+        if draws_since(rng):
             raise SFFError("torch.export: its forward draws random numbers in Python")
     if any(isinstance(n.target, torch._ops.HigherOrderOperator) for n in traced.graph.nodes):
         raise SFFError("torch.export: its forward works under torch.no_grad or autocast")

@@ -16,7 +16,8 @@ from torch.fx.proxy import TraceError
 from torch.package import sys_importer
 
 from ..util.checks import SFFError
-from .state import preserve_model, random_state, same_random_state, set_random_state
+from ..util.modes import random_state, set_random_state
+from .state import draws_since, preserve_model
 
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
@@ -95,13 +96,13 @@ class Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
 
 
-def _check_side_effects(m: nn.Module, attributes: dict, rng: tuple) -> None:
+def _check_side_effects(m: nn.Module, attributes: dict, rng: dict) -> None:
     """Raise TraceError if tracing m changed its attributes, or drew random numbers."""
     for name, value in vars(m).items():
         new = name not in attributes or attributes[name] is not value
         if new and not name.startswith("_tensor_constant"):
             raise TraceError(f"its forward assigns to self.{name}")
-    if not same_random_state(rng, random_state()):
+    if draws_since(rng):
         raise TraceError("its forward draws random numbers outside of its layers")
 
 

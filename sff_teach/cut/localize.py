@@ -192,10 +192,7 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
         new = copy.copy(conv)  # the same parameters
         new.stride = (1, 1)
     else:
-        raise SFFError(
-            f'stem="small" finds nothing to change in {type(model).__name__}: it has no first '
-            "convolution that makes the image smaller; leave stem out"
-        )
+        raise SFFError('stem="small": no first convolution here makes the image smaller')
     changes = {name: new}
     for name, module in listed[convs[0] : convs[1] if len(convs) > 1 else None]:
         if isinstance(module, nn.MaxPool2d):
@@ -222,12 +219,8 @@ def _head(
     dims = len(stage.shape) - 2
     sequence = dims == 1 and stage.channel_dim == 1  # tokens have their channels last
     if (kernel_size > 1 or hidden) and not (dims == 2 or sequence):
-        wide, plain = (f"hidden={hidden}", 0) if hidden else (f"kernel_size={kernel_size}", 1)
         shape = ", ".join(map(str, stage.shape[1:]))
-        raise SFFError(
-            f"{wide} needs maps (B, C, H, W) or sequences (B, C, L), but block {number} gives "
-            f"(B, {shape}); use {wide.partition('=')[0]}={plain}"
-        )
+        raise SFFError(f"block {number} gives (B, {shape}): use kernel_size=1 and hidden=0")
     options |= {"kernel_size": kernel_size, "channel_dim": stage.channel_dim}
     options["dims"] = 1 if sequence else 2
     channels = stage.shape[stage.channel_dim]
@@ -315,7 +308,9 @@ def _measured_graphs(
     try:
         points = feature_points(evaluation)
     except SFFError as error:
-        raise SFFError(f"{name} cannot be cut: {error}{_closed(evaluation)}") from None
+        closed = [(type(m).__name__, where(e)) for m, e in evaluation.meta["closed"].items()]
+        inside = "; tracing could not look into {}: {}".format(*closed[0]) if closed else ""
+        raise SFFError(f"{name} cannot be cut: {error}{inside}") from None
     pairs = twins(evaluation, training)
     points = _legal_in_training(points, training, pairs, name)
     return Graphs(evaluation, training, pairs, points, shape, shapes)
@@ -346,12 +341,6 @@ def _has_no_data(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
-def _closed(traced: fx.GraphModule) -> str:
-    """Which parts tracing could not look into, as the end of a sentence."""
-    found = [f"{type(m).__name__}: {where(error)}" for m, error in traced.meta["closed"].items()]
-    return f"; tracing could not look into {found[0]}" if found else ""
-
-
 def _measure_first(
     evaluation: fx.GraphModule, name: str, shapes: list[tuple[int, ...]]
 ) -> tuple[int, ...]:
@@ -363,10 +352,8 @@ def _measure_first(
             return shape
         except Exception as error:  # whatever the model's own code raises
             problem = problem or error
-    raise SFFError(
-        f"{name} cannot run on a sample of shape {shapes[0]}: {where(problem)}. Give the shape of "
-        "yours, input_shape=(C, H, W)"
-    ) from problem
+    text = f"{name} cannot run on a sample of shape {shapes[0]}: {where(problem)}"
+    raise SFFError(f"{text}; give input_shape=(C, H, W)") from problem
 
 
 def _legal_in_training(
@@ -481,10 +468,7 @@ def _choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> lis
     layers = _layers(points, children_only=sequential and isinstance(cut, str))
     if not isinstance(cut, str):
         if cut > len(layers):
-            raise SFFError(
-                f"cut={cut} is more than the {len(layers)} blocks that {type(model).__name__} can "
-                f"be cut into; use at most {len(layers)}"
-            )
+            raise SFFError(f"cut={cut}: {type(model).__name__} has at most {len(layers)} blocks")
         return _equal_cost(points, layers, cut)
     ends = layers if cut == "layer" else _blocks(points) or layers
     return _one_resolution(points, ends) if cut == "stage" else ends

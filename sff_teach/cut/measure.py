@@ -198,10 +198,7 @@ def _end(traced: fx.GraphModule, candidates: list[fx.Node]) -> fx.Node:
         few = len(left_out) <= 3 and all(map(_is_vector, left_out))
         if 2 * len(left_out) <= len(weighted) or few:
             return end
-    raise SFFError(
-        "nowhere behind the first half of its layers is a single tensor alive: early "
-        "activations are needed at the end"
-    )
+    raise SFFError("early activations are needed at the end: nowhere is a single tensor alive")
 
 
 def _is_vector(node: fx.Node) -> bool:

@@ -2,36 +2,21 @@
 
 import io
 import logging
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..util.modes import preserve_training_mode
+from ..util.modes import preserve_training_mode, random_state, set_random_state
 
 
-def random_state() -> tuple:
-    """The states of Python's, NumPy's and torch's random numbers, those of GPUs in use included."""
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus
-
-
-def set_random_state(state: tuple) -> None:
-    """Put back what ``random_state`` returned."""
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-    if state[3]:
-        torch.cuda.set_rng_state_all(state[3])
-
-
-def same_random_state(a: tuple, b: tuple) -> bool:
-    """Whether no random number was drawn between the two."""
-    return a[0] == b[0] and np.array_equal(a[1][1], b[1][1]) and torch.equal(a[2], b[2])
+def draws_since(state: dict) -> bool:
+    """Whether a random number was drawn on the CPU since ``random_state`` returned this."""
+    now = random_state()
+    same = torch.equal(now["torch"], state["torch"])
+    return not same or any(now[name] != state[name] for name in ("numpy", "python"))
 
 
 def set_torch_seed(seed: int) -> None:

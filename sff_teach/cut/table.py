@@ -93,9 +93,8 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     try:
         dry_run(model, (1, *input_shape), run)
     except Exception as error:  # whatever the model's own code raises
-        raise SFFError(
-            f"the model cannot run on input_shape={tuple(input_shape)}: {where(error)}"
-        ) from error
+        text = f"the model cannot run on input_shape={tuple(input_shape)}: {where(error)}"
+        raise SFFError(text) from error
     return table
 
 

@@ -1,6 +1,7 @@
 """Compare stages with the model they were cut from: outputs, buffers, and where gradients go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -171,7 +172,8 @@ def find_classifier(
         for name, module in model.named_modules():
             weights = {id(parameter) for parameter in module.parameters()}
             if name and weights and not weights & own:
-                hooks.append(module.register_forward_hook(_noting(seen, name)))
+                note = partial(_note, seen, name)
+                hooks.append(module.register_forward_hook(note))
         try:
             output = model(x)
         except Exception:  # images of this size do not suit its classifier
@@ -185,8 +187,8 @@ def find_classifier(
     return None
 
 
-def _noting(seen: dict[str, tuple], name: str) -> Callable:
-    return lambda module, args, output: seen.update({name: (*args, output)})
+def _note(seen: dict[str, tuple], name: str, module: nn.Module, args: tuple, output) -> None:
+    seen[name] = (*args, output)
 
 
 def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int]) -> None:
@@ -202,18 +204,16 @@ def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int])
                 with computed:
                     model.train(training)(x.clone())
             except Exception as error:  # whatever the model's own code raises
-                raise SFFError(
-                    f"{name} cannot run on a sample of shape {tuple(shape)}: {where(error)}"
-                ) from error
+                text = f"{name} cannot run on a sample of shape {tuple(shape)}: {where(error)}"
+                raise SFFError(text) from error
         with preserve_model(model), preserve_training_mode(stages), torch.no_grad():
             set_torch_seed(1)
             for number, stage in enumerate(stages.train(training)):
                 x = stage(x)
                 if not computed.holds(x):
                     raise SFFError(
-                        f"what stages[{number}] computes is nowhere in {name}'s own forward; "
-                        "something stands between the parts, such as an activation: put it into "
-                        "the list as a module or function"
+                        f"what stages[{number}] computes is nowhere in {name}'s own forward; list "
+                        "what stands between the parts, such as an activation, as well"
                     )
 
 

@@ -44,10 +44,6 @@ def fetch(name: str, home: Path) -> Path:
     Two processes that ask at once get one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
     in some sets ``valid_images`` and ``valid_labels``.
-
-    Args:
-        name: a key of ``SETS``.
-        home: the folder that holds the file.
     """
     path = home / f"{name}.npz"
     if path.is_file():
@@ -111,10 +107,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
     """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/).
 
-    Args:
-        paths: the archive.
-        size: height and width to crop the images to; None leaves them.
-        names: folder → name of its class, where they differ.
+    Images are cropped to (``size``, ``size``); ``names`` says which class a folder is, if another.
     """
     images, labels = {"train": [], "test": []}, {"train": [], "test": []}
     with tarfile.open(paths[0]) as archive:
@@ -128,24 +121,15 @@ def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | 
     arrays = {"classes": np.array([(names or {}).get(c, c) for c in classes])}
     for part in images:
         x = read_images(images[part], size and (size, size), channels=3)
-        arrays |= _by_hash(part, x, np.array([classes.index(c) for c in labels[part]]))
+        y = np.array([classes.index(c) for c in labels[part]], dtype=np.int64)
+        digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x]
+        order = sorted(range(len(x)), key=digests.__getitem__)  # whatever the archive's order
+        arrays |= {f"{part}_images": x[order], f"{part}_labels": y[order]}
     return arrays
 
 
-def _by_hash(part: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Images sorted by a hash of their pixels: the order does not depend on the packing."""
-    digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x]
-    order = sorted(range(len(x)), key=digests.__getitem__)
-    return {f"{part}_images": x[order], f"{part}_labels": y[order].astype(np.int64)}
-
-
 def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
-    """Read MNIST's four files.
-
-    Args:
-        paths: training images, their labels, test images, their labels.
-        classes: names, in the order of the labels.
-    """
+    """Read MNIST's four files: training images, their labels, test images, their labels."""
     arrays = {"classes": np.array(classes)}
     for part, images, labels in (("train", *paths[:2]), ("test", *paths[2:])):
         x = np.frombuffer(gzip.decompress(images.read_bytes()), np.uint8, offset=16)
@@ -156,12 +140,7 @@ def mnist_files(paths: Sequence[Path], classes: Sequence[str]):
 
 
 def medmnist(paths: Sequence[Path], classes: Sequence[str]):
-    """Read a MedMNIST file of grey images.
-
-    Args:
-        paths: the file.
-        classes: names, in the order of the labels.
-    """
+    """Read a MedMNIST file of grey images."""
     arrays = {"classes": np.array(classes)}
     with np.load(paths[0], allow_pickle=False) as stored:
         for part, theirs in (("train", "train"), ("valid", "val"), ("test", "test")):

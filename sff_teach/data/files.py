@@ -31,10 +31,6 @@ def read_embedded(name: str, sha256: str) -> bytes:
     Args:
         name: of the file in data/.
         sha256: of its content.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        SFFError: it is damaged.
     """
     path = embedded_path(name)
     remedy = f"restore it with `git checkout -- data/{name}`, or copy it into {data_home()}"

@@ -73,16 +73,12 @@ def _find_parts(root: Path) -> dict[str, Path]:
         else:
             parts[part] = inside
     if flat and (parts or not others):
-        raise SFFError(
-            f"{flat[0]} holds no class folders, so its images have no labels; sort them into one "
-            'folder per class, or give only the labelled part, as "folder:.../train".'
-        )
+        raise SFFError(f"{flat[0]} holds no class folders, so its images have no labels")
     if not parts:
         return {"all": root}
     if not {"train", "test"} <= set(parts):
         raise SFFError(
-            f"{root} has folders for {' and '.join(parts)}, but both train and test are needed; "
-            "rename one, or give only one of them: then a fifth of it is set aside for the test."
+            f"{root} has {' and '.join(parts)}; give train and test, or one of them alone"
         )
     return parts
 
@@ -149,10 +145,7 @@ def read_images(
 ) -> np.ndarray:
     """Decode image files in several threads: (N, C, H, W) uint8.
 
-    Args:
-        files: paths, or their contents.
-        size: height and width to bring the images to; None if all have one size already.
-        channels: 1 or 3; None for 3 if any image has colour, else 1.
+    ``size`` is the height and width to bring them to; ``channels`` None is 3 if any has colour.
     """
     from tqdm.contrib.concurrent import thread_map  # slow to import
 
@@ -161,10 +154,7 @@ def read_images(
     height, width = images[0].shape[:2]
     for file, image in zip(files, images):
         if image.shape[:2] != (height, width):
-            raise SFFError(
-                f"{file} has {image.shape[0]}×{image.shape[1]} pixels and {files[0]} "
-                f"{height}×{width}; size={min(height, width)} brings all images to one size."
-            )
+            raise SFFError(f"{file} and {files[0]} differ in size; give size={min(height, width)}")
     low, high = _value_range(images)
     channels = channels or (3 if any(image.ndim == 3 for image in images) else 1)
     x = np.empty((len(images), channels, height, width), dtype=np.uint8)
@@ -190,13 +180,8 @@ def _value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
 def read_image(file: Path | io.BytesIO, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one image, upright; transparent parts become white.
 
-    Args:
-        file: a path, or the file's content.
-        size: height and width: the short side is resized, the centre cropped. None leaves it.
-
-    Returns:
-        (H, W, 3) uint8 of a colour image; (H, W) of a grey one, uint8, or float32 with the values
-        of the file if it has more than 8 bits.
+    (H, W, 3) uint8 of a colour image; (H, W) of a grey one, uint8, or float32 with the values of
+    the file if it has more than 8 bits. For a size the short side is resized, the centre cropped.
     """
     from PIL import Image, ImageOps
 

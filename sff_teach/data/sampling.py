@@ -42,10 +42,7 @@ def take_fraction(
     n = counts[rarest]
     if fraction < 0.5 / n - 1e-9:
         name = numbers[rarest] if classes is None else classes[int(numbers[rarest])]
-        raise SFFError(
-            f'fraction={fraction:g} leaves none of the {n} samples of class "{name}"; '
-            f"use fraction=1/{2 * n} or more."
-        )
+        raise SFFError(f'fraction={fraction:g} takes none of class "{name}"; use 1/{2 * n} or more')
     return torch.from_numpy(order[share <= fraction + 1e-9])
 
 
@@ -56,9 +53,6 @@ def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.nd
         y: Labels (N,).
         share: In [0, 1).
         classes: Names for the error message.
-
-    Raises:
-        SFFError: A class would have nothing on one of the two sides.
     """
     if share == 0:
         return np.arange(len(y)), np.arange(0)
@@ -69,10 +63,7 @@ def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.nd
     for name, n, out in zip(classes, counts, held, strict=True):
         if not 0 < out < n:
             enough = f", or 1/{2 * n} or more" if out == 0 and n > 1 else ""
-            raise SFFError(
-                f'validation={share:g} sets aside {out} of the {n} samples of class "{name}"; '
-                f"use validation=0{enough}."
-            )
+            raise SFFError(f'validation={share:g} takes {out} of {n} of "{name}"; use 0{enough}')
     return np.sort(order[~taken]), order[taken]
 
 

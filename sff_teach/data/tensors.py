@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..util.checks import SFFError, check_count, check_labels, check_samples
+from ..util.checks import SFFError, check_count, check_labels, check_positive, check_samples
 
 FINGERPRINTED = 1 << 20  # values that a fingerprint looks at
 SHIFT = 4  # pixels, of the augmentation
@@ -30,8 +30,8 @@ class LabelledTensors:
         y: (N,) int64, in [0, K).
         classes: K names.
         name: Of the data set and its part.
-        mean: One number per channel, of the training samples.
-        std: One number per channel, of the training samples.
+        mean: Of the training samples, one number per channel.
+        std: Likewise.
     """
 
     x: Tensor
@@ -85,7 +85,7 @@ class LabelledTensors:
         index = torch.as_tensor(index, device=self.x.device)
         if index.dim() != 1:
             raise SFFError(f"index has shape {tuple(index.shape)}, not (M,); one sample i is [i].")
-        if index.dtype != torch.bool or index.numel() == 0:
+        if index.dtype != torch.bool:
             index = index.long()  # uint8 would be taken for a mask
         return replace(self, x=_in_order(self.x[index]), y=self.y[index.to(self.y.device)])
 
@@ -159,29 +159,27 @@ def from_arrays(
 
     Raises:
         SFFError: NaN, labels outside [0, K), shapes that do not fit.
-        TypeError: Pixels that are not floating point.
+        TypeError: Pixels that are not floating point, labels that are not whole numbers.
     """
-    x, y = _tensor(x), _tensor(y)
+    x, y = torch.as_tensor(x).detach(), torch.as_tensor(y).detach()
     x = x.float() if x.is_floating_point() else x
     check_samples(x)
-    whole = not (y.is_floating_point() or y.dtype == torch.bool)
-    y = y.to(x.device, torch.int64 if whole else y.dtype, copy=True)
-    if isinstance(classes, str):
-        raise TypeError(f'classes must be a list of names, not "{classes}".')
+    y = y.to(x.device, copy=True)
+    if not y.is_floating_point() and y.dtype != torch.bool:
+        y = y.long()
     if classes is None:
-        classes = [str(k) for k in range(int(y.max()) + 1 if whole and len(y) else 1)]
+        classes = [str(k) for k in range(int(y.max()) + 1 if len(y) else 1)]
     check_labels(y, len(classes), length=len(x))
-    if mean is None and std is None:
+    if mean is None or std is None:
         over = [d for d in range(x.dim()) if d != 1]
-        std, mean = torch.std_mean(x.double(), over, correction=0)
-        mean, std = mean.tolist(), safe_std(std.tolist())
-    mean, std = (tuple(float(v) for v in values) for values in (mean or (), std or ()))
-    finite = all(map(math.isfinite, mean + std)) and min(std, default=0) > 0
-    if not finite or not len(mean) == len(std) == x.shape[1]:
-        raise SFFError(
-            f"mean={mean} and std={std} must be finite, std above 0, one for each of the "
-            f"{x.shape[1]} channels."
-        )
+        own_std, own_mean = torch.std_mean(x.double(), over, correction=0)
+        mean = own_mean if mean is None else mean
+        std = safe_std(own_std.tolist()) if std is None else std
+    mean, std = (tuple(float(v) for v in values) for values in (mean, std))
+    if not len(mean) == len(std) == x.shape[1]:
+        raise SFFError(f"mean={mean} and std={std} need a number for each of {x.shape[1]} channels")
+    for value in std:
+        check_positive(std=value)
     kind = ImageSet if x.dim() == 4 else LabelledTensors
     data = kind(_in_order(x), y, tuple(str(c) for c in classes), name, mean, std)
     return replace(data, x=(data.x - per_channel(mean, x)) / per_channel(std, x))
@@ -194,10 +192,10 @@ def mean_std(x: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[floa
     """Mean and standard deviation of every channel of x / scale.
 
     Args:
-        x: (N, C, ...); uint8 is counted, which is exact and needs no copy as float.
+        x: (N, C, ...).
         scale: What the values are divided by.
     """
-    if x.dtype != np.uint8:
+    if x.dtype != np.uint8:  # which is counted: exact, and without a copy as float
         over = (0, *range(2, x.ndim))
         return tuple((x.mean(over) / scale).tolist()), safe_std((x.std(over) / scale).tolist())
     level = torch.arange(256, dtype=torch.float64) / scale
@@ -220,7 +218,7 @@ def per_channel(values: Sequence[float], x: Tensor) -> Tensor:
 
     Args:
         values: C numbers.
-        x: Samples of shape (N, C, ...).
+        x: (N, C, ...) samples.
     """
     return torch.tensor(values).to(x).reshape(-1, *[1] * (x.dim() - 2))
 
@@ -231,12 +229,6 @@ def _in_order(x: Tensor) -> Tensor:
     # channels-last, and convolutions then compute in another order.
     strides = torch.empty(x.shape, device="meta").stride()
     return x if x.stride() == strides else torch.empty(x.shape, device=x.device).copy_(x)
-
-
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    if isinstance(value, np.ndarray):
-        value = np.ascontiguousarray(value)  # torch takes no negative strides
-    return torch.as_tensor(value).detach()
 
 
 # ---------------------------------------------------------------- batches
@@ -262,26 +254,13 @@ def batches(
     Yields:
         x (B, C, ...) and y (B,).
     """
-    if not isinstance(data, LabelledTensors):
-        hint = "one part, like splits.train" if isinstance(data, Splits) else "see from_arrays"
-        raise TypeError(f"data must be a LabelledTensors, not {type(data).__name__} ({hint}).")
     check_count(batch_size, "batch_size")
-    if len(data) == 0:
-        raise SFFError(f"{data.name} holds no samples.")
-    if drop_last and len(data) < batch_size:
-        raise SFFError(f"{data.name} has {len(data)} samples, less than batch_size={batch_size}.")
-    where = generator.device if generator is not None else "cpu"
-    order = torch.randperm(len(data), generator=generator, device=where) if shuffle else None
-    stop = len(data) - (len(data) % batch_size if drop_last else 0)
-
-    def produce() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, stop, batch_size):
-            chosen = slice(start, start + batch_size)
-            if order is not None:
-                chosen = order[chosen].to(data.x.device)
-            yield data.x[chosen], data.y[chosen]
-
-    return produce()  # a function, so that wrong arguments are noticed before the first batch
+    count = len(data)
+    order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+    stop = count - (count % batch_size if drop_last else 0)
+    for start in range(0, stop, batch_size):
+        chosen = order[start : start + batch_size].to(data.x.device)
+        yield data.x[chosen], data.y[chosen]
 
 
 def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -292,15 +271,13 @@ def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None) -> Te
 
     Args:
         x: (B, C, H, W), H and W above 4.
-        generator: Draws flips and shifts, the same for x on any device.
+        generator: Of the CPU; draws flips and shifts.
     """
     b, c, height, width = x.shape
     if min(height, width) <= SHIFT:
         raise SFFError(f"images of {height}×{width} pixels are too small to shift by {SHIFT}.")
-    where = generator.device if generator is not None else "cpu"
-    shift = torch.randint(-SHIFT, SHIFT + 1, (2, b, 1), generator=generator, device=where)
-    shift = shift.to(x.device)
-    flip = torch.rand(b, 1, generator=generator, device=where).to(x.device) < 0.5
+    shift = torch.randint(-SHIFT, SHIFT + 1, (2, b, 1), generator=generator).to(x.device)
+    flip = torch.rand(b, 1, generator=generator).to(x.device) < 0.5
     rows = _mirror(torch.arange(height, device=x.device) + shift[0], height)  # (B, H)
     columns = _mirror(torch.arange(width, device=x.device) + shift[1], width)  # (B, W)
     columns = torch.where(flip, columns.flip(1), columns)
@@ -321,14 +298,10 @@ def augment_flip_crop_cutout(x: Tensor, generator: torch.Generator | None = None
 
     Args:
         x: (B, C, H, W), standardised.
-        generator: Draws flips, shifts and places, the same for x on any device.
-
-    Returns:
-        A new tensor (B, C, H, W).
+        generator: Of the CPU; draws flips, shifts and places.
     """
     x = augment_flip_crop(x, generator)
-    where = generator.device if generator is not None else "cpu"
-    centre = torch.rand(2, len(x), 1, generator=generator, device=where).to(x.device)
+    centre = torch.rand(2, len(x), 1, generator=generator).to(x.device)
     half = min(x.shape[2:]) / 8
     rows, columns = (
         (torch.arange(n, device=x.device) + 0.5 - n * place).abs() < half  # (B, H) and (B, W)

@@ -1,6 +1,7 @@
 """Figures in one style: charts, diagrams, and ``show``, which puts one into a notebook."""
 
 from .charts import (
+    block_lines,
     describe_history,
     draw_block_accuracy,
     draw_by_blocks,
@@ -13,6 +14,7 @@ from .charts import (
     draw_history,
     draw_images,
     draw_picture,
+    epoch_axis,
 )
 from .diagrams import (
     diagram_backprop,
@@ -56,12 +58,14 @@ from .style import (
 
 __all__ = [
     "BLOCK_MARKERS", "GREY", "INK", "OKABE_ITO", "RULE_STYLE", "WIDTH", "LiveGoodness",
-    "LiveHistory", "Pace", "RuleStyle", "block_colours", "course_style", "describe_history",
+    "LiveHistory", "Pace", "RuleStyle", "block_colours", "block_lines", "course_style",
+    "describe_history",
     "diagram_backprop", "diagram_block", "diagram_checkpointing", "diagram_cka", "diagram_controls",
     "diagram_ff", "diagram_pipeline", "diagram_seam", "diagram_sff", "display_data",
     "draw_block_accuracy", "draw_by_blocks", "draw_class_goodness", "draw_compare",
     "draw_differences", "draw_frontier", "draw_goodness", "draw_goodness_maps", "draw_history",
-    "draw_images", "draw_network", "draw_picture", "draw_timeline", "end_labels", "figure_data",
+    "draw_images", "draw_network", "draw_picture", "draw_timeline", "end_labels", "epoch_axis",
+    "figure_data",
     "image_html", "ink", "new_figure", "number_marks", "png", "quick_png", "rule_style",
     "shortened", "show", "tint", "with_alt",
 ]  # fmt: skip

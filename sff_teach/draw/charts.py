@@ -52,24 +52,18 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
     """
     rows = history.rows
     epoch = [row["epoch"] for row in rows]
-    loss = np.array([row["train_loss"] for row in rows], dtype=float)  # (epochs, blocks)
-    train = _percent([row["train_accuracy"] for row in rows])
-    blocks = loss.shape[1]
-    unknown = [None] * blocks  # an interrupted epoch has no validation
-    valid = _percent([row.get("valid_block_accuracy", unknown) for row in rows])
-    validated = np.isfinite(valid).any()
+    blocks = len(rows[0]["train_loss"])
+    validated = any("valid_accuracy" in row for row in rows)
     title = ["Training loss", f"{'Validation' if validated else 'Training'} accuracy, %"]
     fig, (left, right) = new_figure(WIDTH, 3.5, ncols=2, title=title, xlabel="epoch")
-    last = max(epoch[-1], epochs or 0)
-    margin = 0.5 if last == 1 else 0.03 * last
     for ax in (left, right):
-        ax.set_xlim(1 - margin, last + margin)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+        epoch_axis(ax, max(epoch[-1], epochs or 0))
     if epochs:
-        left.set_ylim(0, 1.05 * loss.max())
+        left.set_ylim(0, 1.05 * np.max([row["train_loss"] for row in rows]))
         right.set_ylim(0, 100)
-    end_labels(left, _block_lines(left, epoch, loss))
-    labels = _block_lines(right, epoch, valid if validated else train)
+    end_labels(left, block_lines(left, history, "train_loss"))
+    figure = "valid_block_accuracy" if validated else "train_accuracy"
+    labels = block_lines(right, history, figure, 100)
     if validated:
         if blocks > 1:
             vote = _percent([row.get("valid_accuracy") for row in rows])
@@ -77,9 +71,10 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
             right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
             labels.append((*_last(epoch, vote), "vote", colour))
         if not history.rule.startswith("ff"):  # whose share of right pairs is no accuracy
-            right.plot(epoch, train[:, -1], color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
+            train = _percent([row["train_accuracy"][-1] for row in rows])
+            right.plot(epoch, train, color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
             name = "in training" if blocks == 1 else f"block {blocks} in training"
-            labels.append((*_last(epoch, train[:, -1]), name, GREY))
+            labels.append((*_last(epoch, train), name, GREY))
     end_labels(right, labels)
     return with_alt(fig, f"Loss and accuracy per epoch. {describe_history(history)}")
 
@@ -95,9 +90,31 @@ def describe_history(history: History) -> str:
     return text + "."
 
 
-def _block_lines(ax: Axes, epoch: list[int], values: np.ndarray) -> list[tuple]:
-    """A line for each column of values (epochs, blocks); return the labels of their ends."""
-    blocks = values.shape[1]
+def epoch_axis(ax: Axes, last: int) -> None:
+    """Let the x axis hold the epochs from 1 to the last.
+
+    Args:
+        ax: a panel.
+        last: the number of epochs.
+    """
+    margin = 0.5 if last == 1 else 0.03 * last
+    ax.set_xlim(1 - margin, last + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+
+
+def block_lines(ax: Axes, history: History, name: str, unit: float = 1) -> list[tuple]:
+    """Draw a figure of every block over the epochs; return the labels of the lines' ends.
+
+    Args:
+        ax: a panel.
+        history: of a training.
+        name: of the figure in a row; an epoch that was cut short may lack it.
+        unit: what it is multiplied by.
+    """
+    epoch = [row["epoch"] for row in history.rows]
+    blocks = len(history.rows[0]["train_loss"])
+    unknown = [None] * blocks
+    values = unit * np.array([row.get(name, unknown) for row in history.rows], dtype=float)
     labels = []
     for k, colour in enumerate(block_colours(blocks)):
         ax.plot(epoch, values[:, k], color=colour, linestyle="-", linewidth=1.6,
@@ -611,11 +628,9 @@ def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
         pixels: (C, H, W) or (H, W) in [0, 1].
     """
     pixels = _numpy(pixels)
-    if pixels.min() < -1e-3 or pixels.max() > 1 + 1e-3:  # would be clipped without a word
-        raise SFFError(
-            f"pixels run from {pixels.min():.2f} to {pixels.max():.2f}, not from 0 to 1: "
-            "use data.pixels(), which undoes the standardisation."
-        )
+    low, high = pixels.min(), pixels.max()
+    if low < -1e-3 or high > 1 + 1e-3:  # would be clipped without a word
+        raise SFFError(f"pixels run from {low:.2f} to {high:.2f}, not 0 to 1; use data.pixels()")
     if pixels.ndim == 3:
         pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if pixels.ndim == 2 else {}

@@ -10,18 +10,15 @@ from .summary import (
     Summary,
     best_rate,
     difference,
-    row_name,
     runs_by_row,
     runs_matching,
     summarise,
     table,
-    tables_by_vote,
 )
 
 __all__ = [
     "CONTROLS", "FASHION", "RECIPES", "Effect", "NamedRecipe", "Recipe", "Summary",
     "append_run", "best_rate", "build", "cached_run", "difference", "expected",
-    "get_recipe", "interval", "load_for", "machine", "measure_run", "read_runs", "row_name",
+    "get_recipe", "interval", "load_for", "machine", "measure_run", "read_runs",
     "run", "runs_by_row", "runs_matching", "stored_recipe", "study", "summarise", "table",
-    "tables_by_vote",
 ]  # fmt: skip

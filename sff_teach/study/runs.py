@@ -39,10 +39,7 @@ CONTROLS = ("bp", "bp-goodness", "deepsup", "sff")
 def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -> Splits:
     splits = load(name, fraction, seed, validation=validation)
     if rgb and not isinstance(splits.train, ImageSet):
-        raise SFFError(
-            f'"{name}" holds no images, and a torchvision network needs them; use '
-            'network="mlp3" for a table or "cnn1d" for text.'
-        )
+        raise SFFError(f'"{name}" holds no images; use network="mlp3" (table) or "cnn1d" (text)')
     return Splits(*(part.as_rgb() for part in splits)) if rgb else splits
 
 
@@ -246,6 +243,4 @@ def _identity(record: dict) -> tuple[Recipe, str]:
     try:
         return replace(stored_recipe(record), device="auto"), record["on"]
     except (KeyError, TypeError):
-        raise SFFError(
-            "the file holds a record that is no run of a recipe; give another file for the runs."
-        ) from None
+        raise SFFError("the file holds a record that is no run of a recipe") from None

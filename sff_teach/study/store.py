@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..util.checks import SFFError, escape_unprintable
-from ..util.files import check_writable, exclusive_lock, write_error
+from ..util.checks import SFFError
+from ..util.files import check_writable, exclusive_lock
 
 
 def read_runs(path: str | Path) -> list[dict]:
@@ -25,10 +25,7 @@ def read_runs(path: str | Path) -> list[dict]:
     records = [_parse(line) for line in lines]
     for number, record in enumerate(records[:-1], 1):
         if record is None:
-            raise SFFError(
-                f"{escape_unprintable(path.name)} line {number} is not a run in JSON; delete that "
-                "line to go on."
-            )
+            raise SFFError(f"{path.name} line {number} is not a run in JSON")
     return [record for record in records if record is not None]
 
 
@@ -65,10 +62,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
             _append_line(file, json.dumps(record).encode())
     except (OSError, SFFError) as error:
         print(json.dumps(record))
-        reason = write_error(path, error) if getattr(error, "errno", None) else error
-        raise OSError(
-            f"{reason} The line above is the run; add it to {path.name} to keep it."
-        ) from None
+        raise OSError(f"{error}; the line above is the run: add it to {path.name}") from None
     return record
 
 

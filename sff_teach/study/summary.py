@@ -1,14 +1,13 @@
 """From stored runs to tables: mean, interval, paired differences, and what they allow to say."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from ..util.checks import SFFError
 from ..util.stats import interval
 from .recipes import Recipe, stored_recipe
 from .store import read_runs
@@ -99,34 +98,13 @@ def table(summaries: Iterable[Summary]) -> str:
     return "\n".join(lines)
 
 
-def row_name(rows: Mapping[str, Mapping]) -> Callable[[dict], str]:
-    """For ``summarise``: the name of the first row (name → fields of ``Recipe``) that fits."""
-
-    def name(record: dict) -> str:
-        recipe = stored_recipe(record)
-        for row, settings in rows.items():
-            if _has(recipe, settings):
-                return row
-        raise SFFError(f"no row has the settings of {recipe}.")
-
-    return name
-
-
-def tables_by_vote(records: Sequence[dict], rows: Mapping[str, Mapping]) -> list[str]:
-    """Lines of Markdown: ``table`` for the vote of all blocks, then for the last block's.
+def has_settings(recipe: Recipe, settings: Mapping) -> bool:
+    """Whether the recipe has these values.
 
     Args:
-        records: of ``study``.
-        rows: as for ``row_name``.
+        recipe: of a run.
+        settings: fields of ``Recipe`` and their values.
     """
-    lines = []
-    for vote, voters in (("mean", "mean of all blocks"), ("last", "last block")):
-        summaries = summarise(records, f"accuracy_{vote}", row_name(rows))
-        lines += ["", f"## Prediction by the {voters}", "", table(summaries)]
-    return lines
-
-
-def _has(recipe: Recipe, settings: Mapping) -> bool:
     return all(getattr(recipe, key) == value for key, value in settings.items())
 
 
@@ -154,7 +132,7 @@ def runs_matching(folder: Path, name: str, row: Mapping, **also: Any) -> dict[in
     wanted = {**row, **also}
 
     def matching(path: Path) -> list[dict]:
-        return [run for run in read_runs(path) if _has(stored_recipe(run), wanted)]
+        return [run for run in read_runs(path) if has_settings(stored_recipe(run), wanted)]
 
     runs = matching(folder / f"{name}.jsonl")
     if len({run["recipe"]["lr"] for run in runs}) > 1:  # runs of an earlier grid are kept as well

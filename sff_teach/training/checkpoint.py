@@ -1,6 +1,5 @@
 """Checkpoints: after each epoch, all that a training needs to go on as if never stopped."""
 
-import random
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -9,25 +8,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..util.checks import SFFError
 from ..util.files import atomic_write, check_writable, exclusive_lock, remove_partial_files
+from ..util.modes import random_state, set_random_state
 from .prepare import Run
 
 FORMAT = "sff-teach checkpoint 3"
 
 
 class Checkpoint:
-    """A file that follows one training.
+    """A file that follows one training; of its processes only the first one writes.
 
-    Args:
-        path: of the file; None: nothing is saved.
-        run: the training. Of its processes only the first one writes.
-
-    Raises:
-        OSError: the file cannot be written.
+    Without a path nothing is saved. OSError if the file cannot be written.
     """
 
     def __init__(self, path: str | Path | None, run: Run):
@@ -36,7 +30,7 @@ class Checkpoint:
         self.writes = path is not None and run.team.rank == 0
         self.warned = False
         if self.path is not None:
-            check_writable(self.path, f"checkpoint={self.path}")
+            check_writable(self.path)
 
     def exclusive_lock(self) -> AbstractContextManager:
         """Keep other trainings away from the file; ``OSError`` if one uses it already."""
@@ -52,14 +46,11 @@ class Checkpoint:
         try:
             atomic_write(self.path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(cause, "strerror", None) or str(cause).strip()
             if not self.warned:
-                warnings.warn(
-                    f"the checkpoint {self.path} could not be written ({reason}); training goes "
-                    "on, and what was saved before stays.",
-                    stacklevel=3,
-                )
+                while error.__context__ is not None:  # torch's writer ends in errors of its own
+                    error = error.__context__
+                text = f"the checkpoint {self.path} could not be written: {error}"
+                warnings.warn(text, stacklevel=3)
             self.warned = True
 
     def _state(self) -> dict[str, Any]:
@@ -74,20 +65,16 @@ class Checkpoint:
             "optimizers": optimizer_states(learner.optimizers),
             "scalers": [scaler.state_dict() for scaler in self._scalers()],
             "generator": self.run.generator.get_state(),
-            "random": _random_states(),
+            "random": random_state(),
         }
 
     def _scalers(self) -> list[torch.amp.GradScaler]:
         return [o.scaler for o in self.run.learner.optimizers if hasattr(o, "scaler")]
 
     def resume(self) -> int:
-        """Take over the state of the file, if there is one.
+        """Take over the state of the file, if there is one; return how many epochs it has behind.
 
-        Returns:
-            The number of epochs that are behind it.
-
-        Raises:
-            SFFError: the file is damaged, no checkpoint, or of another training.
+        SFFError if the file is damaged, no checkpoint, or of another training.
         """
         if self.path is None:
             return 0
@@ -102,7 +89,7 @@ class Checkpoint:
         for scaler, saved in zip(self._scalers(), state["scalers"], strict=True):
             scaler.load_state_dict(saved)
         self.run.generator.set_state(state["generator"])
-        _set_random_states(state["random"])
+        set_random_state(state["random"])
         self.run.history.rows[:] = state["rows"]
         return len(state["rows"])
 
@@ -111,10 +98,7 @@ class Checkpoint:
         for name, value in {"rule": own["rule"], **own["settings"]}.items():
             found = {"rule": state["rule"], **state["settings"]}.get(name)
             if found != value:
-                raise SFFError(
-                    f"checkpoint={self.path} was made with {name}={found!r}, not {value!r}; give "
-                    "the same settings, or another file"
-                )
+                raise SFFError(f"checkpoint={self.path} has {name}={found!r}, not {value!r}")
         if state["data"] != own["data"]:
             raise SFFError(f"checkpoint={self.path} was made with other training images or labels")
         if _shapes(state["modules"]) != _shapes(own["modules"]):
@@ -130,15 +114,7 @@ def _shapes(modules: dict[str, dict]) -> dict[tuple[str, str], Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; only tensors and plain values are ever read from it.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        SFFError: the file is damaged or no checkpoint.
-        OSError: it cannot be read.
-    """
+    """The content of a checkpoint; only tensors and plain values are ever read from it."""
     with path.open("rb") as file:
         try:
             if zipfile.ZipFile(file).testzip() is not None:  # torch does not check the checksums
@@ -149,8 +125,7 @@ def read(path: Path) -> dict[str, Any]:
                 raise ValueError
         except Exception:  # whatever a damaged file makes of the reader, OSError among it
             raise SFFError(
-                f"checkpoint={path} is damaged or no checkpoint of this version; remove it to "
-                "start anew, or give another file"
+                f"checkpoint={path} is damaged or no checkpoint of this version"
             ) from None
     return state
 
@@ -166,35 +141,10 @@ def optimizer_states(optimizers: Sequence) -> list[dict]:
 
 
 def load_optimizer_states(optimizers: Sequence, states: Sequence[dict]) -> None:
-    """Take over what ``optimizer_states`` gave.
-
-    Args:
-        optimizers: over the same parameters, in the same order.
-        states: one per parameter.
-    """
+    """Take over what ``optimizer_states`` gave, for the same parameters in the same order."""
     remaining = iter(states)
     for optimizer in optimizers:
         own = optimizer.state_dict()
         count = sum(len(group["params"]) for group in own["param_groups"])
         own["state"] = {i: state for i, state in enumerate(islice(remaining, count)) if state}
         optimizer.load_state_dict(own)
-
-
-def _random_states() -> dict[str, Any]:
-    """Of torch, CUDA, numpy and Python, in types that ``weights_only`` reads."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, keys.tolist(), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    random.setstate(states["python"])

@@ -43,14 +43,7 @@ def is_distributed() -> bool:
 def torchrun(device: str = "auto") -> Iterator[tuple[str, int]]:
     """Join the processes that torchrun started, for the time of a ``with``; alone, do nothing.
 
-    Args:
-        device: ``"auto"`` or ``"cuda"``: a GPU for each process of a machine, if there is one.
-
-    Yields:
-        The device of this process, and its rank.
-
-    Raises:
-        SFFError: more processes than GPUs.
+    Yields the device of this process, a GPU of its own for ``"cuda"``, and its rank.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2:
         yield device, 0
@@ -58,10 +51,7 @@ def torchrun(device: str = "auto") -> Iterator[tuple[str, int]]:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
-            raise SFFError(
-                f"torchrun started more processes than the {torch.cuda.device_count()} GPUs here; "
-                f"use --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
-            )
+            raise SFFError(f"torchrun started more than the {torch.cuda.device_count()} GPUs here")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     elif device == "auto":
@@ -106,11 +96,7 @@ class SingleProcess:
 
 
 class DataParallel(SingleProcess):
-    """A training on several processes, each with a part of every batch.
-
-    Args:
-        device: of this process.
-    """
+    """A training on several processes, each with a part of every batch."""
 
     def __init__(self, device: torch.device):
         self.device = device

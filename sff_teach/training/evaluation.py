@@ -9,7 +9,7 @@ from torch import nn
 from ..core import SFF
 from ..forward_forward import FFNetwork
 from ..rules import wrap_classifier
-from ..util.checks import check_count, check_fits, check_module
+from ..util.checks import SFFError, check_channels, check_count, check_fits, check_module
 from ..util.modes import evaluating
 from .loader import Data, Loader, lay_out, pick_layout
 
@@ -52,9 +52,6 @@ def evaluate(
         vote: ``"mean"``, ``"last"`` or another that the network knows; None for the model's own.
         batch_size: samples at a time, where the data does not come in batches.
 
-    Returns:
-        An Evaluation.
-
     Raises:
         SFFError: data or labels that do not fit the network, an unknown vote.
         TypeError: data of the wrong kind.
@@ -65,16 +62,13 @@ def evaluate(
 def evaluate_votes(
     model: nn.Module, data: Data, votes: Sequence[str | None], *, batch_size: int = BATCH
 ) -> list[Evaluation]:
-    """``evaluate`` with several votes from a single pass over the data.
+    """``evaluate`` with several votes from a single pass over the data: one Evaluation per vote.
 
     Args:
         model: as for ``evaluate``.
         data: as for ``evaluate``.
         votes: the names, or None for the model's own.
         batch_size: as for ``evaluate``.
-
-    Returns:
-        One Evaluation per vote.
     """
     check_module(model)
     check_count(batch_size, "batch_size")
@@ -96,14 +90,15 @@ def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | 
     Raises:
         SFFError: samples or labels do not fit.
     """
-    sample = loader.sample.to(device)
-    model.to(device)
+    if isinstance(model, SFF | FFNetwork):
+        check_channels(model, loader.sample, f"{loader.name} x")
+    output = check_fits(model.to(device), loader.sample.to(device))
     if not isinstance(model, SFF | FFNetwork):
-        output = check_fits(model, sample, f"{loader.name} x")
         # A stream does not say its classes: as many as the model has outputs.
         model = wrap_classifier(model, loader.num_classes or output.shape[1])
+        if output.shape[1] < model.num_classes:
+            raise SFFError(f"model has {output.shape[1]} outputs for {model.num_classes} classes")
     loader.check_labels(model.num_classes)
-    check_fits(model, sample, f"{loader.name} x", model.num_classes)
     return model
 
 
@@ -121,7 +116,7 @@ def measure(
         loader: what it is measured on.
         channels_last: the memory layout of images.
         votes: as for ``evaluate_votes``.
-        batch_size: samples at a time, where the data does not come in batches.
+        batch_size: as for ``evaluate``.
     """
     device = next(network.parameters()).device
     n, by_block, right, losses = 0, 0, 0, []

@@ -14,7 +14,7 @@ from ..util.checks import SFFError, check_count
 from ..util.progress import Bar
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .evaluation import Evaluation, evaluate, evaluate_votes, measure
+from .evaluation import Evaluation, evaluate, evaluate_votes
 from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate, summary_of
 from .loader import Data, lay_out
 from .loop import ended_by_ctrl_c, train_epochs
@@ -55,27 +55,21 @@ def fit(
         stop: an event; once set, training ends after the current step.
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
             already, training goes on after its last epoch, on a CPU bit for bit as if it had never
-            stopped; model, data and settings must be the same. (The order and augmentation of a
-            DataLoader are kept if it draws them in this process from torch's, numpy's or Python's
-            global generator.)
-        pipeline: for ``sff``, how many processes on the CPU share the blocks, and torch's threads;
-            the weights stay those of one process with as many threads as each of them has. See
-            ``pipeline.fit_pipeline``.
+            stopped; model, data and settings must be the same. A DataLoader has to draw its order
+            in this process from a global generator.
+        pipeline: for ``sff``, how many processes on the CPU share the blocks; see ``fit_pipeline``.
         overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
-        The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early and
-        return what was measured so far; ``history.stopped`` says which. With ``pipeline`` such a
-        loss is a RuntimeError, and the model is as it was before.
+        The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early;
+        ``history.stopped`` says which. With ``pipeline`` such a loss is a RuntimeError.
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
         TypeError: an argument of the wrong kind.
         OSError: the checkpoint cannot be written, or another process trains with it.
 
-    On a CUDA device the training images are kept there if they take half of its free memory or
-    less, and augmented there. In a process group (torchrun) every process learns from its part of
-    each batch, see ``distributed``.
+    In a process group (torchrun) every process learns from its part of each batch.
     """
     config = resolve_config(config, overrides)
     if pipeline is not None:
@@ -106,8 +100,8 @@ def _train_and_measure(run: Run, stop: threading.Event | None, bar: Bar, epoch: 
         _train_epoch(run, epoch, metrics, stop, bar)
     row = {"epoch": epoch + 1, "complete": False} | metrics.row()
     with ended_by_ctrl_c(run):
-        if run.valid is not None and run.history.stopped is None:
-            row |= measure(run.model, run.valid, run.channels_last)[0].row()
+        if run.history.stopped is None:
+            row |= run.validate()
     row["complete"] = run.history.stopped is None
     if row["steps"]:
         bar.set_postfix_str(summary_of(row), refresh=False)

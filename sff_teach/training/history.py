@@ -2,8 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +10,8 @@ from ..rules import StepResult
 from ..util.checks import SFFError
 
 CHECK_EVERY = 50  # steps between two looks at whether losses are finite
+WARM_UP = 0.3  # share of the steps in which the learning rate rises
+FIRST_RATE = 0.04  # as a share of the peak
 
 
 @dataclass
@@ -21,10 +22,10 @@ class History:
         rule: its name.
         settings: what ``fit`` was called with.
         parameters: how many were trained.
-        rows: dicts with epoch (from 1), seconds (of training only), steps, train_loss and
-            train_accuracy (lists, one number per block; for ``ff`` the share of positives above
-            their negatives, where chance gives half), and with validation data valid_accuracy,
-            valid_loss, valid_block_accuracy; ``complete`` is False for an epoch that was cut short.
+        rows: dicts with epoch (from 1), seconds (of training), steps, complete (False if cut
+            short), train_loss and train_accuracy (lists by block; for ``ff`` the share of positives
+            above their negatives), and if validated valid_accuracy, valid_loss and
+            valid_block_accuracy.
         stopped: None when all epochs ran, else "interrupted", "stopped" or "diverged".
     """
 
@@ -47,20 +48,11 @@ class History:
         return self.rows[-1]
 
     def column(self, name: str) -> list:
-        """One figure over the epochs, e.g. ``column("valid_accuracy")``.
-
-        Raises:
-            SFFError: an epoch lacks it: nothing was validated, or the epoch was cut short.
-        """
-        missing = [row["epoch"] for row in self.rows if name not in row]
-        if missing:
-            known = ", ".join(self.rows[missing[0] - self.rows[0]["epoch"]])
-            raise SFFError(f'epoch {missing[0]} has no "{name}"; it has {known}')
+        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
+        for row in self.rows:
+            if name not in row:  # nothing was validated, or the epoch was cut short
+                raise SFFError(f'epoch {row["epoch"]} has no "{name}"; it has {", ".join(row)}')
         return [row[name] for row in self.rows]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, ready for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         if not self.rows:
@@ -91,13 +83,10 @@ class EpochMetrics:
         self.correct = self.correct + result.correct
 
     def diverged_block(self) -> int | None:
-        """The first block (from 1) whose loss is no longer finite; this waits for the device.
-
-        One loss that is NaN or infinite leaves the sum so.
-        """
+        """The first block (from 1) whose loss is no longer finite; this waits for the device."""
         if not self.steps:
             return None
-        bad = (~torch.isfinite(self.losses)).nonzero()
+        bad = (~torch.isfinite(self.losses)).nonzero()  # one NaN or infinity leaves the sum so
         return int(bad[0]) + 1 if len(bad) else None
 
     def row(self) -> dict:
@@ -110,11 +99,11 @@ class EpochMetrics:
 
 
 def divergence(block: int, epoch: int, lr: float) -> str:
-    """What to say when a loss is no longer finite.
+    """What to say when the loss of a block (from 1) is no longer finite in an epoch (from 0).
 
     Args:
-        block: its number, from 1.
-        epoch: from 0.
+        block: its number.
+        epoch: its number.
         lr: peak learning rate.
     """
     return (
@@ -123,21 +112,15 @@ def divergence(block: int, epoch: int, lr: float) -> str:
     )
 
 
-def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
+def one_cycle(done: float) -> float:
     """The learning rate, as a share of its peak, when ``done`` of all steps are over.
 
-    Cosine up from ``start`` to 1 over the first ``warm_up`` of the steps, cosine down to 0 over
-    the rest (Smith & Topin's one-cycle in the form of ``torch.optim.lr_scheduler.OneCycleLR``; a
-    plain function of the step has no state to save).
-
-    Args:
-        done: share of all steps, in [0, 1].
-        warm_up: share of the steps in which the rate rises.
-        start: the first rate, as a share of the peak.
+    A cosine up to the peak, then one down to 0, as in ``torch.optim.lr_scheduler.OneCycleLR``; a
+    function of the step has no state to save. Source: Smith & Topin 2019.
     """
-    if done < warm_up:
-        return start + (1 - start) * _half_cosine(done / warm_up)
-    return 1 - _half_cosine((done - warm_up) / (1 - warm_up))
+    if done < WARM_UP:
+        return FIRST_RATE + (1 - FIRST_RATE) * _half_cosine(done / WARM_UP)
+    return 1 - _half_cosine((done - WARM_UP) / (1 - WARM_UP))
 
 
 def learning_rate(done: float, lr: float, schedule: str) -> float:

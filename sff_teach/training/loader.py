@@ -16,20 +16,12 @@ Data = LabelledTensors | tuple | list | Dataset | Iterable
 
 
 class Loader:
-    """Batches of labelled samples, read anew in every epoch.
-
-    Args:
-        data: as for ``fit``.
-        name: of the argument, for messages.
+    """Batches of labelled samples, read anew in every epoch; ``name`` is what messages say.
 
     Attributes:
         sample: (1 or 2, C, ...) the first samples.
         samples: how many there are; None if they come in batches of their own.
         num_classes: K, or None where the data does not say it.
-
-    Raises:
-        SFFError: samples that are not finite, or none; or they can be read only once.
-        TypeError: anything else than labelled samples.
     """
 
     def __init__(self, data: Data, name: str):
@@ -46,19 +38,14 @@ class Loader:
 
     def _first_batch(self) -> tuple[Tensor, Tensor]:
         if isinstance(self.data, Iterator):
-            raise SFFError(
-                f"{self.name} can be read only once; give something that starts anew for every "
-                "epoch, such as a DataLoader"
-            )
+            raise SFFError(f"{self.name} can be read only once; give a list or a DataLoader")
         with torch.random.fork_rng(devices=[]):  # looking at the data draws no random number
             batch = next(iter(self.batches(2)), None)
         if batch is None:
             raise SFFError(f"{self.name} holds no batches")
         if not (isinstance(batch, tuple | list) and len(batch) == 2
                 and all(isinstance(part, Tensor) for part in batch)):  # fmt: skip
-            raise TypeError(
-                f"{self.name} must give pairs of tensors (x, y), not {short_repr(batch)}"
-            )
+            raise TypeError(f"{self.name} must give tensors (x, y), not {short_repr(batch)}")
         check_samples(batch[0], f"{self.name} x")
         return batch[0], batch[1]
 
@@ -68,18 +55,10 @@ class Loader:
         if not y.is_floating_point():
             check_labels(y, num_classes, f"{self.name} y")
         elif y.shape[1:] != (num_classes,):
-            raise SFFError(
-                f"{self.name} y has shape {tuple(y.shape)}; soft labels for {num_classes} classes "
-                f"are (B, {num_classes})"
-            )
+            raise SFFError(f"{self.name} y {tuple(y.shape)}: soft labels are (B, {num_classes})")
 
     def steps(self, batch_size: int, smallest: int = 2) -> int | None:
-        """Batches of an epoch of training; None if nobody knows.
-
-        Args:
-            batch_size: samples per batch.
-            smallest: a last batch of fewer samples is left out.
-        """
+        """Batches of an epoch, without a last one of less than ``smallest``; None if unknown."""
         if self.samples is not None:
             full, rest = divmod(self.samples, batch_size)
             return full + (rest >= smallest)
@@ -94,13 +73,7 @@ class Loader:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """All samples once; data that comes in batches ignores the arguments.
-
-        Args:
-            batch_size: samples per batch.
-            generator: draws a new order; None for the order they have.
-            drop_last: whether to leave out a last batch that is not full.
-        """
+        """All samples once, in a new order if a generator draws one; streams ignore arguments."""
         options = {"generator": generator, "shuffle": generator is not None, "drop_last": drop_last}
         if self.in_memory:
             return batches(self.data, batch_size, **options)
@@ -117,13 +90,9 @@ class Loader:
         augment: str | None = None,
         smallest: int = 2,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch: every sample once, in a new order, augmented.
+        """One epoch of training: every sample once, in a new order, augmented.
 
-        Args:
-            batch_size: samples per batch.
-            generator: draws the order and the augmentation.
-            augment: a name from AUGMENTATIONS, or None.
-            smallest: a last batch of fewer samples is left out; BatchNorm cannot train on one.
+        A last batch of less than ``smallest`` is left out: BatchNorm cannot train on one sample.
         """
         too_few = self.samples is not None and 0 < self.samples % batch_size < smallest
         for x, y in self.batches(batch_size, generator, drop_last=too_few):
@@ -156,24 +125,13 @@ def _is_pair(data: Any) -> bool:
 
 
 def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
-    """A LabelledTensors as it is; a pair (x, y) of tensors or arrays as one, its values unchanged.
-
-    Args:
-        data: the samples and their labels.
-        name: of the argument, for messages.
-
-    Raises:
-        SFFError: samples that are empty or not finite, labels that do not fit.
-        TypeError: anything else.
-    """
+    """A LabelledTensors as it is; a pair (x, y) of tensors or arrays as one, values unchanged."""
     if isinstance(data, LabelledTensors):
         check_samples(data.x, f"{name} x")
         return data
     if not _is_pair(data):
-        raise TypeError(
-            f"{name} must be a LabelledTensors, a pair (x, y) of tensors or arrays, a torch "
-            f"Dataset, or an iterable of batches (x, y), not {short_repr(data)}"
-        )
+        kind = type(data).__name__
+        raise TypeError(f"{name} must be labelled tensors, a Dataset or batches, not {kind}")
     x, y = (torch.as_tensor(part) for part in data)
     check_samples(x, f"{name} x")
     channels = x.shape[1]
@@ -186,22 +144,9 @@ def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
 def pick_layout(
     channels_last: bool | None, model: nn.Module, x: Tensor, device: torch.device
 ) -> bool:
-    """Whether to compute channels-last.
-
-    Args:
-        channels_last: True, False, or None: for convolutions on a CPU or a CUDA device.
-        model: the network.
-        x: some samples.
-        device: where it computes.
-
-    Raises:
-        SFFError: asked for, but the samples are not images.
-    """
+    """Whether to compute channels-last; None: for convolutions on a CPU or a CUDA device."""
     if channels_last and x.dim() != 4:
-        raise SFFError(
-            f"channels_last=True is for images (N, C, H, W), and the samples have shape "
-            f"{tuple(x.shape)}"
-        )
+        raise SFFError(f"channels_last=True is for images (N, C, H, W), not for {tuple(x.shape)}")
     if channels_last is None:
         convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
         return x.dim() == 4 and convolves and device.type in ("cpu", "cuda")
@@ -209,15 +154,10 @@ def pick_layout(
 
 
 def lay_out(x: Tensor, device: torch.device | str, channels_last: bool) -> Tensor:
-    """A batch on its device, in the memory layout in which the network computes.
+    """A batch (B, C, ...) on its device, in the memory layout in which the network computes.
 
     The strides are set even where torch calls both layouts equal (one channel, one pixel): they
     decide which convolution torch takes, and another one rounds differently.
-
-    Args:
-        x: (B, C, ...).
-        device: of the network.
-        channels_last: whether images (B, C, H, W) are stored as (B, H, W, C).
     """
     last = channels_last and x.dim() == 4
     layout = torch.channels_last if last else torch.contiguous_format

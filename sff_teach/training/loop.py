@@ -15,14 +15,9 @@ def train_epochs(
     train_epoch: Callable[[int], dict],
     on_epoch: Callable[[History], None] | None,
 ) -> None:
-    """Train epoch by epoch and keep what each of them measured, unless something stops it.
+    """Train from epoch ``first`` on and keep what each epoch measured, unless something stops it.
 
-    Args:
-        run: the training; its history gets the rows.
-        saved: written after every complete epoch.
-        first: the epoch to begin with.
-        train_epoch: trains an epoch and returns its row; without steps it is not kept.
-        on_epoch: as for ``fit``.
+    ``train_epoch`` trains an epoch and returns its row for the history.
     """
     history = run.history
     for epoch in range(first, run.config.epochs):

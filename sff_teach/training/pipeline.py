@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -32,7 +32,6 @@ from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
-from .evaluation import measure
 from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate
 from .loader import Loader, lay_out
 from .loop import train_epochs
@@ -57,12 +56,10 @@ def fit_pipeline(
 ) -> History:
     """Train like ``fit(model, train, valid, rule="sff", ...)``, with the blocks on processes.
 
-    The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads. One
-    thing differs: a block that draws random numbers of its own (dropout) draws others than in
-    ``fit``, though the same ones in every pipeline. Blocks are shared out by their measured time,
-    and so are torch's threads, evenly. Starting the processes takes some seconds. A script that
-    calls this needs Python's usual ``if __name__ == "__main__":``, because each process imports it
-    anew.
+    The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads, but a
+    block that draws random numbers of its own (dropout) draws others. Blocks are shared out by
+    their measured time, torch's threads evenly. A script that calls this needs Python's usual
+    ``if __name__ == "__main__":``, because each process imports it anew.
 
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
@@ -73,16 +70,13 @@ def fit_pipeline(
         progress: as for ``fit``.
         on_epoch: as for ``fit``.
         checkpoint: as for ``fit``, and in the same form: either goes on from the other's file.
-        trace: a list, to which one record is added per process, block and step: ``process``,
-            ``block`` and ``step``, from 0; ``start``, ``sent`` and ``stop`` of forward and of the
-            learning after it, in seconds.
+        trace: a list that gets one record per process, block and step (all from 0), with the
+            seconds at which it started, had sent its output, and stopped.
         overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
-        The History. ``seconds`` of a row: from the first process's first batch, or the last one's
-        end of the epoch before, to the last one's end. Its settings also have the ``plan``, see
-        ``balance``, and the measured ``block_seconds``. Ctrl-C leaves the model with the weights
-        of the last complete epoch and returns what was measured until then.
+        The History; its settings also have the ``plan``, see ``balance``, and the measured
+        ``block_seconds``. After Ctrl-C the model has the weights of the last complete epoch.
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
@@ -104,8 +98,10 @@ def fit_pipeline(
     with (
         run.training(saved.exclusive_lock()),
         tempfile.TemporaryDirectory() as folder,
-        _torch_threads(threads),
+        ExitStack() as undo,
     ):
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
         first = saved.resume()
         job = _make_job(
             run, processes, first=first, threads=threads, trace=trace is not None,
@@ -125,24 +121,11 @@ def _check_pipeline(model: SFF, config: TrainConfig, processes: int) -> None:
     if not isinstance(model, SFF):
         raise TypeError("model must be an SFF network; give what localize returns")
     if config.rule != "sff":
-        raise SFFError(
-            f'a pipeline is for rule="sff", whose blocks need nothing from later ones, not for '
-            f'"{config.rule}"'
-        )
+        raise SFFError(f'a pipeline is for rule="sff", not for "{config.rule}"')
     if config.device not in ("auto", "cpu"):
         raise SFFError(f"a pipeline works on the CPU, not on device={config.device!r}")
     if config.precision not in ("float32", "auto") or config.compile:
         raise SFFError("a pipeline works without precision and compile")
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -215,10 +198,8 @@ def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iter
                 for file in files:
                     file.unlink()
                 _take_over(run, reports)
-                row = _joined_row(reports, ended)
+                row = _joined_row(reports, ended) | run.validate()
                 ended = max(report["ended"] for report in reports)
-                if run.valid is not None:
-                    row |= measure(run.model, run.valid, run.channels_last)[0].row()
                 if trace is not None:
                     trace += [record for report in reports for record in report["trace"]]
                 yield {"epoch": epoch + 1, "complete": True} | row
@@ -237,13 +218,10 @@ def _failure(error: ProcessRaisedException | ProcessExitedException) -> str:
     if isinstance(error, ProcessRaisedException):
         what = f"failed ({str(error).strip().splitlines()[-1]})"
     elif error.exit_code > 0:
-        what = (
-            "could not start. A script that trains with a pipeline needs "
-            '`if __name__ == "__main__":` around what it does; every process imports it anew'
-        )
+        what = 'could not start; does the script say `if __name__ == "__main__":`?'
     else:
         what = f"died (exit code {error.exit_code}; killed, perhaps for lack of memory)"
-    return f"process {error.error_index + 1} of the pipeline {what}; the model is as it was before."
+    return f"process {error.error_index + 1} of the pipeline {what}; the model is as it was before"
 
 
 def _take_over(run: Run, reports: list[dict]) -> None:
@@ -448,10 +426,7 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
     """
     check_count(processes, "processes")
     if processes > len(seconds):
-        raise SFFError(
-            f"processes={processes} is more than the {len(seconds)} blocks; cut the network into "
-            "more blocks"
-        )
+        raise SFFError(f"processes={processes} is more than the {len(seconds)} blocks")
 
     @cache
     def best(start: int, parts: int) -> tuple[float, list[int]]:
@@ -485,8 +460,6 @@ class BlockCosts:
 def measure_blocks(model: SFF, x: Tensor, y: Tensor) -> BlockCosts:
     """Time a training step of every block on one batch; nothing in the model changes.
 
-    The fastest of eight rounds counts; three are enough if they take two seconds.
-
     Args:
         model: the network.
         x: (B, C, ...), laid out as in training.
@@ -497,7 +470,7 @@ def measure_blocks(model: SFF, x: Tensor, y: Tensor) -> BlockCosts:
     optimizers = [make(block.parameters()) for block in model.blocks]
     fastest, began = [float("inf")] * len(model.blocks), time.perf_counter()
     with torch.random.fork_rng(devices=[]):
-        for count in range(8):
+        for count in range(8):  # three are enough if they take two seconds
             outputs = [x]
             for k, (block, optimizer) in enumerate(zip(model.blocks, optimizers, strict=True)):
                 start = time.perf_counter()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import SFF, LocalBlock
 from ..rules import Rule
-from ..util.checks import SFFError, short_repr
+from ..util.checks import SFFError
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -28,17 +28,14 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         return torch.zeros(1, device=name).cpu().new_empty(0, device=name).device
     except (RuntimeError, AssertionError, TypeError, ValueError, ImportError):
-        raise SFFError(
-            f'device={short_repr(name)} is not usable here; use "auto" or "cpu", and see '
-            "`sff-teach doctor`"
-        ) from None
+        raise SFFError(f"device={name!r} is not usable here; see `sff-teach doctor`") from None
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """``"auto"`` by device: bf16 on a GPU that has it, fp16 on another, float32 elsewhere.
+    """ "auto" by device: bf16 on a GPU that has it, fp16 on another, float32 elsewhere.
 
     Args:
-        name: of ``config.PRECISIONS``; any other than ``"auto"`` stays.
+        name: of ``config.PRECISIONS``.
         device: where the network computes.
     """
     if name != "auto":
@@ -55,7 +52,7 @@ def accelerated(
     """Make the blocks of a rule's model faster for the time of a training.
 
     Forward passes run under ``torch.autocast``; class goodness itself stays in float32. With fp16
-    the gradients of every optimiser are scaled (``torch.amp.GradScaler``).
+    the gradients of every optimiser are scaled.
 
     Args:
         learner: the rule.

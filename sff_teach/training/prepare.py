@@ -20,7 +20,7 @@ from ..util.checks import SFFError, check_module
 from ..util.progress import Bar
 from .config import TrainConfig
 from .distributed import DataParallel, SingleProcess, is_distributed
-from .evaluation import as_network
+from .evaluation import as_network, measure
 from .history import History
 from .loader import Data, Loader, pick_layout
 from .precision import accelerated, pick_device, pick_precision
@@ -67,13 +67,15 @@ class Run:
             config.batch_size, self.generator, config.augment, self.team.smallest_batch
         )
 
+    def validate(self) -> dict:
+        """What an epoch's row says of the validation data; nothing without them."""
+        if self.valid is None:
+            return {}
+        return measure(self.model, self.valid, self.channels_last)[0].row()
+
     @contextmanager
     def training(self, lock: AbstractContextManager) -> Iterator[None]:
-        """All that holds while the network trains, and is undone afterwards.
-
-        Args:
-            lock: of the checkpoint.
-        """
+        """All that holds while the network trains, the checkpoint's lock included."""
         config, precision = self.config, self.history.settings["precision"]
         options = {"channels_last": self.channels_last, "compile": config.compile}
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -97,30 +99,14 @@ class Run:
 
 
 def resolve_config(config: TrainConfig | None, overrides: dict) -> TrainConfig:
-    """The settings to train with.
-
-    Args:
-        config: None for the defaults.
-        overrides: settings that replace those of ``config``, by name.
-    """
+    """The settings to train with: those of the config, or the defaults, with some replaced."""
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, not {type(config).__name__}")
     return (TrainConfig() if config is None else config).replace(**overrides)
 
 
 def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConfig) -> Run:
-    """Check everything that ``fit`` was given, and build what trains.
-
-    Args:
-        model: as for ``fit``.
-        train: as for ``fit``.
-        valid: as for ``fit``.
-        config: how to train.
-
-    Raises:
-        SFFError: values that do not fit together.
-        TypeError: something of the wrong kind.
-    """
+    """Check everything that ``fit`` was given, and build what trains."""
     check_module(model)
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
@@ -161,12 +147,7 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
 def optimizer_maker(
     config: TrainConfig, device: torch.device
 ) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """From parameters to AdamW; torch's fused form where there is one.
-
-    Args:
-        config: has the learning rate and the weight decay.
-        device: of the parameters.
-    """
+    """From parameters to AdamW; torch's fused form where there is one."""
     fused = device.type in ("cpu", "cuda")
     return partial(AdamW, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
@@ -178,16 +159,10 @@ def _check_batches(
     if config.augment is not None and loader.sample.dim() != 4:
         raise SFFError(f"augment={config.augment!r} is for images (N, C, H, W)")
     if team.processes > 1 and config.batch_size < team.smallest_batch:
-        raise SFFError(
-            f"batch_size={config.batch_size} is less than a sample for each of the "
-            f"{team.processes} processes"
-        )
+        raise SFFError(f"batch_size={config.batch_size} is below the {team.processes} processes")
     steps = loader.steps(config.batch_size)
     if steps is None and config.schedule != "constant":
-        raise SFFError(
-            "train has no len(), so nobody knows where the learning rate's schedule ends; give "
-            'a DataLoader with a length, or schedule="constant"'
-        )
+        raise SFFError('train has no len(), so the schedule has no end; give schedule="constant"')
     if loader.samples == 1:
         raise SFFError("train holds one sample; BatchNorm needs at least two")
     norms = (isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
@@ -202,9 +177,6 @@ def _check_acceleration(
     if (precision != "float32" or compile) and not isinstance(model, SFF):
         raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
     if precision == "fp16" and issubclass(rule, OverlappingSFF):
-        raise SFFError(
-            'precision="fp16" scales the gradients of every block by itself, and this rule lets '
-            'gradients cross a boundary; use "bf16" or "float32"'
-        )
+        raise SFFError('precision="fp16" scales every block by itself; use "bf16" with this rule')
     if compile and device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise SFFError("compile=True needs a C++ compiler on a CPU; install g++")

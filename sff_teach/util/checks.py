@@ -30,8 +30,7 @@ def short_repr(value: object) -> str:
     if isinstance(value, Tensor | np.ndarray):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{type(value).__name__}({dtype}, shape {tuple(value.shape)})"
-    text = ascii(value) if isinstance(value, bytes) else repr(value)
-    text = escape_unprintable(text)
+    text = escape_unprintable(repr(value))
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -153,10 +152,8 @@ def check_labels(
     low, high = (int(v) for v in torch.aminmax(y))
     if low < 0 or high >= num_classes:
         hint = f"; labels start at 0, use {argument} - 1" if (low, high) == (1, num_classes) else ""
-        raise SFFError(
-            f"{argument} holds label {low if low < 0 else high}, but with {num_classes} classes "
-            f"labels are 0 to {num_classes - 1}{hint}"
-        )
+        label = low if low < 0 else high
+        raise SFFError(f"{argument} holds label {label}, not from 0 to {num_classes - 1}{hint}")
 
 
 def check_samples(x: object, argument: str = "x") -> None:
@@ -176,10 +173,8 @@ def check_samples(x: object, argument: str = "x") -> None:
     # min and max pass NaN on, and need no mask as large as the images
     if not x.is_meta and not torch.stack(torch.aminmax(x.detach())).isfinite().all():
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()
-        raise SFFError(
-            f"{argument} holds NaN or infinite values in {len(bad):,} of {len(x):,} samples, "
-            f"first in number {int(bad[0])}"
-        )
+        count = f"{len(bad):,} of {len(x):,} samples"
+        raise SFFError(f"{argument} is NaN or infinite in {count}, first in number {int(bad[0])}")
 
 
 # ---------------------------------------------------------------- models
@@ -193,32 +188,25 @@ def check_module(model: object) -> None:
         raise SFFError("model has no parameters to train")
 
 
-def check_fits(
-    model: nn.Module, x: Tensor, argument: str = "x", classes: int | None = None
-) -> Tensor:
-    """What `model` returns for samples like `x`; raises unless that is one row for each.
+def check_channels(model: nn.Module, x: Tensor, argument: str) -> None:
+    """Raise unless `x` has the channels that the model's first convolution takes."""
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d))
+    expected = next((m.in_channels for m in convolutions), x.shape[1])
+    if x.shape[1] != expected:
+        raise SFFError(f"{argument} has {x.shape[1]} channels, but the model takes {expected}")
 
-    Runs `model` once in evaluation mode without gradients; what its own code raises is passed on.
-    A classifier has to return at least `classes` numbers for each sample.
+
+def check_fits(model: nn.Module, x: Tensor) -> Tensor:
+    """What `model` returns for `x`, run once in evaluation mode; raises unless that is (B, K).
+
+    What torch or the model's own code raises, for a wrong number of channels say, is passed on.
     """
-    layers = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
-    first = next(layers, None)
-    try:
-        with evaluating(model):
-            output = model(x)
-    except RuntimeError as error:
-        if first is None or x.dim() < 2 or first.in_channels == x.shape[1]:
-            raise
-        raise SFFError(
-            f"{argument} has {x.shape[1]} channels, shape {tuple(x.shape)}, but the model's first "
-            f"convolution takes {first.in_channels}"
-        ) from error
+    with evaluating(model):
+        output = model(x)
     if not isinstance(output, Tensor):
-        raise TypeError(f"the model returns {short_repr(output)}, not a tensor (B, ...)")
-    if output.dim() < 1 or len(output) != len(x):
-        raise SFFError(f"the model returns {tuple(output.shape)} for {len(x)} samples")
-    if classes is not None and (output.dim() != 2 or output.shape[1] < classes):
-        raise SFFError(f"the model returns {tuple(output.shape)}, not (B, {classes})")
+        raise TypeError(f"the model returns {short_repr(output)}, not a tensor (B, K)")
+    if output.dim() != 2 or len(output) != len(x):
+        raise SFFError(f"the model returns {tuple(output.shape)} for {len(x)} samples, not (B, K)")
     return output
 
 

@@ -1,9 +1,6 @@
 """Explorers for the notebooks: controls whose settings are computed and drawn.
 
-``layers_explorer``: layers, blocks and heads of an SFF CNN. ``fraction_explorer``: how many images.
-``goodness_explorer``: a threshold. ``cost_explorer``: FLOPs and bytes of a step. ``inspector``: one
-image, block by block. ``reach_explorer``: which loss moves which layer. ``schedule_explorer``: who
-works when in a pipeline. Without a front end a figure remains.
+Without a front end a figure remains.
 """
 
 from .cost import cost_explorer, run_cost

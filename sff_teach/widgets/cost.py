@@ -65,16 +65,12 @@ class CostResult:
         }
 
     def __str__(self) -> str:
-        row = self.row()
-        parts = (
-            f"{step} {row[f'{step}: FLOPs']:.2f} × the FLOPs and "
-            f"{row[f'{step}: bytes']:.2f} × the bytes"
-            for step in OTHERS
-        )
-        return (
-            f"Backprop takes {row['backprop: GFLOPs']:,.2f} GFLOPs and saves "
-            f"{row['backprop: MB']:,.1f} MB a step; {'; '.join(parts)}."
-        )
+        words = f"Backprop takes {self.flops['backprop'] / 1e9:,.2f} GFLOPs and saves "
+        words += f"{self.saved['backprop'] / 1e6:,.1f} MB a step"
+        for step in OTHERS:
+            saved, flops = self.ratios(step)
+            words += f"; {step} {flops:.2f} × the FLOPs and {saved:.2f} × the bytes"
+        return words + "."
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +85,7 @@ def run_cost(
 ) -> CostResult:
     """Look up what a step of 64 images costs for SFF and backprop, each also with recomputation.
 
-    FLOPs and saved bytes are those of ``analysis.cost``, which counts any other network.
+    ``analysis.cost`` counts any other network.
 
     Args:
         network: ``"cnn"``, ``"cnn-2x"``, ``"cnn-4x"``, ``"resnet18"`` or ``"mobilenet_v3_small"``.
@@ -97,9 +93,6 @@ def run_cost(
         classes: K: 10, 100 or 1,000.
         cut: ``"layer"``, ``"block"`` or ``"stage"``, see ``localize``.
         hidden: channels of the hidden layer of the heads, 64, or 0 for the plain head.
-
-    Raises:
-        SFFError: a setting that is not in the table.
     """
     setting = dict(zip(CHOICES, (network, pixels, classes, cut, hidden), strict=True))
     for name, value in setting.items():
@@ -112,8 +105,6 @@ def run_cost(
 @draw.course_style()
 def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
     """Draw FLOPs against saved bytes, both over backprop's, and SFF's bytes block by block.
-
-    Left is less memory, down is less computation.
 
     Args:
         kept: earlier results, drawn small and numbered.
@@ -162,20 +153,12 @@ def _draw_blocks(ax: Axes, result: CostResult) -> None:
 
 
 def cost_explorer() -> Explorer:
-    """Show what a training step costs, and a widget that looks up other networks.
-
-    Two trials are there from the start: the CNN with 10 and with 1,000 classes.
-
-    Returns:
-        The explorer.
-    """
+    """Show what a training step costs, and a widget that looks up other networks."""
     controls = {name: dropdown(name, choices) for name, choices in CHOICES.items()}
     controls["hidden"].description = "head"
-    explorer = Explorer(
+    return Explorer(
         controls, run_cost, draw_cost, [run_cost(), run_cost(classes=1000)],
         title="Kept: one step; FLOPs and saved bytes over those of backprop",
         caption="Counted, not timed. Large marks: what the controls say; small ones: what was "
         "kept.",
-    )  # fmt: skip
-    explorer.show()
-    return explorer
+    ).show()  # fmt: skip

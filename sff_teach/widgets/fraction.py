@@ -14,7 +14,7 @@ from ..study.recipes import Recipe
 from ..study.runs import load_for, run
 from ..study.summary import FASHION, runs_matching
 from ..training.fit import History, evaluate
-from ..util.checks import check_count, check_fraction, check_known
+from ..util.checks import check_known
 from ..util.stats import interval
 from .panel import (
     KERNELS,
@@ -102,8 +102,7 @@ def run_fraction(
 ) -> FractionResult:
     """Train the four-layer CNN on a share of the Fashion-MNIST sample, and test it.
 
-    Epochs and learning rate are the stored study's at the nearest size, and so are the test images,
-    so that the points fit its curves: look, but choose nothing by them.
+    Epochs and learning rate are the stored study's at the nearest size, and so are the test images.
 
     Args:
         fraction: of the 10,000 images, in (0, 1].
@@ -113,14 +112,8 @@ def run_fraction(
         seed: subset, initial weights, order.
         on_epoch: see ``fit``.
         stop: see ``fit``.
-
-    Raises:
-        SFFError: a wrong value, before anything is trained.
-        TypeError: a value of the wrong kind.
     """
-    check_fraction(fraction)
     check_known(rule, RULES, "rule")
-    check_count(blocks, "blocks", maximum=4)
     sizes = list(FASHION)  # of the stored study
     nearest = min(range(len(sizes)), key=lambda i: abs(np.log(sizes[i] / (fraction * POOL))))
     recipe = Recipe(
@@ -192,9 +185,6 @@ def fraction_explorer(
     Args:
         results: trials to start from; None trains backprop and SFF on 2 % of the images.
         folder: where stored runs lie, whose curves are drawn under the trials.
-
-    Returns:
-        The explorer, whose ``results`` are all trials so far.
     """
     if results is None:
         results = [run_fraction(rule=rule) for rule in ("bp", "sff")]
@@ -209,10 +199,8 @@ def fraction_explorer(
         "kernel_size": dropdown("head kernel", {f"{k}×{k}": k for k in KERNELS}, 3),
         "seed": dropdown("seed", {str(n): n for n in SEEDS}),
     }  # fmt: skip
-    explorer = TrainingExplorer(
+    return TrainingExplorer(
         controls, run_fraction, lambda trials, history: draw_fraction(trials, history, curves),
         results, title="Trials, on test images: compare, choose nothing by them",
         caption="Large marks: single trials. Curves: mean and 95 % interval of five stored seeds.",
-    )  # fmt: skip
-    explorer.show()
-    return explorer
+    ).show()  # fmt: skip

@@ -74,9 +74,6 @@ def goodness_split(
         negative_h: (B, D) activations.
         kind: ``"sum"`` or ``"mean"`` of squares.
         theta: the threshold; None takes the middle between the two medians.
-
-    Raises:
-        SFFError: an unknown kind, or a threshold that is not positive.
     """
     check_known(kind, GOODNESS, "kind")
     function = GOODNESS[kind][1]
@@ -145,19 +142,11 @@ def goodness_explorer(
 ) -> Explorer:
     """Show the goodness of positives and negatives, and a widget that moves the threshold θ.
 
-    Another goodness keeps θ, which then no longer fits: that is the point.
-
     Args:
         positive_h: (B, D) activations.
         negative_h: (B, D) activations.
         kind: ``"sum"`` or ``"mean"`` of squares.
         theta: the threshold to start from; None takes the middle.
-
-    Returns:
-        The explorer.
-
-    Raises:
-        SFFError: as for ``goodness_split``, or activations that are not (B, D) and finite.
     """
     for name, h in (("positive_h", positive_h), ("negative_h", negative_h)):
         check_samples(h, name)
@@ -175,13 +164,11 @@ def goodness_explorer(
         middle = goodness_split(positive_h, negative_h, controls["kind"].value)
         controls["theta"].value = middle.theta
 
-    explorer = Explorer(
+    return Explorer(
         controls, partial(goodness_split, positive_h, negative_h),
         partial(draw_goodness_split, span=(10.0**low, 10.0**high)),
         title="Kept thresholds",
         caption="Move θ, or take the other goodness: the same number is then no threshold any "
         "more.",
         others=[button("θ to the middle", "arrows-h", "Set θ between the medians", to_the_middle)],
-    )  # fmt: skip
-    explorer.show()
-    return explorer
+    ).show()  # fmt: skip

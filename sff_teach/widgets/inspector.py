@@ -169,12 +169,8 @@ def read_upload(text: str, data: ImageSet) -> tuple[str, Tensor]:
     """The name and the pixels (C, H, W) in [0, 1], like the images of ``data``, of an upload.
 
     Args:
-        text: a file's name, a line's end, and a PNG image, or the beginning of another file, in
-            base 64.
+        text: a file's name, a line's end, and a PNG image, or another file's beginning, in base 64.
         data: gives size and channels.
-
-    Raises:
-        SFFError: not a PNG image.
     """
     name, _, content = text.partition("\n")
     name, content = name[-60:], base64.b64decode(content)
@@ -199,11 +195,7 @@ def _what_else(content: bytes) -> str:
 
 @draw.course_style()
 def draw_inspector(result: InspectorResult) -> Figure:
-    """Draw the image, each network's goodness maps, and its prediction block by block.
-
-    A row per network. Over each map stands what that block alone would choose, with a tick where
-    it is right. The curves are the softmax of the mean goodness of the blocks so far.
-    """
+    """Draw the image, each network's goodness maps, and its prediction block by block."""
     blocks = max(len(view.maps) for view in result.views.values())
     rows = len(result.views)
     fig, axes = draw.new_figure(
@@ -281,13 +273,6 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Exp
         models: name → a network with goodness heads, all for ``data``'s classes and images.
         data: images to pick from.
         number: the first one.
-
-    Returns:
-        The explorer.
-
-    Raises:
-        SFFError: no network, a network without goodness heads, or no such image.
-        TypeError: not an SFF network.
     """
     if not models:
         raise SFFError("models is empty")
@@ -308,7 +293,7 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Exp
     def to_mistake() -> None:
         upload.value, image.value = "", next_mistake(model, data, image.value)
 
-    explorer = Explorer(
+    return Explorer(
         controls, partial(run_inspector, models, data), lambda _, result: draw_inspector(result),
         title="Kept images",
         caption="Over a map: what that block alone would choose. Under it: a class and its "
@@ -318,6 +303,4 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Exp
                    to_mistake),
             ipywidgets.HTML(_UPLOAD),
         ],
-    )  # fmt: skip
-    explorer.show()
-    return explorer
+    ).show()  # fmt: skip

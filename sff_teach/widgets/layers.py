@@ -60,9 +60,7 @@ class LayersResult:
 def plan_layers(
     layers: int, blocks: int, image: tuple[int, int, int] = (1, 28, 28)
 ) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
-    """Shapes (C, H, W), the image's first, and the cuts that make blocks of equal length.
-
-    Where the layers cannot be shared out equally, the earlier blocks get one more.
+    """Shapes (C, H, W), the image's first, and the cuts; earlier blocks are the longer ones.
 
     Args:
         layers: of the network.
@@ -95,8 +93,7 @@ def run_layers(
     """Train a plain CNN of some layers cut into some blocks, and validate it.
 
     AdamW with a peak of 5e-3, one cycle, batches of 64, no augmentation. The test images are not
-    touched: a widget is for choosing, and nothing may be chosen on them. The caller's random state
-    is left as it is.
+    touched: a widget is for choosing, and nothing may be chosen on them.
 
     Args:
         layers: 1 to 6; 16, 32, 64, … channels, max-pool after 1, 2 and 4.
@@ -109,10 +106,6 @@ def run_layers(
         data: a name for ``data.load``.
         on_epoch: see ``fit``.
         stop: see ``fit``.
-
-    Raises:
-        SFFError: a wrong value, before anything is trained.
-        TypeError: a value of the wrong kind.
     """
     check_known(rule, RULES, "rule")
     pool = len(load(data).train)
@@ -180,21 +173,13 @@ def draw_layers(results: Sequence[LayersResult], history: History | None = None)
 
 
 def _draw_run(loss: Axes, depth: Axes, history: History) -> None:
-    rows, last = history.rows, history.rows[-1]
-    losses = np.array([row["train_loss"] for row in rows], dtype=float)  # (epochs, blocks)
-    epoch = [row["epoch"] for row in rows]
-    colours, labels = draw.block_colours(losses.shape[1]), []
-    for k, colour in enumerate(colours):
-        marker, every = draw.BLOCK_MARKERS[k], max(1, len(epoch) // 8)
-        loss.plot(epoch, losses[:, k], color=colour, marker=marker, linestyle="-", markevery=every)
-        if len(colours) > 1:
-            labels.append((epoch[-1], losses[-1, k], f"block {k + 1}", colour))
-    end = max(history.settings["epochs"], 2)  # the axis stays while training goes on
-    loss.set_xlim(1 - 0.04 * end, end * 1.04)
-    loss.set_ylim(0, 1.05 * max(math.log(10), losses.max()))  # a guess costs log K
-    loss.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
+    last, losses = history.rows[-1], [row["train_loss"] for row in history.rows]
+    draw.epoch_axis(loss, history.settings["epochs"])  # it stays while training goes on
+    labels = draw.block_lines(loss, history, "train_loss")
+    loss.set_ylim(0, 1.05 * max(math.log(10), np.max(losses)))  # a guess costs log K
     draw.end_labels(loss, labels)
 
+    colours = draw.block_colours(len(losses[0]))
     accuracy = 100 * np.array(last["valid_block_accuracy"])
     places = range(1, len(accuracy) + 1)
     depth.plot(places, accuracy, color=draw.OKABE_ITO["blue"], linestyle="-", zorder=1)
@@ -259,9 +244,6 @@ def layers_explorer(
     Args:
         results: trials to start from; None trains ``starting_results``.
         data: a name for ``data.load``.
-
-    Returns:
-        The explorer, whose ``results`` are all trials so far.
     """
     controls = {
         "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),
@@ -282,5 +264,4 @@ def layers_explorer(
         caption="Validation accuracy, one seed per trial; a number is the trial's in the table.",
     )  # fmt: skip
     explorer.draw_network = _draw_network
-    explorer.show()
-    return explorer
+    return explorer.show()

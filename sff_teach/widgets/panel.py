@@ -227,8 +227,8 @@ class Explorer:
 
     # ---- in a notebook
 
-    def show(self) -> None:
-        """Display a still and the widget, which hides the still while it lives.
+    def show(self) -> "Explorer":
+        """Display a still and the widget, which hides the still while it lives; return self.
 
         If the same cell has displayed such an explorer before, that one stops, and its trials come
         over. Outside a notebook only the caption is printed.
@@ -242,11 +242,12 @@ class Explorer:
         figure = self.redraw()
         if cell is None:
             draw.show(figure, caption=self.caption)
-            return
+            return self
         _SHOWN[self.title, cell] = self
         data = draw.figure_data(figure, caption=self.caption)
         display(data | {"text/html": _STILL % data["text/html"]}, raw=True)
         display(self.box)
+        return self
 
 
 class TrainingExplorer(Explorer):

@@ -99,13 +99,11 @@ def reach_explorer() -> Explorer:
             value=True, indent=False, description=f"a block ends after layer {i}",
             layout=ipywidgets.Layout(width="auto", margin="0 1em 0 0"),
         )  # fmt: skip
-    explorer = Explorer(
+    return Explorer(
         controls,
         lambda rule, **ends: run_reach(rule, [int(layer) for layer in ends if ends[layer]]),
         lambda _, result: draw_reach(result),
         title="Kept: which loss moves which layer",
         caption="Each row is one real step of the rule with a single loss on; a number says how "
         "far that step moved the layer's weights. A dash: not at all. Double bar: a block ends.",
-    )
-    explorer.show()
-    return explorer
+    ).show()

@@ -121,11 +121,9 @@ def schedule_explorer() -> Explorer:
     firsts = {"like the others": 1.0, "1.5 times": 1.5, "2 times": 2.0, "3 times": 3.0}
     controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("micro-batches", 1, 32, 4),
                 "first": dropdown("first stage", firsts)}  # fmt: skip
-    explorer = Explorer(
+    return Explorer(
         controls, run_schedule, lambda _, result: draw_schedule(result),
         title="Kept: two pipelines with the same work",
         caption="Planned, not measured: sending takes no time, a backward pass two forward passes. "
         "Hatched: idle. The percentages leave the start out. Light, dark: one batch and the next.",
-    )  # fmt: skip
-    explorer.show()
-    return explorer
+    ).show()  # fmt: skip

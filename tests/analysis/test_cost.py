@@ -20,7 +20,6 @@ from sff_teach.analysis.cost import (
     live_bytes,
     median_interval,
     saved_bytes,
-    table,
     time_paired,
     training_cost,
 )
@@ -215,14 +214,6 @@ def test_median_interval_holds_with_the_probability_it_claims():
 def test_no_gpu_no_peak(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cuda_peak(lambda: None) is None
-
-
-def test_table_divides_by_the_first_row():
-    costs = [training_cost(tiny(), rule, small_batch()) for rule in ("bp", "sff")]
-    lines = table(costs, {"sff": PairedTiming(1.0, 0.9, 0.9, 0.8, 1.0, 9)}).splitlines()
-    assert lines[2].startswith("| bp |") and lines[2].count("1.000") == 3
-    assert lines[3].endswith("| 0.90 | 0.80 … 1.00 |")
-    assert f"{costs[1].flops / costs[0].flops:.3f}" in lines[3]
 
 
 # --- the bars ------------------------------------------------------------------------------------

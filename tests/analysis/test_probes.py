@@ -205,7 +205,7 @@ def test_calibration_error_of_known_cases():
 def test_bad_input_is_refused(images):
     model = network()
     x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
-    with pytest.raises(TypeError, match="not a network of blocks"):
+    with pytest.raises(TypeError, match="Sequential"):
         probes.block_features(model.original, images)
     with pytest.raises(ValueError, match="same images"):
         probes.cka(torch.randn(5, 2), torch.randn(6, 2))

@@ -756,5 +756,5 @@ def test_bad_models_are_one_sentence():
     vit = torchvision.models.vit_b_32()
     with pytest.raises(SFFError, match="image height"):
         localize(vit, 10, input_shape=(3, 32, 32))
-    with pytest.raises(SFFError, match="kernel_size=3"):
+    with pytest.raises(SFFError, match="block 1"):
         localize(vit, 10, kernel_size=3)

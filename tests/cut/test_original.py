@@ -80,7 +80,7 @@ def test_after_sff_one_call_makes_a_classifier_of_the_last_features(images):
 
 def test_an_original_without_such_a_classifier_says_so():
     network = localize(cnn(), 10, cut=1)
-    with pytest.raises(SFFError, match="model.predict"):
+    with pytest.raises(SFFError, match="mean of the last features"):
         learn_classifier(network, torch.randn(4, 1, 8, 8), torch.arange(4))
 
 

@@ -106,7 +106,7 @@ def test_channel_groups_share_out_every_channel_once():
 def test_what_hidden_heads_refuse():
     with pytest.raises(ValueError, match="hidden"):
         HiddenHead(4, 3, hidden=0)
-    with pytest.raises(ValueError, match=r"hidden=8 needs maps.*use hidden=0"):
+    with pytest.raises(ValueError, match="block 1 .*hidden=0"):
         localize(nn.Sequential(nn.Linear(4, 5), nn.ReLU()), 3, hidden=8, input_shape=(4,))
 
 

@@ -7,21 +7,11 @@ needed for anything else that `make test` does.
 import dataclasses
 import importlib
 import inspect
-import pkgutil
 import re
 
 import pytest
 
-import sff_teach
-
-# Not called by users: helpers of the package, and the file that is read as a whole.
-INTERNAL = ["sff_minimal", "util.checks", "widgets.panel"]
-INTERNAL += ["cut.export", "cut.graph", "cut.measure", "cut.state", "cut.verify"]
-MODULES = [
-    name
-    for _, name, _ in pkgutil.walk_packages(sff_teach.__path__, "sff_teach.")
-    if "._" not in name and name.removeprefix("sff_teach.") not in INTERNAL
-]
+from tools.make_site import public_modules
 
 
 def listed(docstring: str) -> list[str]:
@@ -51,7 +41,7 @@ def public(module) -> dict[str, tuple[inspect.Signature, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", public_modules())
 def test_every_parameter_is_documented(name):
     wrong = {}
     for function, (signature, docstring) in public(importlib.import_module(name)).items():

@@ -16,11 +16,9 @@ from sff_teach.study import (
     load_for,
     measure_run,
     read_runs,
-    row_name,
     study,
     summarise,
     table,
-    tables_by_vote,
 )
 
 TINY = Recipe(data="digits", network="cnn3", fraction=0.1, epochs=1, device="cpu")
@@ -110,20 +108,6 @@ def test_verdicts(shift, verdict):
     runs += [record("sff", s, 0.7 + shift + 0.001 * (-1) ** s) for s in range(4)]
     assert summarise(runs)[1].verdict == verdict
     assert summarise(runs)[1].n == 4
-
-
-def test_rows_are_named_by_their_recipes_and_shown_by_both_votes():
-    rows = {"bp": {"rule": "bp"}, "sff 3×3": {"rule": "sff", "kernel_size": 3}}
-    runs = []
-    for seed in range(2):
-        for settings in rows.values():
-            run = record(settings["rule"], seed, 0.5) | {"recipe": settings}
-            runs.append(run | {"accuracy_mean": 0.5 + 0.1 * seed, "accuracy_last": 0.7})
-    assert [row_name(rows)(run) for run in runs[:2]] == ["bp", "sff 3×3"]
-    text = "\n".join(tables_by_vote(runs, rows))
-    mean, last = text.split("## Prediction by the ")[1:]
-    assert mean.startswith("mean of all blocks") and "| 200 | sff 3×3 | 2 | 55.0 |" in mean
-    assert last.startswith("last block") and "| 200 | sff 3×3 | 2 | 70.0 |" in last
 
 
 def test_torchvision_networks_get_colour_and_quick_statistics():

@@ -327,7 +327,7 @@ def test_only_networks_of_blocks_with_goodness(digits):
         fit_pipeline(cnn(1, (4,), ()), digits.train)
     joined = network()
     fit(joined, digits.train.subset(slice(0, 64)), rule="bp", epochs=1, progress=False)
-    with pytest.raises(ValueError, match="no local goodness"):
+    with pytest.raises(ValueError, match="linear head"):
         fit_pipeline(joined, digits.train)
 
 

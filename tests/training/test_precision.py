@@ -173,8 +173,8 @@ def test_auto_is_float32_on_a_cpu_and_by_ability_on_a_gpu(monkeypatch):
     "options, words",
     [
         ({"precision": "fp8"}, "fp8"),
-        ({"precision": "fp16", "rule": "sff-overlap"}, 'use "bf16" or "float32"'),
-        ({"precision": "fp16", "rule": "sff-lookahead"}, 'use "bf16" or "float32"'),
+        ({"precision": "fp16", "rule": "sff-overlap"}, 'use "bf16"'),
+        ({"precision": "fp16", "rule": "sff-lookahead"}, 'use "bf16"'),
     ],
 )
 def test_what_does_not_go_together_is_refused(digits, options, words):
