@@ -259,7 +259,7 @@ HIDDEN_HEAD = compared(
     _hidden(128, 3, cifar=True),
     Pair(
         f"{CIFAR}, 50,000 images, accurate head, vote by depth",
-        ("accurate_head", {"rule": "sff"}),
+        ("accurate_head", {"rule": "sff", "cut": "layer"}),
         ("laptop_cifar10", BP),
         figure="accuracy",
     ),

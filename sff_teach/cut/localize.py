@@ -37,7 +37,7 @@ from .graph import (
 from .measure import EXAMPLES, channel_dim, feature_points, measure, positions, runs_on
 from .verify import find_classifier, verify, verify_listed
 
-CUTS = ("layer", "block", "stage")
+CUTS = ("layer", "block", "stage", "memory")
 SIZES = (224, 32, 28, 64, 96, 128, 299)  # image sizes to measure with if none is given
 
 
@@ -69,7 +69,8 @@ def localize(
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace or
             torch.export capture; the latter then takes samples of ``input_shape`` only.
         num_classes: the number K.
-        cut: ``"layer"``, ``"block"``, ``"stage"`` or a number of blocks; see ``split_stages``.
+        cut: ``"layer"``, ``"block"``, ``"stage"``, ``"memory"`` or a number of blocks; see
+            ``split_stages``.
         kernel_size: of the heads, see ``GoodnessHead``.
         filters: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
@@ -149,6 +150,8 @@ def split_stages(
               transition) is a block of its own. A plain chain (VGG) has none: its layers are taken.
             - ``"stage"``: the blocks that work at one resolution together (positions change by a
               factor of two or more). ResNet18: stem and four stages. A ViT is a single stage.
+            - ``"memory"``: as few blocks as keep the peak of ``"layer"``: neighbouring layers are
+              one block while together they compute no more values than the largest layer alone.
             - n: n blocks of about equal cost: of all ways to join the layers, the one with the
               least sum of squared FLOPs.
         input_shape: (C, H, W) of an image, only to measure; see ``localize``.
@@ -470,6 +473,8 @@ def _choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> lis
         if cut > len(layers):
             raise SFFError(f"cut={cut}: {type(model).__name__} has at most {len(layers)} blocks")
         return _equal_cost(points, layers, cut)
+    if cut == "memory":
+        return _least_peak(points, layers)
     ends = layers if cut == "layer" else _blocks(points) or layers
     return _one_resolution(points, ends) if cut == "stage" else ends
 
@@ -522,6 +527,24 @@ def _one_resolution(points: list[fx.Node], ends: list[int]) -> list[int]:
         kept.append(end)
         start, previous = end + 1, here
     return kept
+
+
+def _least_peak(points: list[fx.Node], layers: list[int]) -> list[int]:
+    """The fewest blocks of which none computes more values than the largest layer does."""
+    values = [
+        sum(math.prod(n.meta["shape"]) for n in point.meta["segment"] if n.meta.get("shape"))
+        for point in points
+    ]
+    starts = [0, *(end + 1 for end in layers[:-1])]
+    sizes = [sum(values[start : end + 1]) for start, end in zip(starts, layers)]
+    ends, held = [], math.inf
+    for size, end in zip(sizes, layers):
+        if held + size > max(sizes):
+            ends.append(end)
+            held = 0
+        ends[-1] = end
+        held += size
+    return ends
 
 
 def _equal_cost(points: list[fx.Node], layers: list[int], count: int) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sff_teach import cnn, cnn1d, mlp
+from sff_teach.analysis.cost import TrainingStep, saved_by_block
 from sff_teach.core import SFF, LinearHead
 from sff_teach.cut import cut_points, describe, split_stages, trace
 from sff_teach.cut.graph import stage_graph, stage_module, twins
@@ -23,6 +24,7 @@ from sff_teach.cut.localize import localize, small_stem
 from sff_teach.cut.measure import EXAMPLES, feature_points, measure
 from sff_teach.heads import ChannelGroups
 from sff_teach.losses import class_loss
+from sff_teach.models import NETWORKS
 from sff_teach.util.checks import SFFError
 
 # name: image size, (layers, blocks), parts of the model that are no features
@@ -466,6 +468,25 @@ def test_a_number_of_blocks_gives_about_equal_cost():
         assert max(flops) - min(flops) < 0.14 * sum(flops)
     with pytest.raises(SFFError, match="cut=10"):
         localize(resnet, 10, cut=10)
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn5", "resnet18", pytest.param("mobilenet_v3_small", marks=pytest.mark.nightly)]
+)
+def test_cut_for_memory_keeps_the_peak_with_fewer_blocks(name):
+    def saved(cut: str) -> list[int]:
+        if name == "cnn5":
+            sff = localize(NETWORKS[name](3, (32, 32)), 10, cut=cut)
+        else:
+            sff = localize(torchvision.models.get_model(name), 10, cut=cut, stem="small")
+        batch = torch.randn(4, 3, 32, 32), torch.randint(10, (4,))
+        return saved_by_block(TrainingStep(sff, "sff", batch))
+
+    layers, memory = saved("layer"), saved("memory")
+    assert len(memory) < 0.7 * len(layers)
+    assert max(memory) < 1.02 * max(layers)
+    joined = [this + following for this, following in zip(memory, memory[1:])]
+    assert min(joined) > max(layers)  # no two neighbours could be one block
 
 
 def test_a_sequential_is_cut_at_its_children():
