@@ -1,7 +1,7 @@
 """The idea of Scalable Forward-Forward: blocks that learn from their own class goodness.
 
-A block turns x into h. Its head turns h into one goodness per class. The block learns from that
-goodness; what it hands on is normalised and cut off from the gradient. The learning rule itself is
+A block turns x into h; its head turns h into one goodness per class, and the block learns from
+that. What it hands on is normalised and cut off from the gradient. The learning rule itself is
 ``rules.sff_step``.
 """
 
@@ -34,12 +34,6 @@ def hand_over(
             ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself.
         local: False keeps the gradient, for deep supervision.
         channel_dim: the dimension that holds the channels.
-
-    Returns:
-        (B, C, ...) in the memory format of h.
-
-    Raises:
-        SFFError: another ``normalise``.
     """
     if local:
         h = h.detach()  # the only place where the gradient is cut between blocks
@@ -68,7 +62,7 @@ class GoodnessHead(nn.Module):
         num_classes: K.
         kernel_size: odd; 1 in the paper, "or slightly larger".
         filters: head channels per class.
-        form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
+        form: see ``class_goodness``.
         channel_dim: the dimension of h that holds the channels (-1 for tokens).
         dims: dimensions of a wide kernel: 2 for maps, 1 for sequences.
     """
@@ -162,13 +156,10 @@ class SFF(SharesOriginal):
         vote: the ``"mean"`` of all blocks' goodness (the paper's), a mean weighted by ``"depth"``
             (block b counts b times), the ``"last"`` block's, or with ``"learned"`` weights
             (``heads.learn_vote``).
-        original: the model the blocks were cut from, if any; its weights are the blocks' weights,
-            and its mode, device, dtype and state follow this network's.
+        original: the model the blocks were cut from, if any. Weights, mode, device, dtype and
+            state are shared with it.
         classifier: the name of the module in ``original`` that maps the mean of the last features
             to its output. ``bp`` trains a linear layer in its place; then ``original`` predicts.
-
-    Raises:
-        SFFError: no blocks, or an unknown ``normalise`` or ``vote``.
     """
 
     def __init__(

@@ -50,9 +50,6 @@ def embed_label(x: Tensor, y: Tensor, num_classes: int, *, high: float = LABEL_V
         y: (B,) labels in [0, K).
         num_classes: K.
         high: value of the pixel that stands for the label.
-
-    Raises:
-        SFFError: an image has fewer pixels than there are classes, or a label is out of range.
     """
     check_labels(y, num_classes, length=len(x))
     _check_pixels(x, num_classes)

@@ -14,10 +14,9 @@ FORMS = ("auto", "direct", "moments")
 
 
 def sum_squares(h: Tensor) -> Tensor:
-    """Hinton's goodness: the sum of squared activations of each sample.
+    """Hinton's goodness: the sum of squared activations of each sample, ``g = Σ_i h_i²``.
 
-    ``g = Σ_i h_i²`` over every dimension but the first. Pair it with a threshold of about the
-    number of activations D.
+    Pair it with a threshold of about the number of activations D.
 
     Source: Hinton, "The Forward-Forward Algorithm", 2022, section 2.
 
@@ -31,10 +30,9 @@ def sum_squares(h: Tensor) -> Tensor:
 
 
 def mean_squares(h: Tensor) -> Tensor:
-    """The mean of squared activations of each sample, so that width does not change its scale.
+    """The mean of squared activations of each sample: ``sum_squares(h) / D``.
 
-    ``g = (1/D) Σ_i h_i²`` over every dimension but the first: ``sum_squares(h) / D``. Pair it with
-    a threshold of about 1 or 2, whatever the width.
+    Pair it with a threshold of about 1 or 2, whatever the width.
 
     Args:
         h: (B, ...) activations.
@@ -59,10 +57,6 @@ def head_activation(
 
     Returns:
         (B, F, H, W), or (B, F, ...) with the positions of ``h``.
-
-    Raises:
-        SFFError: ``h`` and ``weight`` differ in their channels, or a kernel wider than 1×1 meets
-            an ``h`` with other dimensions.
     """
     h = _channels_second(h, weight.shape[1], channel_dim)
     if weight.shape[-1] > 1:
@@ -90,16 +84,13 @@ def _channels_second(h: Tensor, channels: int, channel_dim: int) -> Tensor:
 def cheaper_form(channels: int, num_filters: int, positions: int) -> str:
     """Name the form of a 1×1 class goodness that needs fewer multiply-adds.
 
-    Per image, direct: ``C·F·N``; by second moments: ``C²·N + F·C²``. So moments win when
-    ``C·(N + F) < N·F``: many classes, few channels, a large image.
+    Per image, direct: ``C·F·N``; by second moments: ``C²·N + F·C²``. Moments win with many
+    classes, few channels and a large image.
 
     Args:
         channels: C of the block output.
         num_filters: F, classes × filters per class.
         positions: N = H·W.
-
-    Returns:
-        ``"direct"`` or ``"moments"``.
     """
     return "moments" if channels * (positions + num_filters) < positions * num_filters else "direct"
 
@@ -147,9 +138,6 @@ def class_goodness(
 
     Returns:
         (B, K) goodness, ≥ 0.
-
-    Raises:
-        SFFError: unknown form, moments with a kernel wider than 1×1, or mismatched shapes.
     """
     num_filters, channels, kernel = weight.shape[0], weight.shape[1], weight.shape[-1]
     if num_filters % filters:

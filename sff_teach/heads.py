@@ -1,8 +1,4 @@
-"""Other heads and votes, which narrow the gap to backprop; the paper's plain head is in core.
-
-With the plain head a block must find features that a linear filter can judge. A head with a hidden
-layer lets the block keep features that need one more layer before they tell the classes apart.
-"""
+"""Other heads and votes, which narrow the gap to backprop; the paper's plain head is in core."""
 
 from collections.abc import Callable
 
@@ -25,9 +21,8 @@ class HiddenHead(GoodnessHead):
     """A small convolution, then class goodness of what it finds.
 
     ``g_k = scale · mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
-    convolution with stride 2 (on a sequence one of width 3). Like every head it serves its own
-    block's loss and vote only; V costs a quarter of a 3×3 convolution to as many channels, and less
-    where maps are first averaged down to ``side`` × ``side``.
+    convolution with stride 2 (on a sequence one of width 3). The block may keep features that need
+    one more layer before they tell the classes apart.
 
     Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
     & Eidnes (2019), Belilovsky et al. (2020), Ma et al. (2024). The paper's SFF has none.
@@ -38,12 +33,11 @@ class HiddenHead(GoodnessHead):
         hidden: channels of a.
         kernel_size: of the goodness convolution, odd.
         filters: head channels per class.
-        form: ``"direct"``, ``"moments"`` or ``"auto"``: the same values, another cost.
+        form: see ``class_goodness``.
         channel_dim: the dimension of h that holds the channels.
         dims: 2 for maps, 1 for sequences.
         side: larger maps are averaged down to this side before V; None leaves them.
-        scale: a factor on goodness. The loss is a softmax of goodness, so this is one over its
-            temperature.
+        scale: a factor on goodness: one over the temperature of the loss's softmax.
     """
 
     def __init__(
@@ -150,12 +144,10 @@ def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tenso
 
 
 def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> nn.Module:
-    """Give ``model.original`` a linear classifier that predicts, fitted to the original's features.
+    """Give ``model.original`` a linear classifier that predicts, fitted to its mean last features.
 
-    ``argmin_{W,b}  mean cross-entropy(W f + b, y)``, a convex problem, solved by L-BFGS. f is the
-    mean of the last features as the original itself computes them, without the normalisation
-    between blocks. The layer replaces the original's classifier; nothing else is changed. After
-    ``rule="bp"`` the original predicts already.
+    ``argmin_{W,b}  mean cross-entropy(W f + b, y)``, a convex problem, solved by L-BFGS. The layer
+    replaces the original's classifier. After ``rule="bp"`` the original predicts already.
 
     Args:
         model: from ``localize``, trained.

@@ -39,9 +39,6 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
 
     Returns:
         Scalar; ``log 2`` at equal goodness.
-
-    Raises:
-        SFFError: the two have different lengths, which torch would broadcast.
     """
     if positive.shape != negative.shape:
         raise SFFError(

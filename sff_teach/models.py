@@ -16,19 +16,12 @@ def cnn(
 ) -> nn.Sequential:
     """A plain CNN: per layer a 3×3 convolution, BatchNorm, ReLU, and a 2×2 max-pool where asked.
 
-    It has no classifier: ``localize`` adds heads.
+    It has no classifier: ``localize`` adds heads. Layers are named ``layer1``, ``layer2``, ….
 
     Args:
         channels: of the input image.
         widths: output channels of each layer.
         pool_after: layers (counted from 1) that end with a max-pool.
-
-    Returns:
-        A Sequential of ``len(widths)`` layers named ``layer1``, ``layer2``, …; input
-        (B, channels, H, W), H and W at least ``2 ** len(pool_after)``.
-
-    Raises:
-        SFFError: no layer, or a pool after a layer that is not there.
     """
     return _convolutions(channels, widths, pool_after, 3, dims=2)
 
@@ -48,13 +41,6 @@ def cnn1d(
         widths: output channels of each layer.
         pool_after: layers (counted from 1) that end with a max-pool over two neighbours.
         kernel_size: odd; how many neighbours a convolution sees.
-
-    Returns:
-        A Sequential of layers ``layer1``, …; input (B, channels, L), L at least
-        ``2 ** len(pool_after)``.
-
-    Raises:
-        SFFError: no layer, or a pool after a layer that is not there.
     """
     return _convolutions(channels, widths, pool_after, kernel_size, dims=1)
 
@@ -88,10 +74,6 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
     Args:
         inputs: number of input values, C·H·W.
         widths: units of each layer.
-
-    Returns:
-        A Sequential of ``len(widths)`` layers named ``layer1``, …; input (B, ...), output
-        (B, widths[-1]).
     """
     _check_widths(widths)
     layers = OrderedDict()

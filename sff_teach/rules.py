@@ -61,9 +61,9 @@ def sff_step(
         model: in training mode.
         x: (B, C, ...) samples.
         y: (B,) labels, or (B, K) soft labels.
-        optimizers: one per block, each with parameters of its own block, as ``block_optimizers``
-            makes them; or a single one for all blocks, which takes its step after the last block.
-            The update is the same, because a block's input is made before its weights change.
+        optimizers: one per block, as ``block_optimizers`` makes them; or a single one for all
+            blocks, which steps after the last block. The update is the same, because a block's
+            input is made before its weights change.
         loss: of a block, from its goodness (B, K) and y.
 
     Raises:
@@ -233,8 +233,7 @@ class Rule(ABC):
         make_optimizer: from parameters to an optimiser; called once per group of ``groups()``.
         label_smoothing: for the class losses.
         generator: randomness of the rule's own, such as negatives.
-        together: let ``sff`` use one optimiser for all its blocks, which is faster; the update is
-            the same.
+        together: let ``sff`` use one optimiser for all its blocks, which is faster.
     """
 
     has_class_loss = True
@@ -294,7 +293,7 @@ class Backprop(Rule):
 
     Blocks are joined in place and their heads dropped. A model that ends in its own classifier
     (``wrap_classifier``) keeps it. If the original of a cut model classifies the mean of its last
-    features, its classifier is replaced by the linear layer, so that it is trained as well.
+    features, the linear layer takes the place of its classifier.
     """
 
     needs_goodness = False

@@ -1,7 +1,6 @@
 """What a training step costs: floating-point operations, memory, time.
 
-Operations and bytes are counts, the same on every run and nearly on every machine. Time is not, so
-it is only ever measured in pairs, step by step in turn.
+Operations and bytes are counts, the same on every run. Time is only ever measured in pairs.
 """
 
 import copy
@@ -55,8 +54,8 @@ class _TensorLifetimeMode(TorchDispatchMode):
 def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     """The most bytes of tensors that existed at one moment while ``step()`` ran.
 
-    Everything that was made in it counts, but for what an operation needs inside. Runs ``step``
-    twice and reports the second, which finds the gradients that the first has left.
+    Everything that was made in it counts, but for what an operation needs inside. The second of two
+    runs is reported, which finds the gradients that the first has left.
 
     Args:
         step: a function without arguments.
@@ -71,10 +70,7 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
 
 
 def cuda_peak(step: Step) -> int | None:
-    """Bytes that ``step()`` allocated on the GPU at most, above what was there; None without one.
-
-    The second of two runs, as in ``live_bytes``; this one includes the operations' workspaces.
-    """
+    """Bytes that ``step()`` allocated on the GPU at most, as ``live_bytes``; None without one."""
     if not torch.cuda.is_available():
         return None
     before = torch.cuda.memory_allocated()
@@ -101,8 +97,6 @@ class PairedTiming:
 def time_paired(step_a: Step, step_b: Step, *, rounds: int = 9) -> PairedTiming:
     """Time two steps in pairs, swapping the order every round, after one round to warm up.
 
-    What slows the machine for a while slows both, so their ratio is steadier than either.
-
     Args:
         step_a: a function without arguments.
         step_b: another one.
@@ -124,8 +118,8 @@ def time_paired(step_a: Step, step_b: Step, *, rounds: int = 9) -> PairedTiming:
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """At least 95 % confidence for the median: the k-th smallest and k-th largest value.
 
-    k is the largest for which fewer than k of n values fall on one side of the median with
-    probability at most 2.5 %, each falling there with probability 1/2. NaN if there is none.
+    k is the largest for which each side misses the median with probability at most 2.5 %, by the
+    binomial distribution; NaN if there is none.
     """
     n = len(values)
     k = int(stats.binom.ppf(0.025, n, 0.5))
@@ -152,12 +146,11 @@ class StepCost:
 class TrainingStep:
     """A function without arguments that trains a copy of a model on one batch at every call.
 
-    The optimiser is SGD without momentum, which has no state and needs no memory of its own.
+    The optimiser is SGD without momentum, which needs no memory of its own.
 
     Args:
-        model: as for ``fit``; it is copied, so it stays as it is.
-        rule: of ``memory.VARIANTS``: every rule of ``rules.RULES``, and ``"bp-checkpoint"``,
-            ``"bp-accumulate"``, ``"sff-recompute"``, ``"sff-summed"``.
+        model: as for ``fit``; it stays as it is.
+        rule: a key of ``memory.VARIANTS``.
         batch: x (B, C, ...) and labels (B,).
     """
 

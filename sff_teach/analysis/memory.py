@@ -1,9 +1,8 @@
 """What a training step keeps in memory for its backward passes, and how to keep less of it.
 
 SFF holds one block's activations at a time, so its peak is its largest block. ``recompute`` lowers
-that peak without changing the update: the first half of the largest blocks is forgotten and
-computed once more during backward. Backprop's own ways to save memory are here as well, as rules
-to compare with.
+that peak without changing the update: the first half of the largest blocks is computed once more
+during backward. Backprop's own ways to save memory are here as well, as rules to compare with.
 """
 
 import copy
@@ -88,7 +87,7 @@ _WATCHING: list[StorageTracker] = []  # what a CheckpointedModule keeps is enter
 def watch_saved(tracker: StorageTracker) -> Iterator[None]:
     """Enter into the tracker what autograd saves inside, for as long as it is kept.
 
-    What a ``CheckpointedModule`` keeps, its inputs and what it computes again, counts as well.
+    What a ``CheckpointedModule`` keeps, and what it computes again, counts as well.
     """
 
     def pack(tensor: Tensor) -> _SavedTensor:
@@ -107,12 +106,11 @@ def watch_saved(tracker: StorageTracker) -> Iterator[None]:
 def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> int:
     """The most bytes that were saved for backward passes at one moment while ``step()`` ran.
 
-    Every storage counts once, however many operations saved it or a view of it. Gradients,
-    optimiser state and an operation's own working memory do not count. The same on every run.
+    Every storage counts once; gradients and optimiser state do not.
 
     Args:
         step: runs forward and backward, once or many times.
-        ignore: tensors that exist anyway and do not count: parameters, buffers, the batch.
+        ignore: tensors that exist anyway: parameters, buffers, the batch.
     """
     tracker = StorageTracker(ignore)
     with watch_saved(tracker):
@@ -176,7 +174,7 @@ def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
 
     Args:
         body: of a block.
-        name: of a node of its graph, whose output is kept: the second half needs it.
+        name: of a node of its graph; its output is kept.
     """
     order = [node.name for node in body.graph.nodes]
     halves = split_module(
@@ -197,8 +195,7 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
     halves. Yields what ``choose_cuts`` found.
 
     Args:
-        model: its blocks' bodies are replaced on entering and put back on leaving. Parameters stay
-            the same objects, so optimisers made before are good.
+        model: its blocks' bodies are replaced, on the same parameters, and put back on leaving.
         x: (B, C, H, W) a few images to measure with, two or more.
     """
     names = choose_cuts(model, x)
@@ -230,16 +227,14 @@ def _graph(body: nn.Module) -> fx.GraphModule:
 
 
 def choose_cuts(model: SFF, x: Tensor) -> list[str]:
-    """Where to cut which blocks so that the peak falls, measured on a copy of the model.
+    """Where to cut which blocks so that the peak falls: per block a node's name, "" for no cut.
 
     The block that saves most is cut after the operation that leaves it smallest. Then the next
     largest, after the first operation that brings it below what is reached already; until the
     largest block has had its turn.
 
-    Per block the name of its graph's node that ends the first half, "" for no cut.
-
     Args:
-        model: stays as it is.
+        model: stays as it is; a copy is measured.
         x: (B, C, H, W) a few images, two or more.
     """
     blocks = copy.deepcopy(model.blocks).train()
@@ -295,8 +290,7 @@ class RecomputingSFF(ScalableForwardForward):
 class SummedLosses(ScalableForwardForward):
     """``sff-summed``: SFF with one backward at the end, over the sum of all blocks' losses.
 
-    The gradients are SFF's own. But every block's graph waits until the end, so the activations of
-    all blocks are kept at once, as in backprop.
+    The gradients are SFF's own, but all blocks' graphs wait until the end, as in backprop.
     """
 
     def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
@@ -317,8 +311,7 @@ class SummedLosses(ScalableForwardForward):
 class CheckpointedBackprop(Backprop):
     """``bp-checkpoint``: backprop with gradient checkpointing, one segment per block.
 
-    Exactly backprop's update. Only the segments' inputs wait for the backward pass, which computes
-    each segment once more.
+    Exactly backprop's update; each segment is computed once more in the backward pass.
     """
 
     def prepare(self, model: nn.Module) -> SFF:

@@ -26,16 +26,11 @@ def block_features(model: SFF, images: Tensor) -> list[Tensor]:
     """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
 
     A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
-    was joined from. So networks built with the same ``cut`` give the same layers at the same depth,
-    whatever rule trained them.
+    was joined from, so that depths compare.
 
     Args:
         model: from ``localize``.
         images: (B, C, ...).
-
-    Raises:
-        TypeError: no SFF network.
-        SFFError: no images.
     """
     _check(model, images)
     device = next(model.parameters()).device
@@ -60,10 +55,7 @@ def _features(model: SFF, x: Tensor) -> list[Tensor]:
 
 
 def pooled(features: Tensor, side: int = 3) -> Tensor:
-    """Average maps to ``side`` × ``side`` and flatten: (B, C, H, W) → (B, C·side²).
-
-    So layers of different map size are probed at a like resolution. Maps smaller than ``side`` keep
-    their size.
+    """Average maps to at most ``side`` × ``side`` and flatten: (B, C, H, W) → (B, C·side²).
 
     Args:
         features: maps (B, C, H, W).
@@ -97,17 +89,14 @@ def linear_probe(
     scikit-learn's ``LogisticRegression`` on standardised features; the penalty is the one with the
     best validation accuracy, the strongest at a tie.
 
+    Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier
+    probes".
+
     Args:
         train: features (N, ...), flattened here, and labels (N,).
         valid: the same, to choose the penalty by.
         test: the same, to measure on.
         penalties: values of C, the inverse strength of the L2 penalty.
-
-    Raises:
-        SFFError: a feature is not finite.
-
-    Source: Alain and Bengio 2017, "Understanding intermediate layers using linear classifier
-    probes".
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
     from sklearn.pipeline import make_pipeline
@@ -140,17 +129,13 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
     ``CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = A Aᵀ``, ``L = B Bᵀ``. It is 1 for
     features that differ by a rotation, a shift and one scale only.
 
-    Args:
-        a: (N, ...) features, flattened.
-        b: (N, ...) features of the same N images, of any width.
-        unbiased: HSIC by the U-statistic, 0 on average for independent features; the plain estimate
-            is above 0, the more the fewer the images.
-
-    Raises:
-        SFFError: other images in a than in b, fewer than four, or features that never change.
-
     Source: Kornblith et al. 2019, "Similarity of neural network representations revisited";
     unbiased HSIC: Song et al. 2012, eq. 5, used in CKA by Nguyen et al. 2021.
+
+    Args:
+        a: (N, ...) features, flattened; N at least four.
+        b: (N, ...) features of the same N images, of any width.
+        unbiased: HSIC by the U-statistic, 0 on average for independent features.
     """
     a, b = (torch.as_tensor(x).detach().double().flatten(1) for x in (a, b))
     n = len(a)
@@ -200,16 +185,12 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
 
     Averaged over the filters of a class. The mean over positions *is* the class goodness.
 
+    Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
+    activation map of Zhou et al. 2016.
+
     Args:
         model: with goodness heads.
         images: (B, C, H, W), or sequences (B, C, L).
-
-    Raises:
-        TypeError: no SFF network.
-        SFFError: another head, or no images.
-
-    Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
-    activation map of Zhou et al. 2016.
     """
     _check(model, images)
     if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
@@ -262,14 +243,11 @@ class Bin:
 def reliability(goodness: Tensor, y: Tensor) -> list[Bin]:
     """Confidence against accuracy of ``softmax(goodness)``, in those of 15 bins that hold an image.
 
+    Source: Guo et al. 2017, "On calibration of modern neural networks".
+
     Args:
         goodness: (B, K) voted goodness, or any logits.
         y: (B,) labels.
-
-    Raises:
-        SFFError: labels that do not fit.
-
-    Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
     check_labels(y, goodness.shape[1], length=len(goodness))
     confidence, choice = goodness.detach().double().softmax(1).max(1)

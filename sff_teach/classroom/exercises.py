@@ -38,15 +38,11 @@ class Prediction:
 
 
 def predict(question: str, guess: Any = ...) -> Prediction:
-    """Keep what you expect before you run a cell. The guess stands in the notebook itself.
+    """Keep what you expect before you run a cell; ``.compare(result)`` shows both.
 
     Args:
         question: What is asked, with its unit.
-        guess: Your answer, a number or a text. While it is ``...`` nothing is kept, and the
-            notebook goes on.
-
-    Returns:
-        The prediction; its ``compare(result)`` shows both.
+        guess: Your answer, a number or a text; ``...`` while there is none.
     """
     if guess is ...:
         print(question)
@@ -73,16 +69,9 @@ def checked(
         course: The course's version.
         probe: Called with either of them; returns the numbers to compare: a tensor, a number, or a
             list of them.
-        mistakes: What a usual mistake is → a function that makes it. If its numbers are yours, the
-            mistake is named.
+        mistakes: What a usual mistake is → a function that makes it, and that is named if its
+            numbers are yours. While there is no answer, none of them may give the course's.
         atol: How far a value may be off, as in ``check_equal``.
-
-    Returns:
-        ``answer`` if its numbers are the course's, else ``course``.
-
-    Raises:
-        AssertionError: While there is no answer, the course checks itself: one of the mistakes
-            gives the course's own numbers.
     """
     name = getattr(answer, "__name__", "your answer")
     go_on = "The notebook goes on with the course's version."
@@ -113,17 +102,13 @@ def checked(
 def check_equal(
     name: str, mine: Tensor | float, reference: Tensor | float, atol: float = 1e-5
 ) -> None:
-    """Print how close your result is to the reference; fail if it is not close.
+    """Print how close your result is to the reference; AssertionError if it is not close.
 
     Args:
         name: What is compared.
         mine: Your result.
         reference: The right one, of the same shape.
         atol: How far a value may be off, times the largest reference value where that is above 1.
-            1e-5 is some hundred roundings of float32; small values, such as gradients, need less.
-
-    Raises:
-        AssertionError: Shapes differ, or a value is off by more than ``atol``.
     """
     mine, reference = torch.as_tensor(mine), torch.as_tensor(reference)
     problem = _difference(mine, reference, atol)

@@ -1,8 +1,4 @@
-"""Random numbers and images that belong to one student.
-
-Results then differ from student to student, while tests that ask for what every right answer shares
-give the same marks to all.
-"""
+"""Random numbers and images that belong to one student."""
 
 import hashlib
 
@@ -31,9 +27,5 @@ def subset(data: ImageSet, student_id: str, fraction: float) -> ImageSet:
         data: One part of a data set.
         student_id: Whose share it is.
         fraction: In (0, 1].
-
-    Returns:
-        The images that ``take_fraction`` chooses with the student's ``seed``, standardised as
-        before.
     """
     return data.subset(take_fraction(data.y, fraction, seed(student_id), classes=data.classes))

@@ -18,14 +18,6 @@ def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx
 
     Python runs, so that ``forward`` may branch on shapes, but not on values. The batch may have any
     size, and samples this shape only.
-
-    Args:
-        model: a network whose forward needs one tensor; its other arguments take their defaults.
-        shape: of a sample.
-        training: whether to capture what training computes.
-
-    Raises:
-        SFFError: torch.export cannot capture the model, or not all that its forward does.
     """
     with preserve_model(model), torch.enable_grad(), quiet():
         model.train(training)

@@ -114,16 +114,8 @@ def _context() -> tuple[bool, ...]:
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """The model's graph in one mode, on the model's own modules; the model is left as it was.
 
-    Args:
-        model: a network whose forward needs one tensor; its other arguments take their defaults.
-        training: trace what training computes; tracing bakes ``self.training`` in.
-
-    Returns:
-        The graph. ``meta["closed"]`` holds the modules that have children but could not be looked
-        into, each with the error that stopped the tracing.
-
-    Raises:
-        SFFError: torch.fx cannot trace the model's own forward.
+    ``meta["closed"]`` holds the modules that have children but could not be looked into, each with
+    the error that stopped the tracing. Tracing bakes ``self.training`` in.
     """
     check_traceable(model)
     with preserve_model(model), torch.enable_grad():
@@ -204,13 +196,7 @@ def closure(traced: fx.GraphModule, end: fx.Node) -> set[fx.Node]:
 
 
 class ModeStage(nn.Module):
-    """A stage that computes one graph in evaluation and another in training, on the same modules.
-
-    Args:
-        roots: as for ``stage_module``.
-        evaluation: as for ``stage_module``.
-        training: as for ``stage_module``.
-    """
+    """A stage that computes one graph in evaluation, another in training, on the same modules."""
 
     def __init__(
         self,
@@ -280,11 +266,7 @@ def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list
     """The nodes after which a cut is legal: their output is the only tensor still needed.
 
     Parameters and buffers may be fetched anywhere; but a parameter that is used on both sides of a
-    cut (tied weights) forbids it, as it would belong to two stages.
-
-    Args:
-        traced: from ``trace``.
-        ignore: nodes whose values and needs do not count.
+    cut (tied weights) forbids it. Values and needs of the nodes to ``ignore`` do not count.
     """
     nodes = [node for node in traced.graph.nodes if node not in ignore]
     last = {}  # what is needed → where it is needed last

@@ -62,8 +62,7 @@ def localize(
     The features are cut as ``split_stages`` says; each stage gets a ``GoodnessHead``. Pooling and
     classifier stay in ``result.original``, which is ``model`` itself: training the blocks trains it
     in place. If it classifies the mean of its last features, it predicts after ``rule="bp"``, and
-    after ``heads.learn_classifier``. Tokens (B, N, C) and channels-last maps (B, H, W, C) are
-    positions × channels.
+    after ``heads.learn_classifier``. Tokens (B, N, C) and channels-last maps are supported.
 
     Args:
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace or
@@ -73,21 +72,16 @@ def localize(
             ``split_stages``.
         kernel_size: of the heads, see ``GoodnessHead``.
         filters: of the heads, see ``GoodnessHead``.
-        hidden: 0 for the paper's plain head, or the channels of a small convolution before it, see
-            ``heads.HiddenHead``: nearer to backprop's accuracy, at a price.
-        head: ``"accurate"`` for a hidden head whose size and kernel are set for accuracy, see
-            ``heads.HEADS``.
+        hidden: 0 for the paper's plain head, or the channels of a ``heads.HiddenHead``.
+        head: ``"accurate"`` for a hidden head that is set for accuracy, see ``heads.HEADS``.
         form: of the heads, see ``GoodnessHead``.
         normalise: between blocks, see ``SFF``.
         vote: of the blocks, see ``SFF``.
-        stages: instead of ``cut``, the parts in order: modules, names of modules, functions that
-            stand between them, or lists of these. The output of one is the input of the next; leave
-            pooling and classifier out.
+        stages: instead of ``cut``, the features' parts in order: modules, names of modules,
+            functions that stand between them, or lists of these.
         input_shape: (C, H, W) of an image, (C, L) of a sequence or (C,) of a table's row, only to
-            measure shapes and costs; without it, ImageNet's size is tried first and then smaller
-            ones.
-        stem: ``"small"`` changes the model's first layer in place for small images; see
-            ``small_stem``.
+            measure; without it, usual sizes are tried.
+        stem: ``"small"`` changes the model's first layer in place, see ``small_stem``.
 
     Returns:
         The blocks; an example went through them and through ``model`` in both modes, and outputs,
@@ -134,9 +128,9 @@ def split_stages(
 ) -> list[nn.Module]:
     """The model's features as an ordered list of stages; composed they equal the original exactly.
 
-    Only ``localize`` compares them with the original. Features end before global pooling,
-    flattening or picking the class token, before the dropout that precedes these, and before the
-    classifier. A model whose output still has positions is features all through.
+    Features end before global pooling, flattening or picking the class token, before the dropout
+    that precedes these, and before the classifier. Only ``localize`` compares them with the
+    original. The stages hold the original's parameters under the original's names.
 
     Args:
         model: as for ``localize``.
@@ -155,13 +149,6 @@ def split_stages(
             - n: n blocks of about equal cost: of all ways to join the layers, the one with the
               least sum of squared FLOPs.
         input_shape: (C, H, W) of an image, only to measure; see ``localize``.
-
-    Returns:
-        Modules that hold the original's parameters under the original's names: ``fx.GraphModule``,
-        or ``ModeStage`` where training computes something else than evaluation.
-
-    Raises:
-        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
     stages, _ = _cut_model(model, cut, input_shape)
     return [stage.body for stage in stages]
@@ -172,16 +159,7 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
 
     A first convolution wider than 3×3 becomes 3×3 with stride 1 and fresh weights (ResNet's 7×7); a
     narrower one with a stride keeps its weights and gets stride 1 (MobileNet). A max-pool module
-    before the second convolution becomes the identity. First is as ``model.modules()`` lists them.
-
-    Args:
-        model: changed in place.
-
-    Returns:
-        The modules that were replaced, by name.
-
-    Raises:
-        SFFError: the first convolution keeps the size already, or there is none.
+    before the second convolution becomes the identity. Returns what was replaced, by name.
     """
     listed = list(model.named_modules())
     convs = [i for i, (_, module) in enumerate(listed) if isinstance(module, nn.Conv2d)]

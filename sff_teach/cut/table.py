@@ -54,18 +54,14 @@ def _printed(counts: Sequence[int]) -> list[str]:
 
 
 def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
-    """A table of the model's blocks for images of ``input_shape`` (C, H, W).
+    """A table of the model's blocks: name, output shape, parameters and forward FLOPs per sample.
 
-    Each row: name, output shape, parameters and forward FLOPs per image of body and head (torch's
-    counter: two per multiply-add; normalisation, activation and pooling count nothing), and the
-    head's form, ``"direct"`` or ``"moments"``. Nothing in the model changes.
+    FLOPs are torch's: two per multiply-add; normalisation, activation and pooling count nothing.
+    The head's form is ``"direct"`` or ``"moments"``.
 
     Args:
         model: from ``localize`` or built from blocks.
         input_shape: of one sample, (C, H, W) for an image.
-
-    Raises:
-        SFFError: the model does not take such images.
     """
     table = BlockTable()
     names = _names(model)

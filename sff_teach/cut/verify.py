@@ -26,13 +26,7 @@ def verify(
 
     An example goes through the model, through its graph, and through the stages, each with the same
     random numbers and buffers. The graph has to end in what the model returns, and the stages in
-    what the graph holds where the features end.
-
-    Args:
-        model: the original.
-        stages: what it was cut into.
-        graphs: for training mode and then for evaluation, a graph and the node that ends features.
-        shape: of a sample.
+    what the graph holds where the features end. ``graphs``: by training mode a graph and that node.
     """
     name = type(model).__name__
     sources = {source(traced.graph) for traced, _ in graphs.values()}

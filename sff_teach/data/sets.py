@@ -46,16 +46,13 @@ def load(
     are not read, and test images that are training images as well, are counted in a warning.
 
     Args:
-        name: "digits" (1,797 images 1×8×8); "fashion-mnist-sample" (10,000 + 2,000 images 1×28×28);
-            "breast-cancer" (a table of 569 rows and 30 columns); "docstrings" (5,000 + 750 + 1,500
-            sentences as sequences); "fashion-mnist", "cifar10", "cifar100", "imagenette" (cropped
-            to 160×160: 4.1 GB of memory) and "pneumonia-mnist", which are downloaded on first use
-            into ``data_home()``; or "folder:PATH". ``catalog()`` lists them.
+        name: "digits", "fashion-mnist-sample", "breast-cancer", "docstrings"; "fashion-mnist",
+            "cifar10", "cifar100", "imagenette" (4.1 GB of memory) and "pneumonia-mnist", which are
+            downloaded on first use into ``data_home()``; or "folder:PATH". See ``catalog()``.
         fraction: Share of each class of the training samples, in (0, 1]; see ``take_fraction``.
         seed: Chooses these. It moves no validation and no test sample.
         validation: Share of each class of the training samples that is set aside, whatever the seed
-            and the fraction. Sets with validation samples of their own give those instead. 0 gives
-            an empty set.
+            and the fraction; 0 for an empty set. Sets with validation samples give those instead.
         size: For folders: height = width, or (height, width). The short side of an image is
             resized, then its centre is cropped.
 

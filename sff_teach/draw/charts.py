@@ -1,8 +1,4 @@
-"""Charts: trainings, comparisons of rules, goodness, images.
-
-Every function returns a figure with an alternative text in its attribute ``alt``; ``show`` puts
-both into a notebook.
-"""
+"""Charts: trainings, comparisons of rules, goodness, images. Each is a figure with alt text."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from ..training import Evaluation, History
+from ..training.history import summary_of
 from ..util.checks import SFFError
 from ..util.stats import interval
 from .style import (
@@ -47,8 +44,7 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
 
     Args:
         history: of a training.
-        epochs: how many there will be, for a figure that grows during training: its axes then hold
-            all epochs, all losses down to 0, and accuracies from 0 to 100 %.
+        epochs: how many there will be, for a figure that grows during training; it fixes the axes.
     """
     rows = history.rows
     epoch = [row["epoch"] for row in rows]
@@ -81,13 +77,7 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
 
 def describe_history(history: History) -> str:
     """The last epoch in words: loss and accuracy."""
-    last = history.rows[-1]
-    losses = ", ".join(f"{loss:.3g}" for loss in last["train_loss"])
-    blocks = "by block " if len(last["train_loss"]) > 1 else ""
-    text = f"After epoch {last['epoch']}: loss {blocks}{losses}"
-    if last.get("valid_accuracy") is not None:
-        text += f"; {100 * last['valid_accuracy']:.1f} % of the validation images"
-    return text + "."
+    return f"After epoch {history.last['epoch']}: {summary_of(history.last)}."
 
 
 def epoch_axis(ax: Axes, last: int) -> None:
@@ -139,8 +129,7 @@ def draw_block_accuracy(
     """Draw accuracy by block, and the vote of all blocks as a dashed line.
 
     Args:
-        results: an Evaluation by rule or any other name; or a list of them, one per seed, of which
-            the mean is drawn strongly and each seed faintly.
+        results: an Evaluation by rule or any other name; or a list of them, one per seed.
         chance: accuracy of guessing, in [0, 1], for a dotted line.
     """
     fig, ax = new_figure(7.5, 3.8, xlabel="block (1 is next to the image)", ylabel="accuracy, %")
@@ -282,11 +271,9 @@ def _number(value: float) -> str:
 def draw_compare(rows: Iterable[Mapping]) -> Figure:
     """Draw mean and 95 % interval per rule, a panel per data size, every seed as a small mark.
 
-    All panels span the same number of percentage points. Four sizes fit.
-
     Args:
         rows: one dict per run with ``rule``, ``images`` and ``accuracy`` (in [0, 1]), such as the
-            records of ``study``.
+            records of ``study``. Four sizes fit.
     """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
@@ -353,12 +340,11 @@ def _compare_panel(ax: Axes, looks: list, values: list[list[float]]) -> tuple[fl
 def draw_by_blocks(rows: Iterable[Mapping]) -> Figure:
     """Draw accuracy against the number of blocks, with 95 % intervals, per rule.
 
-    Rules with a single block, such as bp, get a band across the figure. One that lies far below
-    everything else is written at the lower edge instead, or the others could not be read.
+    Rules with a single block get a band across the figure, or a text at its lower edge.
 
     Args:
-        rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy`` (whose
-            length is the number of blocks), such as the records of ``study`` for one network.
+        rows: one dict per run with ``rule``, ``accuracy`` (in [0, 1]) and ``block_accuracy``, such
+            as the records of ``study`` for one network.
     """
     groups: dict[tuple, list[float]] = {}
     for row in rows:
@@ -435,12 +421,12 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
     """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
 
     A number stands for a row; its open mark computes parts again. The line joins what nothing beats
-    on both axes: further left is cheaper, further up more accurate.
+    on both axes.
 
     Args:
         points: dicts with ``row`` (whose first word is the rule), ``measured_as`` (the row whose
-            accuracy it has), ``minus_bp`` (mean and both ends of the 95 % interval, as fractions;
-            None for backprop itself), ``saved_ratio`` and ``flops_ratio`` over backprop's.
+            accuracy it has), ``minus_bp`` (mean and 95 % interval, as fractions; None for backprop
+            itself), ``saved_ratio`` and ``flops_ratio`` over backprop's.
     """
     points = [point for point in points if point["measured_as"]]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(p["measured_as"] for p in points), 1)}
@@ -529,7 +515,7 @@ def draw_class_goodness(
 ) -> Figure:
     """Draw the goodness of every class for one image, a panel per block and one for their mean.
 
-    At most five blocks are drawn, and ten classes: the best in the mean, and the true one.
+    At most five blocks are drawn, and ten classes.
 
     Args:
         g: (blocks, K), from ``model.block_goodness(x)[0]``.
@@ -590,8 +576,7 @@ def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int) -> None:
 def draw_goodness_maps(image: ArrayLike, maps: Mapping[str, Sequence[ArrayLike]]) -> Figure:
     """Draw an image and where each block finds evidence: the maps z², enlarged to its size.
 
-    The number under a map is its mean, which *is* the goodness of that class (with one filter per
-    class). Maps above each other share one colour scale that begins at 0.
+    The number under a map is its mean: the goodness of that class, with one filter per class.
 
     Args:
         image: (C, H, W) pixels in [0, 1].

@@ -1,8 +1,7 @@
 """The algorithms and the network as pictures, drawn in one visual language.
 
 Black arrow: activations. Dashed vermillion arrow: gradient. Blue box: weights that learn inside a
-block. Orange box: a head. Double bar: detach, which no gradient passes. Hatched bar: the true
-class. One unit is one inch, so that text and boxes keep their proportion.
+block. Orange box: a head. Double bar: detach. One unit is one inch.
 """
 
 import html
@@ -73,24 +72,6 @@ def _arrow(ax, *points, gradient=False, size=0.1):
     ax.add_patch(Polygon(head, closed=True, color=look["color"], linewidth=0, zorder=4))
 
 
-def _detach(ax, x, low, high, half):
-    """The double bar: activations pass, gradients do not."""
-    weight = 2.2 * half / 0.035
-    for colour, width in (("white", 2.7 * weight), (INK, weight)):
-        for at in (x - half, x + half):
-            ax.add_line(Line2D([at, at], [low, high], color=colour, linewidth=width, zorder=5))
-
-
-def _image(ax, x, y, size, picture=None):
-    """An image, by default a ten-by-ten seven."""
-    pixels = 1 - np.array([0.85 * (c == "#") for c in SEVEN]).reshape(10, 10)
-    if picture is not None:
-        pixels = np.asarray(picture).transpose(1, 2, 0)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(x, x + size, y, y + size),
-              interpolation="nearest", zorder=3, aspect="auto")  # fmt: skip
-    ax.add_patch(Rectangle((x, y), size, size, fill=False, edgecolor=INK, linewidth=1, zorder=4))
-
-
 # ---------------------------------------------------------------- the algorithms
 
 
@@ -126,12 +107,8 @@ diagram_cka = partial(_stored, "cka")  # two networks compared by which images a
 def draw_timeline(trace: Sequence[dict]) -> Figure:
     """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
 
-    A number is a batch, counted from 1. What a process did before its first record and after its
-    last one is not known and stays blank.
-
     Args:
-        trace: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps; more get
-            too narrow to read.
+        trace: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps.
     """
     processes = sorted({r["process"] for r in trace})
     first = min(r["start"] for r in trace)
@@ -191,15 +168,11 @@ def draw_network(
 ) -> Figure:
     """Draw a network layer by layer, its blocks enclosed, a head on each, a double bar at each cut.
 
-    A layer's height grows with the square root of its resolution, its width with the logarithm of
-    its channels.
-
     Args:
         shapes: the output shape (C, H, W) of every layer, or (C, N) for N tokens; or the table of
             ``describe``, whose blocks are then drawn as one layer each, cut from each other.
         cuts: how many layers stand in front of each cut, from 1 to ``len(shapes) - 1``.
-        rule: ``"sff"``; ``"deepsup"`` shows the gradient crossing; ``"bp"`` and ``"bp-goodness"``
-            allow no cut.
+        rule: ``"sff"``; ``"deepsup"`` shows the gradient crossing.
         input_shape: the image's (C, H, W).
         notes: a short text per block, written above its head (``"83 %"``).
         title: of the drawing.
@@ -281,7 +254,13 @@ def _network_head(ax, right, layer, width, bottom, top, name, gradient):
 
 
 def _network_input(ax, shape, middle, left, picture):
-    _image(ax, 0.8, middle - 0.3, 0.6, picture)
+    pixels = 1 - np.array([0.85 * (c == "#") for c in SEVEN]).reshape(10, 10)
+    if picture is not None:
+        pixels = np.asarray(picture).transpose(1, 2, 0)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(0.8, 1.4, middle - 0.3, middle + 0.3),
+              interpolation="nearest", zorder=3, aspect="auto")  # fmt: skip
+    frame = {"fill": False, "edgecolor": INK, "linewidth": 1, "zorder": 4}
+    ax.add_patch(Rectangle((0.8, middle - 0.3), 0.6, 0.6, **frame))
     _arrow(ax, (1.42, middle), (left, middle), size=0.08)
     _text(ax, 0.15, middle - 0.95, "channels", ha="left", colour=GREY)
     _text(ax, 0.15, middle - 1.17, "positions", ha="left", colour=GREY)
@@ -298,8 +277,11 @@ def _crossing(ax, start, end, y, rule):
         _arrow(ax, (end, y - 0.09), (start, y - 0.09), size=size, gradient=True)
     else:
         _arrow(ax, (start, y), (end, y), size=size)
-        half = min(0.035, (end - start) / 10)
-        _detach(ax, (start + end - size) / 2, y - 0.16, y + 0.16, half)
+        middle, half = (start + end - size) / 2, min(0.035, (end - start) / 10)
+        for colour, width in (("white", 170 * half), (INK, 63 * half)):  # the double bar
+            for x in (middle - half, middle + half):
+                bar = [x, x], [y - 0.16, y + 0.16]
+                ax.add_line(Line2D(*bar, color=colour, linewidth=width, zorder=5))
 
 
 def _shape_labels(ax, columns, y):

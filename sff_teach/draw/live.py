@@ -63,9 +63,7 @@ class _Output:
 class LiveHistory:
     """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
 
-    In a notebook the figure of ``draw_history`` is redrawn in place while the training goes on, and
-    always after the last epoch. Elsewhere nothing is shown, and fit's progress bar is enough. Use a
-    new one for each training.
+    Elsewhere than in a notebook nothing is shown. Use a new one for each training.
     """
 
     def __init__(self):
@@ -86,8 +84,8 @@ class LiveHistory:
 class LiveGoodness:
     """Goodness of positives and negatives against the threshold, while one layer trains.
 
-    Call it once a step. In a notebook both distributions move, up to twenty times a second; after
-    the last step a figure of the whole training takes their place. Elsewhere nothing is shown.
+    Call it once a step. In a notebook both distributions move; after the last step a figure of the
+    whole training takes their place. Elsewhere nothing is shown.
 
     Args:
         theta: the threshold.
@@ -100,12 +98,7 @@ class LiveGoodness:
         self._pace, self._output = Pace(0.05), _Output()
 
     def __call__(self, positive: Tensor, negative: Tensor) -> None:
-        """Show one step.
-
-        Args:
-            positive: (B,) goodness of the positives.
-            negative: (B,) goodness of the negatives.
-        """
+        """Show one step: goodness (B,) of the positives and of the negatives."""
         values = [g.detach().cpu() for g in (positive, negative)]
         for found, g in zip(self.quartiles.values(), values):
             found.append(g.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist())

@@ -121,7 +121,7 @@ def new_figure(
         title: one text for all panels, or a list with one for each.
         xlabel: likewise.
         ylabel: likewise.
-        margins: of ``Figure.subplots_adjust``. By default the texts are measured, which is slow.
+        margins: of ``Figure.subplots_adjust``; without them the texts are measured, which is slow.
         **subplots: other arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
     fig = Figure(figsize=(width, height), layout=None if margins else "constrained")
@@ -150,18 +150,12 @@ def with_alt(fig: Figure, text: str) -> Figure:
 
 
 def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
-    """Show a figure in the notebook, with a caption under it.
-
-    Outside a notebook only the caption is printed.
+    """Show a figure in the notebook, with a caption under it; elsewhere print the caption.
 
     Args:
         fig: the figure.
         caption: how to read the figure.
-        alt: what the figure shows, for those who cannot see it. By default the text that came with
-            the figure: every ``draw_…`` and ``diagram_…`` function attaches one.
-
-    Raises:
-        ValueError: the caption is empty, or there is no alternative text.
+        alt: what it shows, for those who cannot see it; by default the text that came with it.
     """
     if display_data(figure_data(fig, caption=caption, alt=alt)) is False:
         print(caption.strip())
@@ -176,7 +170,7 @@ def figure_data(
         fig: as for ``show``.
         caption: as for ``show``.
         alt: as for ``show``.
-        quick: for a picture that is soon replaced: larger to store, fast to make.
+        quick: larger to store, fast to make: for a picture that is soon replaced.
     """
     alt = getattr(fig, "alt", None) if alt is None else alt
     for name, text in (("alt", alt), ("caption", caption)):
@@ -211,10 +205,7 @@ def display_data(data: dict[str, Any], **options: Any) -> Any:
 
 @course_style()
 def png(fig: Figure) -> bytes:
-    """A figure as PNG bytes, in 256 colours, which a plot does not miss and which save two thirds.
-
-    160 dots per inch, or fewer where the picture would exceed ``MAX_BYTES``.
-    """
+    """A figure as PNG bytes in 256 colours, at 160 dots per inch or less, see ``MAX_BYTES``."""
     for dpi in (160, 128, 96):
         drawn, buffer = io.BytesIO(), io.BytesIO()
         fig.savefig(drawn, format="png", dpi=dpi, facecolor="white")
@@ -307,7 +298,7 @@ def shortened(name: object, letters: int = 14) -> str:
 def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> None:
     """Write labels at the right edge of a panel, moved apart where they would touch.
 
-    A thin line joins a label to its point. Call it last: it fixes the y limits.
+    Call it last: it fixes the y limits.
 
     Args:
         ax: the panel.

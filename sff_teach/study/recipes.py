@@ -19,15 +19,14 @@ class Recipe(TrainConfig):
         fraction: share of the training images, in (0, 1], drawn with ``seed``.
         validation: share of those images that is kept for validation, in [0, 1).
         network: a name of ``models.NETWORKS``, or of a torchvision classifier.
-        stem: ``"small"`` fits a torchvision network to small images, see ``localize``.
-        cut: where the network is cut into blocks, see ``localize``. ``bp`` joins the blocks again;
-            ``ff`` trains every layer by itself.
-        kernel_size: of the heads' convolutions, see ``localize``.
-        filters: of a head per class, see ``localize``.
-        hidden: channels of a convolution before the goodness, 0 for none, see ``localize``.
-        head: ``"plain"`` or ``"accurate"``, see ``localize``.
-        normalise: axes of the normalisation between blocks, see ``localize``.
-        vote: how the blocks' predictions are combined, see ``localize``.
+        stem: see ``localize``, as all that follow.
+        cut: ``bp`` joins the blocks again; ``ff`` trains every layer by itself.
+        kernel_size: of the heads' convolutions.
+        filters: of a head per class.
+        hidden: channels of a convolution before the goodness, 0 for none.
+        head: ``"plain"`` or ``"accurate"``.
+        normalise: axes of the normalisation between blocks.
+        vote: how the blocks' predictions are combined.
     """
 
     data: str = "fashion-mnist-sample"
@@ -147,9 +146,6 @@ def get_recipe(name: str, rule: str | None = None) -> Recipe:
     Args:
         name: a key of ``RECIPES``.
         rule: a learning rule; None for the one that the recipe is meant for.
-
-    Raises:
-        SFFError: the name is unknown; the message says the nearest one.
     """
     check_known(name, RECIPES, "recipe")
     named = RECIPES[name]
@@ -162,12 +158,6 @@ def _measured() -> dict[str, dict[str, str]]:
     return json.loads((Path(__file__).parent / "expected.json").read_text(encoding="utf-8"))
 
 
-def expected(name: str, rule: str | None = None) -> str:
-    """What to expect of a recipe, in one line that ``results/recipes.py`` measured.
-
-    Args:
-        name: a key of ``RECIPES``.
-        rule: a learning rule; None for the one that the recipe is meant for.
-    """
-    rule = get_recipe(name, rule).rule
-    return _measured().get(name, {}).get(rule, "not yet measured")
+def expected(name: str) -> str:
+    """What to expect of a recipe, in one line that ``results/recipes.py`` measured."""
+    return _measured().get(name, {}).get(get_recipe(name).rule, "not yet measured")

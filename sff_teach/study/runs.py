@@ -121,9 +121,6 @@ def measure_run(
         on: ``"test"``, or ``"valid"`` when the record will be used to choose something.
         splits: the data, if it is not what the recipe names.
         run_options: passed to ``run``.
-
-    Raises:
-        SFFError: there is nothing to measure on.
     """
     check_known(on, ("test", "valid"), "part of the data")
     splits = load_for(recipe) if splits is None else splits
@@ -200,17 +197,13 @@ def study(
     on: str = "test",
     progress: bool = True,
 ) -> list[dict]:
-    """Run recipes one after another and keep every record.
+    """Run recipes one after another and keep every record; Ctrl-C returns those measured so far.
 
     Args:
         recipes: what to run.
-        path: a JSON-lines file; recipes already in it are not run again, so that a study that was
-            killed goes on where it was. Several studies may share it.
+        path: a JSON-lines file; recipes already in it are not run again. Studies may share it.
         on: ``"test"`` or ``"valid"``, see ``measure_run``.
         progress: whether to show a bar over the runs.
-
-    Returns:
-        The records of these recipes. Ctrl-C returns those measured so far.
     """
     recipes = list(recipes)
     known: dict[tuple[Recipe, str], dict] = {}

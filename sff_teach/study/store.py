@@ -14,9 +14,6 @@ def read_runs(path: str | Path) -> list[dict]:
     """The records of a JSON-lines file, oldest first; none if there is no such file.
 
     A last line that a killed process left half-written is ignored.
-
-    Raises:
-        SFFError: another line is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -41,16 +38,13 @@ def _parse(line: bytes) -> dict | None:
 def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | None = None) -> dict:
     """Add one record to a JSON-lines file; it is on disk before this returns.
 
-    A half line that a killed process left there is removed. Several processes may add to one file.
+    A half line that a killed process left is removed. Several processes may add to one file. If the
+    file cannot be written, the line is printed, so that the run is not lost.
 
     Args:
         path: the file.
         record: the run.
-        same: whether a stored record is this very run. The first such one is returned, and nothing
-            is added.
-
-    Raises:
-        OSError: it could not be written. The line is printed then, so that the run is not lost.
+        same: whether a stored record is this very run; if one is, it is returned instead.
     """
     path = Path(path)
     try:

@@ -53,8 +53,7 @@ def summarise(
     Args:
         records: of ``study``, each rule with the same seeds.
         figure: which number of a record to average.
-        name: what to call a record's group, where a rule comes in several variants; the baseline
-            of the differences is the group called "bp".
+        name: what to call a record's group; differences are to the group called "bp".
     """
     groups: dict[tuple[int, str], dict[int, dict]] = {}
     for record in records:
@@ -182,7 +181,7 @@ def difference(
     base_figure: str | None = None,
     decides: bool = True,
 ) -> list[Effect]:
-    """``runs`` minus ``base`` in points, paired by seed.
+    """``runs`` minus ``base`` in points, paired by seed: one effect; none below two pairs.
 
     Args:
         condition: what the effect is called.
@@ -191,9 +190,6 @@ def difference(
         figure: which number of a record.
         base_figure: which number of a record of ``base``, if it is another.
         decides: see ``Effect``.
-
-    Returns:
-        One effect; none with fewer than two pairs.
     """
     pairs = [100 * (runs[s][figure] - base[s][base_figure or figure]) for s in runs if s in base]
     if len(pairs) < 2:

@@ -139,7 +139,7 @@ def _half_cosine(t: float) -> float:
 
 
 def summary_of(row: dict) -> str:
-    """An epoch's figures, block by block, in a line for the progress bar."""
+    """An epoch's figures, block by block, in a line."""
     text = f"loss {_by_block(row['train_loss'], '{:.3g}')}"
     if "valid_accuracy" in row:
         text += f", validation {_by_block(row['valid_block_accuracy'], '{:.0%}')}"

@@ -20,7 +20,7 @@ from ..core import SFF
 from ..data import ImageSet
 from ..util.checks import SFFError, check_count
 from ..util.modes import evaluating
-from .panel import Explorer, button, dropdown, slider
+from .panel import Explorer, asset, button, dropdown, slider
 
 CHOICE, TRUTH = "its own prediction", "the true class"
 BEST = 3  # classes followed through the blocks
@@ -30,34 +30,6 @@ CLASS_LOOKS = tuple(  # no rule's colour
         "o^sD",
     )
 )
-# The browser reads the picture, on white where it is transparent, and hands name and pixels over as
-# text: a small PNG, because a notebook's server drops what exceeds its limit. Of a file that it
-# cannot read, and of a GIF, which may move, it hands over the first bytes, which say what it is.
-_UPLOAD = """<label>Upload a picture <input type="file" accept="image/*" onchange="(async () => {
-  const file = this.files[0];
-  if (!file) return;
-  let content;
-  try {
-    if (file.type === 'image/gif') throw file.type;
-    const picture = await createImageBitmap(file);
-    const scale = Math.min(1, 256 / Math.max(picture.width, picture.height));
-    const canvas = document.createElement('canvas');
-    canvas.width = Math.max(1, scale * picture.width);
-    canvas.height = Math.max(1, scale * picture.height);
-    const pen = canvas.getContext('2d');
-    pen.fillStyle = 'white';
-    pen.fillRect(0, 0, canvas.width, canvas.height);
-    pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
-    content = canvas.toDataURL().split(',')[1];
-  } catch {
-    const bytes = new Uint8Array(await file.slice(0, 12).arrayBuffer());
-    content = btoa(String.fromCharCode(...bytes));
-  }
-  const text = this.closest('.sff-explorer').querySelector('.sff-upload textarea');
-  text.value = file.name + '\\n' + content;
-  for (const kind of ['input', 'change']) text.dispatchEvent(new Event(kind, {bubbles: true}));
-  this.value = '';
-})()"></label>"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,6 +273,6 @@ def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Exp
         others=[
             button("Next mistake", "step-forward", "Next image the first network gets wrong",
                    to_mistake),
-            ipywidgets.HTML(_UPLOAD),
+            ipywidgets.HTML(asset("upload.html")),
         ],
     ).show()  # fmt: skip

@@ -7,6 +7,7 @@ The thread only assigns widget traits and never prints. Works with ipywidgets 7.
 import html
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -32,32 +33,14 @@ _STILL = """<style>
 { display: none; }
 </style><div class="sff-still">%s<p><em>Run this cell to use the explorer.</em></p></div>"""
 
-# What ipywidgets leaves out: the status has room for two lines and is a live region that stays in
-# the page while its text changes; a slider has its label as its name, and what it displays as its
-# spoken value.
-_ACCESSIBLE = """<style>.sff-status .widget-html-content { line-height: 1.4; min-height: 2.8em; }
-</style><img src="data:," alt="" hidden onerror="setTimeout(() => {
-  const box = this.closest('.sff-explorer');
-  box.querySelector('.sff-status').setAttribute('role', 'status');
-  for (const slider of box.querySelectorAll('.widget-slider')) {
-    const handle = slider.querySelector('.noUi-handle');
-    const readout = slider.querySelector('.widget-readout');
-    handle.setAttribute('aria-label', slider.querySelector('.widget-label').textContent);
-    const say = () => handle.getAttribute('aria-valuetext') === readout.textContent ||
-      handle.setAttribute('aria-valuetext', readout.textContent);
-    new MutationObserver(say).observe(slider, {subtree: true, childList: true,
-      characterData: true, attributes: true, attributeFilter: ['aria-valuetext']});
-    say();
-  }
-}, 300)">"""
-
 _SHOWN: dict[tuple, "Explorer"] = {}  # by kind and cell: what the last run of a cell displayed
 
 
 class Explorer:
     """Controls whose settings are answered at once; Keep makes a trial of the answer.
 
-    ``box`` is what is displayed. A result has ``row()``, its values for the table, and a sentence
+    ``box`` is what is displayed, ``results`` are the trials, ``result`` is the latest answer, and
+    ``error`` the last exception. A result has ``row()``, its values for the table, and a sentence
     as its ``str``.
 
     Args:
@@ -68,12 +51,6 @@ class Explorer:
         title: of the table of trials.
         caption: how to read the picture.
         others: widgets that stand beside the buttons.
-
-    Attributes:
-        results: the trials.
-        result: the latest answer; after an error still the one that is on show.
-        error: the last exception, of which the reader saw one sentence; ``raise explorer.error``
-            shows where it came from.
     """
 
     waiting = "Move a control. Keep makes a trial of what you see."
@@ -111,7 +88,7 @@ class Explorer:
                 self.picture,
                 self.table,
                 self.network,
-                ipywidgets.HTML(_ACCESSIBLE),
+                ipywidgets.HTML(asset("accessible.html")),
             ]
         )
         self.box.add_class("sff-explorer")
@@ -230,8 +207,7 @@ class Explorer:
     def show(self) -> "Explorer":
         """Display a still and the widget, which hides the still while it lives; return self.
 
-        If the same cell has displayed such an explorer before, that one stops, and its trials come
-        over. Outside a notebook only the caption is printed.
+        If the same cell has displayed such an explorer before, it stops and its trials come over.
         """
         cell = running_cell()
         old = None if cell is None else _SHOWN.get((self.title, cell))
@@ -255,8 +231,7 @@ class TrainingExplorer(Explorer):
 
     Among the controls are ``rule``, ``blocks`` and ``kernel_size``. ``run`` takes ``on_epoch`` and
     ``stop`` as well, for ``fit``; the latest ``result`` that is drawn is the history of a run in
-    progress, or None. A trial also has ``history``, and its row holds what ``columns`` says of the
-    settings.
+    progress, or None. A trial also has ``history``.
     """
 
     waiting = "Choose, predict, then press Train."
@@ -326,6 +301,11 @@ class TrainingExplorer(Explorer):
             with self._pace:
                 self.result = history
                 self.redraw()
+
+
+def asset(name: str) -> str:
+    """The content of a file beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def running_cell() -> str | None:

@@ -582,8 +582,8 @@ def test_live_history_is_one_figure_that_is_updated(monkeypatch):
     history = train_digits(plots.LiveHistory())
     assert len(first) == 1 and len(handle.shown) == 2
     last = handle.shown[-1]
-    accuracy = f"{100 * history.last['valid_accuracy']:.1f} %"
-    assert "After epoch 3: loss by block" in last["text/html"] and accuracy in last["text/html"]
+    accuracy = f"{history.last['valid_accuracy']:.1%}"
+    assert "After epoch 3: loss" in last["text/html"] and accuracy in last["text/html"]
     assert 'alt="Loss and accuracy' in last["text/html"]
 
 
