@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from claims import Test
+from claims import Test, difference
 from laptop_cifar10 import recipe as laptop
 
 from sff_teach.analysis.cost import training_cost
@@ -35,7 +35,6 @@ from sff_teach.study import (
     append_run,
     best_rate,
     build,
-    difference,
     load_for,
     measure_run,
     read_runs,

@@ -21,13 +21,56 @@ from PIL.PngImagePlugin import PngInfo
 from scipy import stats
 
 from sff_teach.draw import OKABE_ITO, new_figure, png
-from sff_teach.study import FASHION, Effect, difference, read_runs, runs_by_row, runs_matching
+from sff_teach.study import FASHION, interval, read_runs, runs_by_row, runs_matching
 
 PAPER = "Krutsylo 2025"
 MARGIN = 1.0  # points: "as good" means not more than this below (a non-inferiority test)
 SIMILAR = 1.1  # times backprop's seconds
 ABSENT = "not yet measured"
 OUTCOMES = ("supported", "undecided", "contradicted")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One measured difference or ratio, under one condition, with its 95 % interval."""
+
+    condition: str
+    n: int  # seeds, or paired rounds; 1 for a count, which has no spread
+    mean: float
+    low: float
+    high: float
+    unit: str = "points"  # or "×"
+    decides: bool = True  # False for what is shown beside a claim, such as a control
+
+    def __str__(self) -> str:
+        if self.unit == "×":
+            spread = "exact" if self.n == 1 else f"{self.low:.2f} … {self.high:.2f}"
+            return f"{self.condition}: {self.mean:.2f} × ({spread})"
+        return f"{self.condition}: {self.mean:+.1f} ({self.low:+.1f} … {self.high:+.1f})"
+
+
+def difference(
+    condition: str,
+    runs: Mapping[int, dict],
+    base: Mapping[int, dict],
+    figure: str = "accuracy_mean",
+    base_figure: str | None = None,
+    decides: bool = True,
+) -> list[Effect]:
+    """``runs`` minus ``base`` in points, paired by seed: one effect; none below two pairs.
+
+    Args:
+        condition: what the effect is called.
+        runs: seed → record.
+        base: seed → record.
+        figure: which number of a record.
+        base_figure: which number of a record of ``base``, if it is another.
+        decides: see ``Effect``.
+    """
+    pairs = [100 * (runs[s][figure] - base[s][base_figure or figure]) for s in runs if s in base]
+    if len(pairs) < 2:
+        return []
+    return [Effect(condition, len(pairs), *interval(pairs), decides=decides)]
 
 
 def paired_p_value(n: int, mean: float, low: float, high: float, threshold: float = 0.0) -> float:

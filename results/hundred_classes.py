@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from claims import NON_INFERIOR
+from claims import NON_INFERIOR, difference
 from pack_images import times_ten
 
 from sff_teach.data import Splits, load
-from sff_teach.study import Recipe, best_rate, cached_run, difference, measure_run
+from sff_teach.study import Recipe, best_rate, cached_run, measure_run
 from sff_teach.util.stats import interval
 
 HERE = Path(__file__).parent

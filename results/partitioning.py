@@ -11,12 +11,38 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from sff_teach.heads import ChannelGroups
 from sff_teach.study import Recipe, best_rate, build, cached_run, load_for, measure_run
 
 STORE = Path(__file__).with_suffix(".jsonl")
 GRID = (0.002, 0.005, 0.0125, 0.03, 0.07)
+
+
+class ChannelGroups(nn.Module):
+    """Class goodness without a head: each class owns a group of the block's channels.
+
+    ``g_k = mean of h² over the channels of group k and all positions``; groups are neighbouring
+    channels of nearly equal number. It has no parameters. SFF does not use it; it is a comparison.
+
+    Source: channel-wise competitive learning, Papachristodoulou et al. (AAAI 2024).
+
+    Args:
+        channels: C of the block output, at least ``num_classes``.
+        num_classes: K.
+    """
+
+    channel_dim = 1
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.channels = channels
+        self.num_classes = num_classes
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K) class goodness."""
+        groups = h.tensor_split(self.num_classes, dim=1)
+        return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
 
 
 def measured(recipe: Recipe, on: str) -> dict:

@@ -31,12 +31,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from claims import difference
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from sff_teach import FFNetwork, cnn, evaluate, fit, load, localize
 from sff_teach.models import mlp
-from sff_teach.study import cached_run, difference, interval, machine, read_runs
+from sff_teach.study import cached_run, interval, machine, read_runs
 
 HERE = Path(__file__).parent
 STORE = HERE / "peers.jsonl"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from sff_teach.util.files import atomic_write, make_folder, write_table
+from sff_teach.util.files import atomic_write, make_folder
 
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
+from .tables import write_table
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -20,7 +20,7 @@ from tyro.conf import Positional
 
 from sff_teach import classroom
 from sff_teach.util.checks import SFFError, check_count, check_positive
-from sff_teach.util.files import atomic_write, make_folder, read_table, write_table
+from sff_teach.util.files import atomic_write, make_folder
 
 from .export import write_submitted
 from .feedback import write_pages
@@ -28,6 +28,7 @@ from .jail import Limits, lacking, make_room
 from .judge import UNREAD, mark, prepare, result_of
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
+from .tables import read_table, write_table
 
 VERSION = 6  # of the way of marking; another one marks everything anew
 COMMON = 60  # characters of an answer that two students may well have in common

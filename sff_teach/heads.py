@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import SFF, GoodnessHead
-from .util.checks import SFFError, check_count, check_head, check_positive
+from .util.checks import SFFError, check_count, check_positive
 from .util.modes import evaluating
 
 # What ``localize(head=...)`` offers by name; see results/accurate_head.md.
@@ -84,35 +84,6 @@ class HiddenHead(GoodnessHead):
     def forward(self, h: Tensor) -> Tensor:
         """(B, C, H, W) → (B, K) class goodness."""
         return self.scale * super().forward(self.features(h))
-
-
-class ChannelGroups(nn.Module):
-    """Class goodness without a head: each class owns a group of the block's channels.
-
-    ``g_k = mean of h² over the channels of group k and all positions``; groups are neighbouring
-    channels of nearly equal number. It has no parameters. SFF does not use it; it is a comparison.
-
-    Source: channel-wise competitive learning, Papachristodoulou et al. (AAAI 2024).
-
-    Args:
-        channels: C of the block output, at least ``num_classes``.
-        num_classes: K.
-    """
-
-    channel_dim = 1
-
-    def __init__(self, channels: int, num_classes: int):
-        super().__init__()
-        check_head(channels, num_classes)
-        if channels < num_classes:
-            raise SFFError(f"{channels} channels cannot give each of {num_classes} classes one")
-        self.channels = channels
-        self.num_classes = num_classes
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, K) class goodness."""
-        groups = h.tensor_split(self.num_classes, dim=1)
-        return torch.stack([group.flatten(1).square().mean(1) for group in groups], dim=1)
 
 
 def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tensor:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF, GoodnessHead
 from ..goodness import cheaper_form
-from ..heads import ChannelGroups, HiddenHead
+from ..heads import HiddenHead
 from ..util.checks import SFFError
 from .graph import where
 from .measure import dry_run
@@ -95,8 +95,6 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
 
 
 def _form(head: nn.Module, h: Tensor) -> str:
-    if isinstance(head, ChannelGroups):
-        return "groups"
     if not isinstance(head, GoodnessHead):
         return "linear"
     if head.form != "auto":

@@ -77,7 +77,8 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
 
 def describe_history(history: History) -> str:
     """The last epoch in words: loss and accuracy."""
-    return f"After epoch {history.last['epoch']}: {summary_of(history.last)}."
+    last = history.rows[-1]
+    return f"After epoch {last['epoch']}: {summary_of(last)}."
 
 
 def epoch_axis(ax: Axes, last: int) -> None:

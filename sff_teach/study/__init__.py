@@ -6,10 +6,8 @@ from .runs import CONTROLS, build, load_for, machine, measure_run, run, study
 from .store import append_run, cached_run, read_runs
 from .summary import (
     FASHION,
-    Effect,
     Summary,
     best_rate,
-    difference,
     runs_by_row,
     runs_matching,
     summarise,
@@ -17,8 +15,8 @@ from .summary import (
 )
 
 __all__ = [
-    "CONTROLS", "FASHION", "RECIPES", "Effect", "NamedRecipe", "Recipe", "Summary",
-    "append_run", "best_rate", "build", "cached_run", "difference", "expected",
+    "CONTROLS", "FASHION", "RECIPES", "NamedRecipe", "Recipe", "Summary",
+    "append_run", "best_rate", "build", "cached_run", "expected",
     "get_recipe", "interval", "load_for", "machine", "measure_run", "read_runs",
     "run", "runs_by_row", "runs_matching", "stored_recipe", "study", "summarise", "table",
 ]  # fmt: skip

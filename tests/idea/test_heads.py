@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sff_teach.core import GoodnessHead, LinearHead
 from sff_teach.cut import describe
 from sff_teach.cut.localize import localize
-from sff_teach.heads import ChannelGroups, HiddenHead, learn_vote
+from sff_teach.heads import HiddenHead, learn_vote
 from sff_teach.losses import class_loss
 from sff_teach.models import cnn
 from sff_teach.rules import get_rule
@@ -90,17 +90,6 @@ def test_a_hidden_heads_loss_stays_in_its_block():
     class_loss(second(model.hand_over(first, h))[1], y).backward()
     assert all(p.grad is None for p in first.parameters())
     assert all(p.grad is not None for p in second.parameters())
-
-
-def test_channel_groups_share_out_every_channel_once():
-    h = torch.randn(2, 7, 4, 5)
-    square = h.square().mean((2, 3))  # (2, 7)
-    expected = torch.stack(
-        [square[:, :3].mean(1), square[:, 3:5].mean(1), square[:, 5:].mean(1)], 1
-    )
-    torch.testing.assert_close(ChannelGroups(7, 3)(h), expected)
-    with pytest.raises(ValueError, match="2 channels"):
-        ChannelGroups(2, 3)
 
 
 def test_what_hidden_heads_refuse():

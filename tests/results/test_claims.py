@@ -5,9 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from results import claims
 from results.claims import CLAIMS, Effect
+from results.partitioning import ChannelGroups
 from sff_teach.study import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +175,12 @@ def test_stored_runs_say_where_they_come_from(path):
                 assert len(record["epochs"]) == record["recipe"]["epochs"]
                 assert 0 < record["accuracy"] < 1
             assert "/" not in record["recipe"]["data"]  # no machine's path
+
+
+def test_channel_groups_share_out_every_channel_once():
+    h = torch.randn(2, 7, 4, 5)
+    square = h.square().mean((2, 3))  # (2, 7)
+    expected = torch.stack(
+        [square[:, :3].mean(1), square[:, 3:5].mean(1), square[:, 5:].mean(1)], 1
+    )
+    torch.testing.assert_close(ChannelGroups(7, 3)(h), expected)
