@@ -55,7 +55,6 @@ class HiddenHead(GoodnessHead):
     ):
         check_count(hidden, "hidden")
         check_positive(scale=scale)
-        check_count(channels, "channels")
         super().__init__(hidden, num_classes, kernel_size, filters, form, channel_dim, dims)
         self.channels = channels
         self.hidden = hidden

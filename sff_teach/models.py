@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from .util.checks import SFFError, check_count
+from .util.checks import SFFError
 
 
 def cnn(
@@ -48,7 +48,6 @@ def cnn1d(
 def _convolutions(
     channels: int, widths: Sequence[int], pool_after: Sequence[int], kernel_size: int, dims: int
 ) -> nn.Sequential:
-    _check_widths(widths)
     if missing := set(pool_after) - set(range(1, len(widths) + 1)):
         raise SFFError(f"pool_after names layers {sorted(missing)}, but there are {len(widths)}")
     convolution = nn.Conv2d if dims == 2 else nn.Conv1d
@@ -75,20 +74,12 @@ def mlp(inputs: int, widths: Sequence[int] = (500, 500)) -> nn.Sequential:
         inputs: number of input values, C·H·W.
         widths: units of each layer.
     """
-    _check_widths(widths)
     layers = OrderedDict()
     for number, width in enumerate(widths, 1):
         parts = [nn.Linear(inputs, width), nn.ReLU()]
         layers[f"layer{number}"] = nn.Sequential(*([nn.Flatten()] if number == 1 else []), *parts)
         inputs = width
     return nn.Sequential(layers)
-
-
-def _check_widths(widths: Sequence[int]) -> None:
-    if not widths:
-        raise SFFError("widths is empty; a network needs at least one layer")
-    for width in widths:
-        check_count(width, "widths")
 
 
 NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Sequential]] = {

@@ -251,7 +251,7 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
             block = blocks[largest]
             try:
                 body = _graph(block.body)
-            except ValueError:  # no graph, no halves
+            except SFFError:  # no graph, no halves
                 continue
             computing = [node.name for node in body.graph.nodes if node.op.startswith("call")]
             for name in computing[:-1]:

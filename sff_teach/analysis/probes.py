@@ -103,10 +103,9 @@ def linear_probe(
     from sklearn.preprocessing import StandardScaler
 
     parts = []
-    for name, (x, y) in {"train": train, "valid": valid, "test": test}.items():
+    for x, y in (train, valid, test):
         x = torch.as_tensor(x).detach().cpu().flatten(1)
-        if not torch.isfinite(x).all():
-            raise SFFError(f"{name} holds features that are not finite; check the network.")
+        check_samples(x, "features")
         parts.append((x.double().numpy(), torch.as_tensor(y).cpu().numpy()))
     train, valid, test = parts
     scores = {}

@@ -33,68 +33,59 @@ def verify(
     for training, (traced, end) in graphs.items():
         mode = "training" if training else "evaluation"
         learns = training or len(sources) > 1  # one graph has one way for gradients
-        whole = _Run(model, model, training, shape, gradients=learns)
-        both = _with_features(model, traced, end)
-        graph = _Run(model, both, training, shape, gradients=learns, features=True)
-        if whole.error and graph.error:  # a classifier for images of another size
+        run = partial(_run, model, training=training, shape=shape)
+        whole = run(model, gradients=learns)
+        graph = run(_with_features(model, traced, end), gradients=learns, features=True)
+        if isinstance(whole, Exception) and isinstance(graph, Exception):
+            # a classifier for images of another size
             start = next(iter(traced.graph.nodes))
             features = fx.GraphModule(traced, stage_graph(traced, start, end))
             share_pre_hooks(model, features)
-            graph = _Run(model, features, training, shape, features=True)
-        elif difference := whole.differs_from(graph):
+            graph = run(features, features=True)
+        elif difference := _difference(whole, graph):
             raise SFFError(f"{name} does in {mode} what its traced graph does not: {difference}")
-        composed = _Run(model, stages, training, shape, features=True)
-        if composed.error:
-            raise SFFError(f"{name}'s stages cannot run in {mode}: {where(composed.error)}")
-        if graph.error or not _close(composed.features, graph.features):
+        composed = run(stages, features=True)
+        if isinstance(composed, Exception):
+            raise SFFError(f"{name}'s stages cannot run in {mode}: {where(composed)}")
+        if isinstance(graph, Exception) or not _all_close(composed["features"], graph["features"]):
             raise SFFError(f"{name}'s stages compute something else than the model in {mode}")
 
 
-class _Run:
-    """What a module returns for an example, and its buffers then.
+def _run(
+    model: nn.Module,
+    module: nn.Module,
+    training: bool,
+    shape: Sequence[int],
+    *,
+    gradients: bool = False,
+    features: bool = False,
+) -> dict[str, list[Tensor]] | Exception:
+    """What a module returns for an example, the model's buffers then, and gradients of the sum.
 
-    With ``gradients`` also those of the sum. With ``features`` the last tensor is kept apart: it is
-    no output of the model.
+    With ``features`` the last tensor is kept apart: it is no output of the model.
     """
+    modes = preserve_training_mode(module)
+    with preserve_model(model), modes, torch.set_grad_enabled(gradients):
+        model.train(training)
+        module.train(training)
+        set_torch_seed(0)
+        try:
+            outputs = tensors_in(module(noisy_example(model, (EXAMPLES, *shape))))
+        except Exception as error:  # whatever the model's own code raises
+            return error
+        found = {"features": [outputs.pop()] if features else []}
+        found |= {"outputs": outputs, "buffers": [*model.buffers()]}
+        found["gradients"] = _gradients(outputs, [*model.parameters()])
+        return {name: [t.detach().clone() for t in tensors] for name, tensors in found.items()}
 
-    def __init__(
-        self,
-        model: nn.Module,
-        module: nn.Module,
-        training: bool,
-        shape: Sequence[int],
-        *,
-        gradients: bool = False,
-        features: bool = False,
-    ):
-        self.error: Exception | None = None
-        modes = preserve_training_mode(module)
-        with preserve_model(model), modes, torch.set_grad_enabled(gradients):
-            model.train(training)
-            module.train(training)
-            set_torch_seed(0)
-            try:
-                outputs = tensors_in(module(noisy_example(model, (EXAMPLES, *shape))))
-            except Exception as error:  # whatever the model's own code raises
-                self.error = error
-                return
-            self.features = outputs.pop().detach().clone() if features else None
-            self.buffers = [buffer.detach().clone() for buffer in model.buffers()]
-            self.gradients = _gradients(outputs, [*model.parameters()])
-            self.outputs = [output.detach().clone() for output in outputs]
 
-    def differs_from(self, other: "_Run") -> str:
-        """In what two runs differ; "" if in nothing."""
-        if self.error or other.error:
-            return where(self.error or other.error)
-        if not _all_close(self.outputs, other.outputs):
-            return "the outputs differ"
-        if not _all_close(self.buffers, other.buffers):
-            return "the buffers differ afterwards"
-        if [g is None for g in self.gradients] != [g is None for g in other.gradients]:
-            return "gradients reach other parameters"
-        both = [[g for g in run.gradients if g is not None] for run in (self, other)]
-        return "" if _all_close(*both) else "the gradients differ"
+def _difference(a: dict[str, list[Tensor]] | Exception, b: dict | Exception) -> str:
+    """In what two runs differ; "" if in nothing."""
+    for error in (a, b):
+        if isinstance(error, Exception):
+            return where(error)
+    names = ("outputs", "buffers", "gradients")
+    return next((f"the {name} differ" for name in names if not _all_close(a[name], b[name])), "")
 
 
 def noisy_example(model: nn.Module, shape: Sequence[int]) -> Tensor:
@@ -103,12 +94,14 @@ def noisy_example(model: nn.Module, shape: Sequence[int]) -> Tensor:
     return x + torch.randn(*shape).to(x)
 
 
-def _gradients(outputs: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor | None]:
+def _gradients(outputs: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:
+    """Of the outputs' sum, by parameter that learns; empty where none reaches it."""
     learning = [p for p in parameters if p.requires_grad]
     roots = [output.float().sum() for output in outputs if output.requires_grad]
     if not roots or not learning:
         return []
-    return list(torch.autograd.grad(sum(roots), learning, allow_unused=True))
+    found = torch.autograd.grad(sum(roots), learning, allow_unused=True)
+    return [torch.empty(0) if g is None else g for g in found]
 
 
 def tensors_in(value: object) -> list[Tensor]:

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..util.checks import SFFError, check_count, check_fraction, check_number, check_seed, nearest
+from ..util.checks import (
+    SFFError,
+    check_count,
+    check_fraction,
+    check_known,
+    check_number,
+    check_seed,
+)
 from . import text
 from .download import FASHION_CLASSES, SETS, fetch, read_arrays
 from .files import data_home, embedded_path, read_embedded
@@ -162,7 +169,7 @@ def _read(name: str, size: int | tuple[int, int] | None) -> _Raw:
     if name not in _READERS:
         if os.path.isdir(name):
             raise SFFError(f'"{name}" is a folder; write "folder:{name}".')
-        nearest(name, [*_READERS, "folder:PATH"], "data set")
+        check_known(name, [*_READERS, "folder:PATH"], "data set")
     return _READERS[name]()
 
 

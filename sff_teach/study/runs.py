@@ -33,6 +33,9 @@ from .recipes import Recipe, stored_recipe
 from .store import append_run, read_runs, round_floats
 
 CONTROLS = ("bp", "bp-goodness", "deepsup", "sff")
+LOCALIZE_OPTIONS = (
+    "cut", "kernel_size", "filters", "hidden", "head", "normalise", "vote", "stem",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)  # consecutive runs of a study share their images
@@ -67,19 +70,9 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
                 module.momentum = max(module.momentum, 0.1)
     if recipe.rule.startswith("ff"):
         return FFNetwork(network.children(), data.num_classes)
-    return localize(
-        network,
-        data.num_classes,
-        cut=recipe.cut,
-        kernel_size=recipe.kernel_size,
-        filters=recipe.filters,
-        hidden=recipe.hidden,
-        head=recipe.head,
-        normalise=recipe.normalise,
-        vote=recipe.vote,
-        stem=recipe.stem,
-        input_shape=(data.channels, *data.size),
-    )
+    options = {name: getattr(recipe, name) for name in LOCALIZE_OPTIONS}
+    shape = (data.channels, *data.size)
+    return localize(network, data.num_classes, input_shape=shape, **options)
 
 
 def run(

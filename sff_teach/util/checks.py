@@ -9,7 +9,6 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -39,19 +38,6 @@ def escape_unprintable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def nearest(name: object, known: Iterable[str], what: str) -> NoReturn:
-    """Raise SFFError for an unknown `name`, with the nearest of the `known` names.
-
-    `nearest("sfff", RULES, "rule")` raises `unknown rule 'sfff'; did you mean 'sff'? Known: …`.
-    """
-    known = sorted(str(k) for k in known)
-    folded = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
-    hint = f"; did you mean {folded[close[0]]!r}?" if close else "."
-    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    raise SFFError(f"unknown {what} {short_repr(name)}{hint} Known: {listed}.")
-
-
 def sentence(error: BaseException) -> str:
     """What a command line prints for an error: its text on one line, or its type if it has none."""
     return escape_unprintable(" ".join(str(error).split())) or type(error).__name__
@@ -79,8 +65,13 @@ def check_known(name: object, known: Iterable, what: str) -> None:
     """Raise unless `name` is one of the `known` ones; the message says which is nearest."""
     known = list(known)
     # types first: an array would be compared with a name value by value
-    if not any(isinstance(name, type(k)) and name == k for k in known):
-        nearest(name, known, what)
+    if any(isinstance(name, type(k)) and name == k for k in known):
+        return
+    folded = {str(k).casefold(): str(k) for k in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    hint = f"; did you mean {folded[close[0]]!r}?" if close else "."
+    listed = ", ".join(sorted(folded.values())[:20]) + (", …" if len(folded) > 20 else "")
+    raise SFFError(f"unknown {what} {short_repr(name)}{hint} Known: {listed}.")
 
 
 def check_number(
@@ -90,9 +81,7 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number, not {short_repr(value)}")
     if not (low <= value <= high and math.isfinite(value)):
-        allowed = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
-        allowed = "finite" if low == -math.inf else allowed
-        raise SFFError(f"{argument} must be {allowed}, not {short_repr(value)}")
+        raise SFFError(f"{argument} must be finite, in [{low:g}, {high:g}], not {value!r}")
 
 
 def check_count(value: object, argument: str, minimum: int = 1, maximum: float = math.inf) -> None:

@@ -80,17 +80,9 @@ class Explorer:
         self.clear = button("Clear", "trash", "Forget all trials", self.forget)
         row = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
         buttons = [*self.make_buttons(), *others, self.clear]
-        self.box = ipywidgets.VBox(
-            [
-                ipywidgets.HBox(list(controls.values()), layout=row),
-                ipywidgets.HBox(buttons, layout=row),
-                self.status,
-                self.picture,
-                self.table,
-                self.network,
-                ipywidgets.HTML(asset("accessible.html")),
-            ]
-        )
+        rows = [ipywidgets.HBox(list(line), layout=row) for line in (controls.values(), buttons)]
+        shown = [self.status, self.picture, self.table, self.network]
+        self.box = ipywidgets.VBox([*rows, *shown, ipywidgets.HTML(asset("accessible.html"))])
         self.box.add_class("sff-explorer")
 
     # ---- what differs where a button starts the work
