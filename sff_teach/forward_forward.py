@@ -113,17 +113,13 @@ class FFNetwork(nn.Module):
         num_classes: K.
         goodness: ``"mean"`` or ``"sum"`` of squares.
         theta: threshold; None for 1 with ``"mean"`` and the number of activations with ``"sum"``.
-        slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``; SymBa's α. None for 10 with
-            ``"mean"`` and 1 with ``"sum"``: sum, θ = D, slope 1 is mean, θ = 1, slope D.
+        slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``, SymBa's α; None for 10 with
+            ``"mean"`` and 1 with ``"sum"``.
         loss: ``"logistic"`` or ``"symba"`` (no θ).
         negatives: ``"random"`` wrong labels; ``"readout"``, which the read-out finds likely
-            (Hinton's; one more pass a step, and the read-out has to be trained); or ``"hard"``,
-            which the goodness finds likely (K more passes).
+            (Hinton's; one more pass); or ``"hard"``, which the goodness finds likely (K passes).
         vote: mean of all layers ``"but-first"`` (Hinton), of all (``"mean"``), or the ``"last"``.
         high: value of the label's "on" pixel, see ``embed_label``.
-
-    Raises:
-        SFFError: an unknown name, a θ for SymBa, or a layer without weights.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""Two variants of SFF in which a block also learns what helps the next one.
+"""Two variants of SFF in which a block also learns what helps the next one; the paper has neither.
 
-They were tried to close the gap to backprop (results/closing_the_gap.md). The paper has neither.
-Importing this module adds them to ``rules.RULES``.
+Importing this module adds them to ``rules.RULES``. See results/closing_the_gap.md.
 """
 
 import copy
@@ -26,8 +25,7 @@ def overlap_step(
 ) -> StepResult:
     """One minibatch of SFF in which a block's loss also updates the block before it, no further.
 
-    Block k learns from ``loss_k + loss_{k+1}``: it waits until the next block has sent the gradient
-    of its own loss back over the boundary. Two blocks' graphs are alive at a time.
+    Block k learns from ``loss_k + loss_{k+1}``. Two blocks' graphs are alive at a time.
 
     Source: overlapping local updates, Laskin et al. (2020); with Forward-Forward, Dooms et al.
     (2023).
@@ -82,8 +80,7 @@ class LookaheadSFF(OverlappingSFF):
     """``sff-lookahead``: block k also learns what helps a moving average of block k+1.
 
     ``loss = loss_k + cross-entropy(goodness of average_{k+1}(h_k), y)``; the average is frozen in
-    this step and follows its block by ``average ← 0.9 average + 0.1 block``. In contrast to
-    ``sff-overlap`` no gradient comes from the next block itself, so blocks need not wait.
+    this step and follows its block by ``average ← 0.9 average + 0.1 block``.
     """
 
     decay = 0.9

@@ -40,17 +40,12 @@ def block_features(model: SFF, images: Tensor) -> list[Tensor]:
 
 
 def _features(model: SFF, x: Tensor) -> list[Tensor]:
-    if len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential):
-        features = []
-        for part in model.blocks[0].body:
-            x = part(x)
-            features.append(x)
-        return features
+    joined = len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential)
     features = []
-    for block in model.blocks:
-        h = block.body(x)
+    for part in model.blocks[0].body if joined else model.blocks:
+        h = part(x) if joined else part.body(x)
+        x = h if joined else model.hand_over(part, h)
         features.append(h)
-        x = model.hand_over(block, h)
     return features
 
 

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
 
 import torch
@@ -215,23 +216,14 @@ def _head(
 
 @dataclass(frozen=True)
 class Graphs:
-    """A model's graphs of both modes, and where they may be cut.
+    """A model's graphs of both modes, and where they may be cut."""
 
-    Attributes:
-        evaluation: measured.
-        training: the same in training mode.
-        pairs: nodes of the one → nodes of the other.
-        points: where the features may be cut; they end at the last.
-        shape: of the samples it was measured with, without the batch.
-        shapes: all that may suit the model.
-    """
-
-    evaluation: fx.GraphModule
+    evaluation: fx.GraphModule  # measured
     training: fx.GraphModule
-    pairs: dict[fx.Node, fx.Node]
-    points: list[fx.Node]
-    shape: tuple[int, ...]
-    shapes: list[tuple[int, ...]]
+    pairs: dict[fx.Node, fx.Node]  # nodes of the one → nodes of the other
+    points: list[fx.Node]  # where features may be cut; they end at the last
+    shape: tuple[int, ...]  # of the samples it was measured with, without the batch
+    shapes: list[tuple[int, ...]]  # all that may suit the model
 
 
 def _cut_model(
@@ -285,7 +277,11 @@ def _measured_graphs(
     shapes: list[tuple[int, ...]],
 ) -> Graphs:
     name = type(model).__name__
-    shape = _measure_first(evaluation, name, shapes)
+    try:
+        shape, _ = _first_that_works(shapes, lambda s: measure(evaluation, (EXAMPLES, *s)))
+    except Exception as error:  # whatever the model's own code raises
+        text = f"{name} cannot run on a sample of shape {shapes[0]}: {where(error)}"
+        raise SFFError(f"{text}; give input_shape=(C, H, W)") from error
     try:
         points = feature_points(evaluation)
     except SFFError as error:
@@ -322,19 +318,15 @@ def _has_no_data(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
-def _measure_first(
-    evaluation: fx.GraphModule, name: str, shapes: list[tuple[int, ...]]
-) -> tuple[int, ...]:
-    """Measure the graph with the first of the shapes that it can run on; which one that is."""
+def _first_that_works(shapes: list[tuple[int, ...]], attempt: Callable) -> tuple:
+    """The first shape that does not make the attempt fail, and what it returned."""
     problem = None
     for shape in shapes:
         try:
-            measure(evaluation, (EXAMPLES, *shape))
-            return shape
+            return shape, attempt(shape)
         except Exception as error:  # whatever the model's own code raises
             problem = problem or error
-    text = f"{name} cannot run on a sample of shape {shapes[0]}: {where(problem)}"
-    raise SFFError(f"{text}; give input_shape=(C, H, W)") from problem
+    raise problem
 
 
 def _legal_in_training(
@@ -369,19 +361,13 @@ def _stages_from_list(
         raise SFFError("stages share parameters; let every module belong to one stage only")
     if not owners.keys() <= {id(p) for p in model.parameters()}:
         raise SFFError("stages hold parameters that model does not; list the model's own parts")
-    problem = None
-    for shape in _example_shapes(model, input_shape):
-        try:
-            stages = _measured_stages(bodies, shape)
-        except SFFError as error:
-            problem = problem or error
-            continue
-        if _has_no_data(model):
-            return stages, None
-        together = nn.Sequential(*bodies)
-        verify_listed(model, together, shape)
-        return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
-    raise problem
+    shapes = _example_shapes(model, input_shape)
+    shape, stages = _first_that_works(shapes, partial(_measured_stages, bodies))
+    if _has_no_data(model):
+        return stages, None
+    together = nn.Sequential(*bodies)
+    verify_listed(model, together, shape)
+    return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
 
 
 def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[Stage]:

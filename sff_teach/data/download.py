@@ -101,9 +101,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise SFFError(f"{path} is damaged; remove it, and it is fetched again.") from error
 
 
-# ---------------------------------------------------------------- reading the files
-
-
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
     """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/).
 
@@ -148,8 +145,6 @@ def medmnist(paths: Sequence[Path], classes: Sequence[str]):
             arrays[f"{part}_labels"] = stored[f"{theirs}_labels"].ravel().astype(np.int64)
     return arrays
 
-
-# ---------------------------------------------------------------- the sets
 
 FAST_AI = "https://s3.amazonaws.com/fast-ai-"
 ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

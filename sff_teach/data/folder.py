@@ -135,9 +135,6 @@ def _split_by_name(classes: dict[str, list[Path]]) -> dict[str, dict[str, list[P
     return {"train": train, "test": test}
 
 
-# ---------------------------------------------------------------- decoding
-
-
 def read_images(
     files: Sequence[Path | io.BytesIO],
     size: tuple[int, int] | None = None,

@@ -29,9 +29,6 @@ def take_fraction(
         fraction: In (0, 1].
         seed: Draws the order of the samples.
         classes: Names for the error message.
-
-    Raises:
-        SFFError: The fraction leaves a class without samples.
     """
     check_fraction(fraction)
     check_seed(seed)

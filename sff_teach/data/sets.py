@@ -141,9 +141,6 @@ def _present(name: str) -> bool | None:
     return name not in embedded or embedded_path(embedded[name]) is not None
 
 
-# ---------------------------------------------------------------- readers
-
-
 @dataclass(frozen=True, eq=False)
 class _Raw:
     """Samples (N, C, ...), uint8 in [0, scale] or a float64 table, with labels (N,) int64."""

@@ -1,7 +1,6 @@
 """Text without a download: which library does a sentence of a docstring come from?
 
-The sentences lie in data/docstrings.txt.gz, which data/make_docstrings.py made; data/README.md says
-how, and of which versions of the libraries.
+data/README.md says how data/docstrings.txt.gz was made, and of which versions of the libraries.
 """
 
 import gzip
@@ -59,19 +58,16 @@ def mask(text: str) -> str:
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    """Every four words in a row of a masked sentence, without case, digits and punctuation.
-
-    Two sentences that share more than half of them are near copies.
-    """
+    """Every four words in a row of a masked sentence, without case, digits and punctuation."""
     words = re.sub(r"[^a-z0# ]", "", re.sub(r"\d", "0", mask(text).lower())).split()
     return {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}
 
 
 def encode(texts: Sequence[str]) -> np.ndarray:
-    """Texts as one-hot characters: x[n, v, i] = 1 if character i of text n is letter v.
+    """Texts as one-hot characters, (N, V, L) uint8: 1 if character i of text n is letter v.
 
     Case is ignored and every digit is 0. What is not in ``ALPHABET``, and what follows the end of a
-    text, is 0 in all V channels; a text is cut off after L = 120 characters. (N, V, L) uint8.
+    text, is 0 in all V channels; a text is cut off after L = 120 characters.
     """
     plain = [re.sub(r"\d", "0", text.lower())[:LENGTH].ljust(LENGTH, "\0") for text in texts]
     codes = np.frombuffer("".join(plain).encode("utf-32-le"), np.uint32)

@@ -220,13 +220,9 @@ def draw_network(
             _crossing(ax, x, x + between, middle, rule)
             x += between
     _shape_labels(ax, columns, low - 0.2)
-    said = "" if notes is None else f" Notes on the blocks: {', '.join(notes)}."
-    heading = "" if title is None else f"{title}. "
-    return with_alt(
-        fig,
-        f"{heading}A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head."
-        f"{said}",
-    )
+    words = f"A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head."
+    words += "" if notes is None else f" Notes on the blocks: {', '.join(notes)}."
+    return with_alt(fig, words if title is None else f"{title}. {words}")
 
 
 def _network_sizes(shapes, cuts, room):

@@ -143,7 +143,7 @@ def with_alt(fig: Figure, text: str) -> Figure:
 
     Args:
         fig: the figure.
-        text: what it shows, for those who cannot see it.
+        text: what it shows.
     """
     fig.alt = text
     return fig

@@ -107,9 +107,6 @@ def has_settings(recipe: Recipe, settings: Mapping) -> bool:
     return all(getattr(recipe, key) == value for key, value in settings.items())
 
 
-# ---------------------------------------------------------------- differences between stored runs
-
-
 def best_rate(tuning: Iterable[dict]) -> float:
     """The learning rate with the best mean accuracy in runs measured on validation images."""
     by_rate: dict[float, list[float]] = {}

@@ -106,11 +106,8 @@ class Checkpoint:
 
 
 def _shapes(modules: dict[str, dict]) -> dict[tuple[str, str], Any]:
-    return {
-        (name, key): getattr(value, "shape", None)
-        for name, state in modules.items()
-        for key, value in state.items()
-    }
+    pairs = ((name, key, value) for name, state in modules.items() for key, value in state.items())
+    return {(name, key): getattr(value, "shape", None) for name, key, value in pairs}
 
 
 def read(path: Path) -> dict[str, Any]:

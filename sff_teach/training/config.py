@@ -30,16 +30,9 @@ class TrainConfig:
             caller's: call ``torch.manual_seed`` before building the model.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` for the blocks, by ``torch.autocast``,
-            while goodness and losses stay in float32; ``"auto"``: the better of the two on a CUDA
-            device, float32 elsewhere.
-        channels_last: whether images are laid out as (H, W, C) in memory; None: where it is faster,
-            that is for convolutions on a CPU or a CUDA device.
-        compile: whether ``torch.compile`` makes each block's body faster. The first steps take
-            longer, and the bodies stay compiled.
-
-    Raises:
-        SFFError: a value is out of range, or a name is unknown.
-        TypeError: a value is of the wrong kind.
+            while goodness and losses stay in float32; ``"auto"``: the better one for the device.
+        channels_last: whether images are laid out as (H, W, C) in memory; None: where it is faster.
+        compile: whether ``torch.compile`` makes each block's body faster, after slow first steps.
     """
 
     rule: str = "sff"

@@ -153,7 +153,7 @@ def _sum_gradient(parameter: Tensor) -> None:
 
 
 def _normalise_joined(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) · weight + bias`` with mean and variance of all processes."""
+    """BatchNorm, ``(x - mean) / sqrt(var + eps) · w + b``, with the statistics of all processes."""
     if not module.training:
         return type(module).forward(module, x)
     dims = [0, *range(2, x.dim())]

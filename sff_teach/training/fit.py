@@ -39,6 +39,8 @@ def fit(
 ) -> History:
     """Train a network by a rule, with AdamW.
 
+    In a process group (torchrun) every process learns from its part of each batch.
+
     Args:
         model: from ``localize`` for ``sff``, ``deepsup``, ``bp-goodness`` and ``bp``; an
             ``FFNetwork`` for ``ff`` and ``ff-greedy``; any classifier for ``bp``. It is trained in
@@ -49,8 +51,7 @@ def fit(
             as a DataLoader, in its own order and batch size. Its y may be soft labels (B, K).
         valid: data of the same kinds, measured after every epoch; nothing is chosen by it.
         config: how to train; None for the defaults of TrainConfig.
-        progress: show a bar when training takes longer than two seconds, with the last epoch's
-            loss and validation accuracy block by block.
+        progress: show a bar when training takes longer than two seconds.
         on_epoch: called with the history after every epoch, for example ``LiveHistory()``.
         stop: an event; once set, training ends after the current step.
         checkpoint: a file that is written after every epoch, whole or not at all. If it is there
@@ -66,10 +67,7 @@ def fit(
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
-        TypeError: an argument of the wrong kind.
         OSError: the checkpoint cannot be written, or another process trains with it.
-
-    In a process group (torchrun) every process learns from its part of each batch.
     """
     config = resolve_config(config, overrides)
     if pipeline is not None:

@@ -138,9 +138,6 @@ def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
     return from_arrays(x, y, mean=[0.0] * channels, std=[1.0] * channels, name=name)
 
 
-# ---------------------------------------------------------------- memory layout
-
-
 def pick_layout(
     channels_last: bool | None, model: nn.Module, x: Tensor, device: torch.device
 ) -> bool:

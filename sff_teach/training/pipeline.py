@@ -1,8 +1,8 @@
 """Blocks of an SFF network on several processes: an exact pipeline without bubbles.
 
-A block's update needs nothing from later blocks, and its output is computed before its update. So a
-process passes its output on after the forward pass, learns by itself, and takes the next batch,
-while the next process works on what it got. The weights come out bit for bit as in one process.
+A block's update needs nothing from later blocks. So a process passes its output on after the
+forward pass and learns by itself, while the next process works on what it got. The weights come out
+bit for bit as in one process.
 """
 
 import copy
@@ -61,6 +61,9 @@ def fit_pipeline(
     their measured time, torch's threads evenly. A script that calls this needs Python's usual
     ``if __name__ == "__main__":``, because each process imports it anew.
 
+    Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
+    either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
+
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
         train: a LabelledTensors or a pair (x, y) of tensors or arrays.
@@ -80,12 +83,7 @@ def fit_pipeline(
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
-        TypeError: an argument of the wrong kind.
-        OSError: the checkpoint cannot be written, or another process trains with it.
         LostProcess: a RuntimeError: a process died or failed; the model is as it was before.
-
-    Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
-    either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
     """
     config = resolve_config(config, overrides)
     _check_pipeline(model, config, processes)

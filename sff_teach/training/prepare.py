@@ -30,31 +30,18 @@ BAR_AFTER_SECONDS = 2.0
 
 @dataclass
 class Run:
-    """A training that is about to begin.
-
-    Attributes:
-        config: how to train.
-        model: the network, on its device.
-        device: where it is.
-        channels_last: the memory layout of images.
-        train: what it learns from.
-        valid: what it is measured on after every epoch, or None.
-        generator: draws order, augmentation and negatives.
-        learner: the rule with its optimisers.
-        history: without rows.
-        team: the processes that train together: those of torchrun, or this one.
-    """
+    """A training that is about to begin."""
 
     config: TrainConfig
-    model: SFF | FFNetwork
+    model: SFF | FFNetwork  # on its device
     device: torch.device
-    channels_last: bool
+    channels_last: bool  # the memory layout of images
     train: Loader
-    valid: Loader | None
-    generator: torch.Generator
-    learner: Rule
+    valid: Loader | None  # measured after every epoch
+    generator: torch.Generator  # of order, augmentation and negatives
+    learner: Rule  # with its optimisers
     history: History
-    team: SingleProcess
+    team: SingleProcess  # the processes that train together
 
     def steps(self) -> int | None:
         """Steps of an epoch; None if nobody knows."""

@@ -1,7 +1,7 @@
 """Checks of arguments, called at the front doors: `fit`, `evaluate`, `localize`, `load`, commands.
 
-A wrong kind of thing raises TypeError, a wrong value SFFError. Inside the package nothing is
-checked again: there torch's own exception stands, and so does whatever a user's code raises.
+A wrong kind of thing raises TypeError, a wrong value SFFError. Inside the package torch's own
+exception stands, and so does whatever a user's code raises.
 """
 
 import difflib
@@ -19,9 +19,6 @@ from .modes import evaluating
 
 class SFFError(ValueError):
     """An argument has a value that this package cannot work with, or its own state forbids it."""
-
-
-# ---------------------------------------------------------------- text in messages
 
 
 def short_repr(value: object) -> str:
@@ -56,9 +53,6 @@ def exit_code(program: str, command: Callable[[], object], *others: type[Excepti
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-# ---------------------------------------------------------------- names and numbers
 
 
 def check_known(name: object, known: Iterable, what: str) -> None:
@@ -114,9 +108,6 @@ def check_positive(**values: object) -> None:
             raise SFFError(f"{argument} must be above 0, not {short_repr(value)}")
 
 
-# ---------------------------------------------------------------- data
-
-
 def check_labels(
     y: object, num_classes: int, argument: str = "y", *, length: int | None = None
 ) -> None:
@@ -164,9 +155,6 @@ def check_samples(x: object, argument: str = "x") -> None:
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()
         count = f"{len(bad):,} of {len(x):,} samples"
         raise SFFError(f"{argument} is NaN or infinite in {count}, first in number {int(bad[0])}")
-
-
-# ---------------------------------------------------------------- models
 
 
 def check_module(model: object) -> None:

@@ -24,12 +24,8 @@ from .panel import Explorer, asset, button, dropdown, slider
 
 CHOICE, TRUTH = "its own prediction", "the true class"
 BEST = 3  # classes followed through the blocks
-CLASS_LOOKS = tuple(  # no rule's colour
-    zip(
-        (draw.OKABE_ITO["orange"], draw.OKABE_ITO["sky"], draw.GREY, draw.OKABE_ITO["yellow"]),
-        "o^sD",
-    )
-)
+_COLOURS = draw.OKABE_ITO | {"grey": draw.GREY}  # those of no rule
+CLASS_LOOKS = [(_COLOURS[n], m) for n, m in zip(("orange", "sky", "grey", "yellow"), "o^sD")]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ..util.checks import check_count, check_known
 from .panel import KERNELS, RULES, SEEDS, TrainingExplorer, columns, dropdown, in_words, slider
 
 WIDTHS, POOL_AFTER = (16, 32, 64, 64, 64, 64), (1, 2, 4)  # a net of L layers has the first L
+DATA, IMAGE = "fashion-mnist-sample", (1, 28, 28)
 IMAGES = (200, 500, 1000, 3000, 9000)
 EPOCHS = (1, 2, 4, 8, 16, 40)
 
@@ -57,22 +57,17 @@ class LayersResult:
         )
 
 
-def plan_layers(
-    layers: int, blocks: int, image: tuple[int, int, int] = (1, 28, 28)
-) -> tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]]:
+def plan_layers(layers: int, blocks: int) -> tuple[tuple, tuple[int, ...]]:
     """Shapes (C, H, W), the image's first, and the cuts; earlier blocks are the longer ones.
 
     Args:
         layers: of the network.
         blocks: to cut it into.
-        image: (C, H, W).
     """
-    _, height, width = image
-    shapes = [image]
+    side, shapes = IMAGE[1], [IMAGE]
     for number, channels in enumerate(WIDTHS[:layers], 1):
-        if number in POOL_AFTER:
-            height, width = height // 2, width // 2
-        shapes.append((channels, height, width))
+        side = side // 2 if number in POOL_AFTER else side
+        shapes.append((channels, side, side))
     lengths = [layers // blocks + (k < layers % blocks) for k in range(blocks)]
     return tuple(shapes), tuple(int(cut) for cut in np.cumsum(lengths)[:-1])
 
@@ -86,7 +81,6 @@ def run_layers(
     epochs: int = 4,
     seed: int = 0,
     *,
-    data: str = "fashion-mnist-sample",
     on_epoch: Callable[[History], None] | None = None,
     stop: threading.Event | None = None,
 ) -> LayersResult:
@@ -103,20 +97,19 @@ def run_layers(
         images: training images, class-balanced, drawn with ``seed``.
         epochs: passes over them.
         seed: subset, initial weights, order.
-        data: a name for ``data.load``.
         on_epoch: see ``fit``.
         stop: see ``fit``.
     """
     check_known(rule, RULES, "rule")
-    pool = len(load(data).train)
+    pool = len(load(DATA).train)
     check_count(layers, "layers", maximum=len(WIDTHS))
     check_count(blocks, "blocks", maximum=layers)
     check_count(images, "images", maximum=pool)
     settings = columns(
         rule, blocks, kernel_size, layers=layers, images=images, epochs=epochs, seed=seed
     )
-    train, valid, _ = load(data, images / pool, seed)
-    shapes, cuts = plan_layers(layers, blocks, (train.channels, *train.size))
+    train, valid, _ = load(DATA, images / pool, seed)
+    shapes, cuts = plan_layers(layers, blocks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _build(shapes, cuts, kernel_size, train.num_classes)
@@ -137,10 +130,10 @@ def _build(shapes: tuple, cuts: tuple, kernel_size: int, num_classes: int) -> SF
     return SFF(blocks)
 
 
-def starting_results(data: str = "fashion-mnist-sample") -> list[LayersResult]:
+def starting_results() -> list[LayersResult]:
     """Three trials to start from: backprop, SFF in two blocks and in four; about five seconds."""
     runs = ({"blocks": 1, "rule": "bp"}, {"blocks": 2}, {"blocks": 4})
-    return [run_layers(**run, data=data) for run in runs]
+    return [run_layers(**run) for run in runs]
 
 
 @draw.course_style()
@@ -236,14 +229,11 @@ def _draw_network(result: LayersResult, title: str) -> Figure:
     )  # fmt: skip
 
 
-def layers_explorer(
-    results: Sequence[LayersResult] | None = None, *, data: str = "fashion-mnist-sample"
-) -> TrainingExplorer:
+def layers_explorer(results: Sequence[LayersResult] | None = None) -> TrainingExplorer:
     """Show some trials, and a widget that adds more with other layers, blocks and rules.
 
     Args:
         results: trials to start from; None trains ``starting_results``.
-        data: a name for ``data.load``.
     """
     controls = {
         "rule": dropdown("rule", {draw.rule_style(rule).label: rule for rule in RULES}),
@@ -258,8 +248,8 @@ def layers_explorer(
         lambda change: setattr(controls["blocks"], "max", change["new"]), "value"
     )
     explorer = TrainingExplorer(
-        controls, partial(run_layers, data=data), draw_layers,
-        starting_results(data) if results is None else results,
+        controls, run_layers, draw_layers,
+        starting_results() if results is None else results,
         title="Trials, on validation images",
         caption="Validation accuracy, one seed per trial; a number is the trial's in the table.",
     )  # fmt: skip

@@ -287,7 +287,7 @@ def test_text_stands_where_saved_explorers_and_bars_were(lab, page, shot):
 
 TRAINING = """\
 from sff_teach.widgets import layers_explorer
-explorers = [*globals().get("explorers", []), layers_explorer(data="digits")]"""
+explorers = [*globals().get("explorers", []), layers_explorer()]"""
 
 
 @pytest.mark.nightly

@@ -47,13 +47,13 @@ def first_middle_last(control):
 
 @pytest.fixture(scope="module")
 def trials():
-    small = {"images": 200, "epochs": 1, "data": "digits"}
+    small = {"images": 200, "epochs": 1}
     return [run_layers(2, 1, rule="bp", **small), run_layers(2, 2, **small)]
 
 
 @pytest.fixture
 def explorer(trials):
-    made = layers_explorer(trials, data="digits")
+    made = layers_explorer(trials)
     for name, value in {"images": 200, "epochs": 1, "layers": 3, "blocks": 2}.items():
         made.controls[name].value = value
     return made
@@ -94,7 +94,8 @@ def test_stop_ends_the_run_which_is_then_no_trial(explorer):
 
 
 def test_an_error_is_one_red_sentence_and_the_next_run_works(explorer):
-    explorer.controls["images"].value = 3000  # more than digits has
+    explorer.controls["images"].options = [("200", 200), ("too many", 10_000)]
+    explorer.controls["images"].value = 10_000
     explorer.train.click()
     explorer.wait()
     assert "<b>Error:</b> images must be at most" in explorer.status.value
@@ -106,7 +107,7 @@ def test_an_error_is_one_red_sentence_and_the_next_run_works(explorer):
 
 def test_a_run_that_diverges_is_no_trial(explorer, trials):
     def diverged(**settings):
-        result = run_layers(images=200, epochs=1, data="digits")
+        result = run_layers(images=200, epochs=1)
         result.history.stopped = "diverged"
         return result
 
@@ -119,9 +120,9 @@ def test_a_run_that_diverges_is_no_trial(explorer, trials):
 def test_running_the_cell_again_stops_the_old_training_and_keeps_its_trials(trials, monkeypatch):
     monkeypatch.setattr(panel, "running_cell", lambda: "a cell")
     monkeypatch.setattr(panel, "display", lambda *_, **__: None)
-    first = layers_explorer(trials[:1], data="digits")
+    first = layers_explorer(trials[:1])
     first.add(trials[1])
-    second = layers_explorer(trials[:1], data="digits")
+    second = layers_explorer(trials[:1])
     assert second.results == trials and first._stop.is_set()
 
 
