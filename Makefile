@@ -41,6 +41,7 @@ help:  ## list these commands
 lab: install  ## open JupyterLab at notebook 00; LAB_ARGS="--no-browser --port 8899" without a screen
 	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/$(FIRST) \
 	  --ServerApp.root_dir="$(CURDIR)" --ServerApp.ip=127.0.0.1 \
+	  --FileContentsManager.pre_save_hook=tools.saving.without_version \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 

@@ -13,9 +13,9 @@ MAX_SECONDS = 90  # of one run of a notebook, on two cores
 MAX_LINE = 100
 TAGS = {"raises-exception", "hide-input", "exercise", "solution", "check", "gpu"}
 NOTEBOOK_METADATA = {"kernelspec", "language_info"}
-CELL_METADATA = {"tags", "jupyter", "cellView", "nbgrader", "editable", "deletable"}
+CELL_METADATA = {"tags", "jupyter", "collapsed", "cellView", "nbgrader", "editable", "deletable"}
 # As Jupyter writes it, so that opening a notebook does not change its file. The version of Python
-# is left out: it differs from reader to reader.
+# is left out: it differs from reader to reader, and `make lab` saves none (tools/saving.py).
 LANGUAGE = {
     "codemirror_mode": {"name": "ipython", "version": 3},
     "file_extension": ".py",

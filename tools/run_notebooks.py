@@ -69,6 +69,8 @@ def stamp(notebook, path: Path) -> None:
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in CELL_METADATA}
+        if cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+            cell.metadata["collapsed"] = True  # as JupyterLab writes it beside the other
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
 

@@ -61,6 +61,7 @@ def lab(chromium, tmp_path_factory):
                 "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
                 "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
                 f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True",
+                "--FileContentsManager.pre_save_hook=tools.saving.without_version",  # as make lab
                 "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             ],
