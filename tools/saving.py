@@ -1,4 +1,4 @@
-"""What `make lab` leaves out when it saves, so that a notebook that was only read stays as it was."""
+"""What `make lab` leaves out on saving, so that a notebook that was only read stays as it was."""
 
 
 def without_version(model: dict, **_) -> None:
