@@ -103,6 +103,20 @@ RECIPES = {
         recipe=replace(LAPTOP, data="cifar10", network="cnn5"),
         rates={"bp-goodness": 1.5e-3, "sff": 1.5e-3},  # see results/laptop_cifar10.md
     ),
+    "cifar10-cnn5-accurate-laptop": NamedRecipe(
+        about="CIFAR-10 without a GPU: five layers cut for memory, accurate heads, 4 epochs",
+        recipe=replace(
+            LAPTOP,
+            data="cifar10",
+            network="cnn5",
+            cut="memory",
+            head="accurate",
+            kernel_size=1,
+            vote="last",
+            channels_last=True,
+        ),
+        rates={"deepsup": 1.5e-3},  # see results/accurate_head.md
+    ),
     "cifar100-cnn5-laptop": NamedRecipe(
         about="CIFAR-100 without a GPU: five layers in two blocks, 4 epochs",
         recipe=replace(LAPTOP, data="cifar100", network="cnn5"),
