@@ -1,6 +1,6 @@
 """Data sets from the network: fetched once, checked by MD5, kept as one file of plain arrays.
 
-Archives are read where they lie, never unpacked, and nothing in them is executed.
+Archives are never unpacked, and nothing in them is executed.
 """
 
 from __future__ import annotations

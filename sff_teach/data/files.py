@@ -1,4 +1,4 @@
-"""Where data sets lie: the embedded files, and the folder for downloads."""
+"""Where data sets are stored: the embedded files, and the folder for downloads."""
 
 import hashlib
 import os

@@ -44,7 +44,7 @@ class Run:
     team: SingleProcess  # the processes that train together
 
     def steps(self) -> int | None:
-        """Steps of an epoch; None if nobody knows."""
+        """Steps of an epoch; None if that is unknown."""
         return self.train.steps(self.config.batch_size, self.team.smallest_batch)
 
     def batches(self) -> Iterator:

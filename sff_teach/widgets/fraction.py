@@ -184,7 +184,7 @@ def fraction_explorer(
 
     Args:
         results: trials to start from; None trains backprop and SFF on 2 % of the images.
-        folder: where stored runs lie, whose curves are drawn under the trials.
+        folder: of stored runs, whose curves are drawn under the trials.
     """
     if results is None:
         results = [run_fraction(rule=rule) for rule in ("bp", "sff")]

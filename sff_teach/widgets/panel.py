@@ -8,7 +8,7 @@ import html
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ipywidgets
 from IPython import get_ipython
@@ -33,6 +33,7 @@ _STILL = """<style>
 { display: none; }
 </style><div class="sff-still">%s<p><em>Run this cell to use the explorer.</em></p></div>"""
 
+E = TypeVar("E", bound="Explorer")
 _SHOWN: dict[tuple, "Explorer"] = {}  # by kind and cell: what the last run of a cell displayed
 
 
@@ -196,7 +197,7 @@ class Explorer:
 
     # ---- in a notebook
 
-    def show(self) -> "Explorer":
+    def show(self: E) -> E:
         """Display a still and the widget, which hides the still while it lives; return self.
 
         If the same cell has displayed such an explorer before, it stops and its trials come over.
