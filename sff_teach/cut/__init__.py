@@ -1,21 +1,7 @@
 """From any model to ordered blocks: where it may be cut, and what came out."""
 
-from .graph import (
-    cut_points,
-    trace,
-)
-from .localize import (
-    split_stages,
-)
-from .table import (
-    BlockTable,
-    describe,
-)
+from .graph import cut_points, trace
+from .localize import split_stages
+from .table import BlockTable, describe
 
-__all__ = [
-    "BlockTable",
-    "cut_points",
-    "describe",
-    "split_stages",
-    "trace",
-]
+__all__ = ["BlockTable", "cut_points", "describe", "split_stages", "trace"]
