@@ -8,39 +8,16 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from sff_teach.util.files import atomic_write, make_folder
-
+from .output import save
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
 from .tables import write_table
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 1rem/1.55 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto;
-  padding: 0 1rem; overflow-wrap: anywhere; }}
-article {{ border: 1px solid; border-radius: .4rem; padding: 0 1rem .7rem; margin: .8rem 0; }}
-pre {{ overflow-x: auto; }}
-pre.words {{ white-space: pre-wrap; font: inherit; }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
-def _page(title: str, parts: list[str]) -> bytes:
-    return PAGE.format(title=escape(title), body="\n".join(parts)).encode()
+def _page(title: str, parts: list[str]) -> str:
+    return PAGE.format(title=escape(title), body="\n".join(parts))
 
 
 def _text(text: str, code: bool = False) -> str:
@@ -58,7 +35,7 @@ def headings(work: Assignment) -> dict[str | None, str]:
     return found
 
 
-def student_page(work: Assignment, result: dict) -> bytes:
+def student_page(work: Assignment, result: dict) -> str:
     """What one student gets to read."""
     tasks, heading = result["tasks"], headings(work)
     points = sum(t["points"] or 0 for t in tasks.values())
@@ -95,26 +72,30 @@ def _verdict(task: dict) -> tuple[str, str]:
     return f"{sign}{points:g} of {most:g} points", said
 
 
-def by_hand_page(work: Assignment, marked: list[dict], names: dict[str, str]) -> bytes:
-    """For the teacher: each written task with its mark scheme, then every student's answer."""
+def by_hand_page(work: Assignment, named: list[tuple[str, dict]]) -> str:
+    """For the teacher: each written task with its mark scheme, then every student's answer.
+
+    Args:
+        work: The instructor's.
+        named: Results, each behind the student's name or code.
+    """
     heading = headings(work)
     parts = [
         "<p>For the teacher only. Write points and comments into <code>manual.csv</code> and grade "
         "again; nothing is run a second time.</p>",
     ]
     for cell in [cell for cell in work.marked if cell.kind == "by hand"]:
-        name = f"{heading[cell.grade_id]} ({cell.grade_id}, {cell.points:g} points)"
-        parts.append(f"<h2>{escape(name)}</h2>")
+        title = f"{heading[cell.grade_id]} ({cell.grade_id}, {cell.points:g} points)"
+        parts.append(f"<h2>{escape(title)}</h2>")
         parts.append(f"<h3>Mark scheme</h3>{_text(cell.scheme)}" if cell.scheme else "")
-        for result in marked:
+        for name, result in named:
             task = result["tasks"][cell.grade_id]
             got = "not marked" if task["points"] is None else f"{task['points']:g} points"
             body = _text(result["answers"].get(cell.grade_id, "").strip() or "(no answer)")
             if printed := task.get("printed", "").strip():
                 above = "<p>Printed in the notebook, above the answer:</p>"
                 body = above + _text(printed, code=True) + body
-            name = escape(names[result["student"]])
-            parts.append(f"<article><h3>{name}: {got}</h3>{body}</article>")
+            parts.append(f"<article><h3>{escape(name)}: {got}</h3>{body}</article>")
     return _page(f"{heading[None]}: to be marked by hand", parts)
 
 
@@ -126,22 +107,15 @@ def write_pages(
     Moodle takes a zip of ``feedback`` back because its folders keep Moodle's names, Canvas because
     the files do. ``by_hand.html`` and ``manual-todo.csv`` are written where a task needs them.
     """
-
-    def write(path: Path, page: bytes) -> None:
-        make_folder(path.parent)
-        atomic_write(path, lambda file: file.write(page))
-
     for student, result in zip(came, marked, strict=True):
-        name = file_name(student.folder if student.platform == "canvas" else student.student)
-        place = out / "feedback" / f"{name}.html"
-        if student.platform == "moodle":
-            place = out / "feedback" / file_name(student.folder) / "feedback.html"
-        write(place, student_page(work, result))
+        name = file_name(student.folder if student.platform else student.student)
+        page = f"{name}/feedback.html" if student.platform == "moodle" else f"{name}.html"
+        save(out / "feedback" / page, student_page(work, result))
     by_hand = [cell.grade_id for cell in work.marked if cell.kind == "by hand"]
     if by_hand:
-        names = {s.student: code_of(s.student) if anonymous else s.student for s in came}
-        order = sorted(marked, key=lambda result: names[result["student"]])
-        write(out / "by_hand.html", by_hand_page(work, order, names))
-        todo = [[names[result["student"]], grade_id, "", ""] for grade_id in by_hand
-                for result in order if result["tasks"][grade_id]["points"] is None]  # fmt: skip
+        names = [code_of(s.student) if anonymous else s.student for s in came]
+        named = sorted(zip(names, marked, strict=True), key=lambda each: each[0])
+        save(out / "by_hand.html", by_hand_page(work, named))
+        todo = [[name, grade_id, "", ""] for grade_id in by_hand for name, result in named
+                if result["tasks"][grade_id]["points"] is None]  # fmt: skip
         write_table(out / "manual-todo.csv", [["student", "grade_id", "points", "comment"], *todo])

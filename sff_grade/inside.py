@@ -6,11 +6,11 @@ students' code does to this process, it can only change the answers that it send
 """
 
 from __future__ import annotations
-import __future__
 
 import ast
 import asyncio
 import builtins
+import codeop
 import contextlib
 import json
 import linecache
@@ -19,6 +19,7 @@ import resource
 import signal
 import struct
 import sys
+import traceback
 import types
 from unittest.mock import MagicMock
 
@@ -70,8 +71,8 @@ class Notebook:
             because a later cell may use a name anew.
     """
 
-    def __init__(self, request: dict, arrays: list, seconds: float) -> None:
-        files = [(name, bytes(data)) for name, data in zip(request["files"], arrays)]
+    def __init__(self, request: dict, seconds: float) -> None:
+        files = [(name, data.tobytes()) for name, data in request["files"]]
         self.layout = returned.choose(request["skeleton"], files)
         self.student = request["student"]
         self.seconds = seconds
@@ -81,7 +82,7 @@ class Notebook:
         asked = [c for c in request["skeleton"] if c["kind"] in ("answer", "adapter")]
         self.asked = {name for cell in asked for name in cell["names"]}
 
-    def run(self, number: int, definitions: bool) -> dict | None:
+    def run(self, number: int, definitions: bool) -> str | None:
         """Run a step; return what stopped it, if anything did.
 
         A line that stops costs that line: what stands below it is run all the same.
@@ -91,34 +92,36 @@ class Notebook:
         before = dict(self.names)
         try:
             with time_limit(self.seconds):
-                stopped = self._run(step, label, definitions or step["definitions"])
+                stopped = self._run(step["source"], label, definitions or step["definitions"])
         except Late as error:
             stopped = self.told(error, label)
-        new = {k: v for k, v in self.names.items() if k not in before or before[k] is not v}
-        if step["kind"] != "own":
-            given = step["kind"] == "given"
-            self.kept |= {k: v for k, v in new.items() if given or k in self.asked}
+        for name, value in self.names.items():
+            new = name not in before or before[name] is not value
+            asked = step["kind"] == "answer" and name in self.asked
+            if new and (asked or step["kind"] == "given"):
+                self.kept[name] = value
         if self.student is not None and "STUDENT_ID" in self.names:
             self.names["STUDENT_ID"] = self.student
-        return stopped
+        if stopped is None:
+            return None
+        kind, text, line = stopped
+        first = text.partition("\n")[0][:200]
+        return f"{kind}: {first}, line {line}" if line else f"{kind}: {first}"
 
-    def _run(self, step: dict, label: str, definitions: bool) -> dict | None:
-        source = returned.python_of(step["source"])
+    def _run(self, source: str, label: str, definitions: bool) -> tuple | None:
+        source = returned.python_of(source)
         linecache.cache[label] = (len(source), None, source.splitlines(keepends=True), label)
-        flags, stopped = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
+        compiler, stopped = codeop.Compile(), None  # remembers ``from __future__ import …``
+        compiler.flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         try:
             body = ast.parse(source).body
         except BaseException as error:
-            return self.told(error, label) | {"line": getattr(error, "lineno", None)}
+            return (*self.told(error, label)[:2], getattr(error, "lineno", None))
         for node in body:
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-                for alias in node.names:
-                    flags |= getattr(__future__, alias.name).compiler_flag
             if definitions and not isinstance(node, returned.DEFINITIONS):
                 continue
             try:
-                code = compile(ast.Module([node], []), label, "exec", flags)
-                result = eval(code, self.names)
+                result = eval(compiler(ast.Module([node], []), label, "exec"), self.names)
                 if isinstance(result, types.CoroutineType):
                     asyncio.run(result)
             except BaseException as error:
@@ -126,56 +129,44 @@ class Notebook:
                 definitions = definitions or isinstance(error, Late)
         return stopped
 
-    def told(self, error: BaseException, label: str) -> dict:
+    def told(self, error: BaseException, label: str = "") -> tuple[str, str, int | None]:
         """What is said about an error: its type, its text, and the line of the student's cell."""
         if isinstance(error, Late):
-            text = f"took longer than {self.seconds:g} s"
-            return {"type": "TimeoutError", "text": text, "line": None}
-        line, trace = None, error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == label:
-                line = trace.tb_lineno
-            trace = trace.tb_next
+            return "TimeoutError", f"took longer than {self.seconds:g} s", None
+        frames = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in frames if frame.f_code.co_filename == label]
         try:
             text = wire.clean(error, 500)
         except BaseException:
             text = "an error without a text"
-        return {"type": type(error).__name__, "text": text, "line": line}
+        return type(error).__name__, text, lines[-1] if lines else None
 
-    def call(self, request: dict, arrays: list) -> bytes:
-        """Call a function by its name; return the answer's message.
+    def call(self, request: dict, made: list) -> tuple:
+        """Call a function by its name; return its value, or the type and text of its error.
 
-        It holds the value, the error, and by their numbers the arguments that the answer changed;
-        the last argument is the state of torch's random numbers.
+        With them go, by their numbers, the arguments that the call has changed, and the state of
+        torch's random numbers.
         """
-        made: list = []
-        args, kwargs, generator = wire.decode(request["args"], arrays, made)
+        before = [wire.as_array(value).tobytes() for value in made]
         self.names |= self.kept
         torch.set_default_dtype(torch.float32)  # the tests' own, whatever a cell has set
         torch.set_default_device(None)
-        torch.default_generator.set_state(generator.get_state())
-        inference, grad = request["inference"], request["grad"]
+        torch.default_generator.set_state(request["generator"].get_state())
+        value = kind = text = None
         try:
-            if request["name"] not in self.names:
-                raise NameError(f"name '{request['name']}' is not defined")
-            grad_mode = torch.set_grad_enabled(grad and not inference)
-            with time_limit(self.seconds), torch.inference_mode(inference), grad_mode:
-                value = self.names[request["name"]](*args, **kwargs)
-            out: list = []
-            wire.pack(wire.encode(value, out, []), out)  # what cannot be sent is this call's error
-            error = None
-        except BaseException as raised:
-            value, error = None, self.told(raised, "")
-        generator.set_state(torch.default_generator.get_state())
-        changed = {n: v for n, (v, sent) in enumerate(zip(made, arrays)) if _changed(v, sent)}
-        out = []
-        return wire.pack(wire.encode([value, error, changed], out, []), out)
-
-
-def _changed(value, sent) -> bool:
-    data = value.get_state() if isinstance(value, torch.Generator) else value
-    data = data.detach().numpy() if isinstance(data, torch.Tensor) else data
-    return data.shape != sent.shape or data.tobytes() != sent.tobytes()
+            if request["call"] not in self.names:
+                raise NameError(f"name '{request['call']}' is not defined")
+            grad_mode = torch.set_grad_enabled(request["grad"] and not request["inference"])
+            with time_limit(self.seconds), torch.inference_mode(request["inference"]), grad_mode:
+                value = self.names[request["call"]](*request["args"], **request["kwargs"])
+            wire.pack(value, [])  # what cannot be sent is this call's error
+        except BaseException as error:
+            value = None
+            kind, text, _ = self.told(error)
+        request["generator"].set_state(torch.default_generator.get_state())
+        numbered = zip(range(len(made)), made, before)
+        changed = {n: new for n, new, old in numbered if wire.as_array(new).tobytes() != old}
+        return value, kind, text, changed
 
 
 def main() -> None:
@@ -187,20 +178,20 @@ def main() -> None:
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     builtins.input = lambda *_: ""
-    for name in ("google", "google.colab"):
-        sys.modules[name] = MagicMock()
+    sys.modules |= {name: MagicMock() for name in ("google", "google.colab")}
     notebook = None
     while head := channel_in.read(4):
-        request, arrays = wire.unpack(channel_in.read(struct.unpack("<I", head)[0]))
-        if "args" in request:
-            answer = notebook.call(request, arrays)
+        made: list = []
+        request = wire.unpack(channel_in.read(struct.unpack("<I", head)[0]), made)
+        if "call" in request:
+            answer = notebook.call(request, made)
         elif "run" in request:
-            answer = wire.pack(notebook.run(request["run"], request["definitions"]))
+            answer = notebook.run(request["run"], request["definitions"])
         else:
-            notebook = Notebook(request, arrays, settings["seconds"])
+            notebook = Notebook(request, settings["seconds"])
             steps = [step | {"source": ""} for step in notebook.layout["steps"]]
-            answer = wire.pack(notebook.layout | {"steps": steps})
-        channel_out.write(answer)
+            answer = notebook.layout | {"steps": steps}
+        channel_out.write(wire.pack(answer, []))
         channel_out.flush()
     os._exit(0)
 

@@ -11,27 +11,28 @@ from __future__ import annotations
 import compileall
 import errno
 import json
+import math
 import os
 import platform
-import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import sff_teach
 from sff_teach.data import data_home
 
 from . import wire
-from .source import Assignment, without_names
+from .source import Assignment, without_name
 
 INSIDE = ("inside.py", "returned.py", "wire.py")
 SCRATCH = 64 << 20  # bytes of each folder that may be written, all in memory
@@ -39,12 +40,15 @@ PROCESSES = 64  # threads count as well
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a notebook may use."""
+class Rules:
+    """How student code is run."""
 
     seconds: float  # of computing, for each cell and each call
     memory: float  # GiB on top of what torch itself takes
     notebook: float  # seconds by the clock for the whole notebook
+    isolated: bool = True
+    secret: tuple[Path, ...] = ()  # folders that are not seen inside
+    room: Path = Path()  # see `make_room`
 
 
 # Numbers by machine: (x86-64, AArch64).
@@ -73,20 +77,14 @@ def seccomp_filter() -> bytes:
         return b""
     column, architecture, clone = MACHINES[platform.machine()]
     load, equal, larger, any_bit, end = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
-    program = [
-        (load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, refuse),
-        (load, 0, 0, 0),
-        (larger, 0, 1, 0x40000000), (end, 0, 0, refuse),  # the x32 calls
-        (equal, 0, 1, CLONE3), (end, 0, 0, 0x00050000 | errno.ENOSYS),
-    ]  # fmt: skip
+    allow, refuse, no_such_call = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, refuse), (load, 0, 0, 0)]
+    program += [(larger, 0, 1, 0x40000000), (end, 0, 0, refuse)]  # the x32 calls
+    program += [(equal, 0, 1, CLONE3), (end, 0, 0, no_such_call)]
     for numbers in REFUSED.values():
         program += [(equal, 0, 1, numbers[column]), (end, 0, 0, refuse)]
-    program += [
-        (equal, 0, 3, clone), (load, 0, 0, 16),
-        (any_bit, 0, 1, NEW_NAMESPACES), (end, 0, 0, refuse),
-        (end, 0, 0, allow),
-    ]  # fmt: skip
+    program += [(equal, 0, 3, clone), (load, 0, 0, 16)]
+    program += [(any_bit, 0, 1, NEW_NAMESPACES), (end, 0, 0, refuse), (end, 0, 0, allow)]
     return b"".join(struct.pack("<HBBI", *line) for line in program)  # code, yes, no, value
 
 
@@ -105,22 +103,24 @@ def make_room(folder: Path, assignment: Assignment) -> None:
     for entry in assignment.absent:
         module, _, name = entry.partition(":")
         path = folder / "package" / Path(*module.split(".")).with_suffix(".py")
-        path.write_text(without_names(path.read_text(encoding="utf-8"), [name]), encoding="utf-8")
+        path.write_text(without_name(path.read_text(encoding="utf-8"), name), encoding="utf-8")
     compileall.compile_dir(folder, quiet=2)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _environment() -> dict[str, str]:
+def _environment(place: Path) -> dict[str, str]:
+    """What the process inside sees, where our files lie in ``place``."""
     return {
         "PATH": "/usr/bin:/bin", "HOME": "/box", "USER": "student", "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "MPLCONFIGDIR": "/tmp",
-        "PYTHONPATH": "/grader:/package", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
-        "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": "", "SFF_TEACH_DATA": str(data_home()),
+        "PYTHONPATH": f"{place / 'grader'}:{place / 'package'}", "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0", "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": "",
+        "SFF_TEACH_DATA": str(data_home()),
     }  # fmt: skip
 
 
-def _files(room: Path, secret: list[Path]) -> list[str]:
+def _files(room: Path, secret: Iterable[Path]) -> list[str]:
     """Arguments of bubblewrap that lay out the file system."""
     shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
     shown += [Path(p) for p in ("/lib", "/lib64", "/bin") if not Path(p).is_symlink()]
@@ -145,17 +145,16 @@ def _files(room: Path, secret: list[Path]) -> list[str]:
     return [*args, "--remount-ro", "/", "--chdir", "/box"]
 
 
-def bubblewrap(room: Path, secret: list[Path]) -> list[str]:
+def bubblewrap(room: Path, secret: Iterable[Path]) -> list[str]:
     """Return the command that starts a jail, up to the program that runs in it."""
     if os.geteuid() == 0:  # the process inside takes a user of its own
         user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         user = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
     return [
-        "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+        shutil.which("bwrap"), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--unshare-cgroup-try", *user, "--die-with-parent", "--new-session",
-        *_files(room, secret), "--clearenv",
-        *(x for pair in _environment().items() for x in ("--setenv", *pair)),
+        *_files(room, secret),
     ]  # fmt: skip
 
 
@@ -181,84 +180,78 @@ class Ended(BaseException):
 class Jail:
     """One jailed process and the channel to it.
 
-    The folders ``secret`` are not seen inside. Without isolation the same program runs with the
-    teacher's own rights.
+    Without isolation the same program runs with the teacher's own rights.
     """
 
-    def __init__(self, room: Path, limits: Limits, secret: list[Path], isolated: bool) -> None:
-        self.limits = limits
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.deadline = math.inf
+        self.why = "the answer ended the process"
         settings = {
-            "seconds": limits.seconds,
-            "memory": int(limits.memory * 2**30),
-            "cpu": int(2 * limits.notebook),
-            "processes": PROCESSES if isolated else None,
-            "user": 2**20 + os.getpid() % 2**20 if isolated and os.geteuid() == 0 else None,
+            "seconds": rules.seconds,
+            "memory": int(rules.memory * 2**30),
+            "cpu": int(2 * rules.notebook),
+            "processes": PROCESSES if rules.isolated else None,
+            "user": 2**20 + os.getpid() % 2**20 if rules.isolated and os.geteuid() == 0 else None,
         }
         read_end, write_end = os.pipe()
         os.write(write_end, seccomp_filter())
         os.close(write_end)
-        if isolated:
+        start, place = [], rules.room
+        if rules.isolated:
             seccomp = ["--seccomp", str(read_end)] if seccomp_filter() else []
-            start, environment = [*bubblewrap(room, secret), *seccomp, "--"], None
-            inside = "/grader/inside.py"
-        else:
-            start, inside = [], str(room / "grader" / "inside.py")
-            path = f"{room / 'grader'}{os.pathsep}{room / 'package'}"
-            environment = _environment() | {"PYTHONPATH": path, "PATH": os.environ["PATH"]}
+            start, place = [*bubblewrap(rules.room, rules.secret), *seccomp, "--"], Path("/")
         self.process = subprocess.Popen(
-            [*start, sys.executable, inside, json.dumps(settings)], env=environment, cwd=room,
+            [*start, sys.executable, place / "grader" / "inside.py", json.dumps(settings)],
+            cwd=rules.room, env=_environment(place), pass_fds=[read_end], start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            pass_fds=[read_end], start_new_session=True,
         )  # fmt: skip
         os.close(read_end)
-        os.set_blocking(self.process.stdin.fileno(), False)
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def ask(self, request: bytes, seconds: float) -> tuple[Any, list]:
-        """Send a message and return the answer's JSON and arrays.
+    def _watch(self) -> None:
+        """End the process when it is late or takes too much memory; then `ask` gets no answer."""
+        most = self.rules.memory + 1
+        while self.process.poll() is None:
+            if time.monotonic() > self.deadline:
+                self._kill("it took too long by the clock")
+            elif memory_below(self.process.pid) > most * 2**30:
+                self._kill(f"it took more than {self.rules.memory:g} GiB with all its processes")
+            time.sleep(0.1)
+
+    def _kill(self, why: str) -> None:
+        self.why = why
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def ask(self, message: bytes, seconds: float) -> bytes:
+        """Send a message and return the answer, without its length.
 
         Raises:
-            Ended: No answer came in time, it was no message, or the process took too much memory.
+            Ended: No answer came in time, or the process ended or took too much memory.
         """
-        deadline = time.monotonic() + seconds
-        answer = bytearray()
+        self.deadline = time.monotonic() + seconds
         try:
-            while True:
-                if len(answer) >= 4:
-                    (size,) = struct.unpack_from("<I", answer)
-                    if size > wire.MOST_BYTES + 8:
-                        raise Ended("the answer sent too much")
-                    if len(answer) >= 4 + size:
-                        return wire.unpack(bytes(answer[4 : 4 + size]))
-                if time.monotonic() > deadline:
-                    raise Ended("it took too long by the clock")
-                request = self._exchange(request, answer)
-        except wire.WireError:
-            raise Ended("the answer wrote into the grader's channel") from None
-        except OSError:
-            raise Ended("the answer ended the process") from None
-
-    def _exchange(self, request: bytes, answer: bytearray) -> bytes:
-        """Write and read what can be written and read now; return what is left to write."""
-        if memory_below(self.process.pid) > (self.limits.memory + 1) * 2**30:
-            raise Ended(f"it took more than {self.limits.memory:g} GiB with all its processes")
-        stdin, stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
-        readable, writable, _ = select.select([stdout], [stdin] if request else [], [], 0.2)
-        if writable:
-            with suppress(BlockingIOError):
-                request = request[os.write(stdin, request[: 1 << 16]) :]
-        if readable:
-            data = os.read(stdout, 1 << 20)
-            if not data:
-                raise Ended("the answer ended the process")
-            answer += data
-        return request
+            self.process.stdin.write(message)
+            self.process.stdin.flush()
+            (size,) = struct.unpack("<I", self.process.stdout.read(4))
+            if size > wire.MOST_BYTES + 8:
+                raise Ended("the answer sent too much")
+            answer = self.process.stdout.read(size)
+        except (OSError, struct.error):
+            raise Ended(self.why) from None
+        finally:
+            self.deadline = math.inf
+        if len(answer) < size:
+            raise Ended(self.why)
+        return answer
 
     def close(self) -> None:
         """End the process and all that it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self._kill("it is over")
         self.process.wait()
-        self.process.stdin.close()
+        with suppress(OSError):  # of a request that was never read
+            self.process.stdin.close()
         self.process.stdout.close()
 
 

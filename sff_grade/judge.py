@@ -1,6 +1,6 @@
 """The judge: runs the tests, and asks the jailed process for answers.
 
-A worker process marks one notebook after another: it lets the jail lay the notebook out and run its
+A judge process marks one notebook after another: it lets the jail lay the notebook out and run its
 cells, and then runs the instructor's tests itself. The names of answers are proxies here: calling
 one sends arrays into the jail and gets arrays back. So a test sees numbers only, and a forged
 answer has to be a right one. No process forks: torch is loaded afresh in each jail.
@@ -11,11 +11,14 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
+import os
 import resource
 import secrets
 import signal
+import threading
 import time
 import traceback
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ import numpy as np
 import torch
 
 from . import wire
-from .jail import Ended, Jail, Limits
+from .jail import Ended, Jail, Rules
 from .source import Assignment, Cell
 
 RESTARTS = 6  # of a jail, for one notebook
@@ -45,18 +48,33 @@ class Session:
         notes: What stopped while the cells ran.
     """
 
-    def __init__(self, assignment: Assignment, job: dict) -> None:
-        self.job = job
-        self.student_id = job["student"] if assignment.wants_id else None
-        self.skeleton = assignment.skeleton()
-        self.limits: Limits = job["limits"]
-        self.deadline = time.monotonic() + self.limits.notebook
-        self.patience = 3 * self.limits.seconds + 10  # by the clock, for a cell or a call
+    def __init__(self, work: Assignment, rules: Rules, student: str, files: list[Path]) -> None:
+        self.rules = rules
+        most = wire.MOST_BYTES // 2 // max(len(files), 1)
+        data = [(path.name, np.frombuffer(path.read_bytes()[:most], "uint8")) for path in files]
+        self.notebook = {"files": data, "skeleton": work.skeleton(),
+                         "student": student if work.wants_id else None}  # fmt: skip
+        self.deadline = time.monotonic() + rules.notebook
+        self.patience = 3 * rules.seconds + 30  # by the clock, for a cell or a call
         self.notes: list[str] = []
         self.layout = UNREAD
         self.broken: set[int] = set()  # steps of which only definitions are run
         self.restarts = 0
         self.jail: Jail | None = None
+
+    def _ask(self, request: dict, sent: list) -> Any:
+        message = wire.pack(request, sent)
+        # float64 and half are as good an answer as float32, where the tests use nothing else
+        single = not any("float64" in str(getattr(value, "dtype", "")) for value in sent)
+        left = min(self.patience, self.deadline - time.monotonic())
+        try:
+            return wire.unpack(self.jail.ask(message, left), [], wire.clean, single)
+        except wire.WireError:
+            self.close()
+            raise Ended("the answer wrote into the grader's channel") from None
+        except Ended:
+            self.close()
+            raise
 
     def ready(self) -> None:
         """Run all cells, if that has not been done since the jail was started.
@@ -68,58 +86,36 @@ class Session:
             if self.restarts >= RESTARTS or time.monotonic() > self.deadline:
                 raise Ended("it was not reached: the notebook took too long or ended too often")
             self.restarts += 1
-            job, files = self.job, self.job["files"]
-            self.jail = Jail(job["room"], self.limits, job["secret"], job["isolated"])
-            most = wire.MOST_BYTES // 2 // max(len(files), 1)
-            arrays = [np.frombuffer(path.read_bytes()[:most], "uint8") for path in files]
-            request = {"files": [path.name for path in files], "student": self.student_id,
-                       "skeleton": self.skeleton}  # fmt: skip
-            self.layout, _ = self.jail.ask(wire.pack(request, arrays), 60)
+            self.jail = Jail(self.rules)
+            self.layout = self._ask(self.notebook, [])
             for number, step in enumerate(self.layout["steps"]):
+                broken = number in self.broken
                 try:
-                    self._run(number, step)
+                    stopped = self._ask({"run": number, "definitions": broken}, [])
                 except Ended as ended:
                     self.notes.append(
                         f"{step['label']}: {ended}; only its functions and classes were used."
                     )
                     self.broken.add(number)
-                    self.close()
                     break
-
-    def _run(self, number: int, step: dict) -> None:
-        broken = number in self.broken
-        request = wire.pack({"run": number, "definitions": broken})
-        stopped, _ = self.jail.ask(request, min(self.patience, self.deadline - time.monotonic()))
-        if stopped and not step["quiet"] and not broken:
-            try:
-                first = (stopped["text"].splitlines() or [""])[0][:200]
-                at = f", line {stopped['line']}" if stopped["line"] else ""
-                self.notes.append(f"{step['label']}: stopped with {stopped['type']}: {first}{at}.")
-            except Exception:  # a message of a student's choice
-                raise Ended("it wrote into the grader's channel") from None
+                if stopped and not step["quiet"] and not broken:
+                    self.notes.append(f"{step['label']}: stopped with {stopped}.")
 
     def call(self, name: str, args: tuple, kwargs: dict) -> Any:
         """Ask the jail for ``name(*args, **kwargs)``, as if it ran here."""
         self.ready()
-        arrays: list = []
+        request = {"call": name, "args": args, "kwargs": kwargs, "grad": torch.is_grad_enabled(),
+                   "inference": torch.is_inference_mode_enabled(),
+                   "generator": torch.default_generator}  # fmt: skip
         sent: list = []
-        tree = wire.encode([args, kwargs, torch.default_generator], arrays, sent)
-        request = {"name": name, "args": tree, "inference": torch.is_inference_mode_enabled(),
-                   "grad": torch.is_grad_enabled()}  # fmt: skip
-        left = min(self.patience, self.deadline - time.monotonic())
+        reply = self._ask(request, sent)
         try:
-            reply, returned = self.jail.ask(wire.pack(request, arrays), left)
-            # float64 and half are as good an answer as float32, the tests' own
-            single = all(array.dtype != np.float64 for array in arrays)
-            value, told, changed = wire.decode(reply, returned, [], single)
+            value, kind, text, changed = reply
             _put_back(sent, changed)
-            error = told and raised(told["type"], told["text"])
-        except Exception:  # bytes of a student's choice
+            error = raised(kind, text) if kind else None
+        except Exception:  # an answer of a student's choice
             self.close()
             raise Ended("the answer wrote into the grader's channel") from None
-        except Ended:
-            self.close()
-            raise
         if error:
             raise error
         return value
@@ -151,9 +147,7 @@ def _put_back(sent: list, changed: dict) -> None:
             (old.data if isinstance(old, torch.Tensor) else old)[...] = new
 
 
-def judge(
-    assignment: Assignment, session: Session
-) -> tuple[dict[str, str | None], dict[str, float]]:
+def judge(work: Assignment, session: Session, student: str) -> tuple[dict, dict]:
     """Run every test against the answers in the jail.
 
     The hidden part of a test runs with a ``seed`` that nobody can know, where the assignment draws
@@ -163,11 +157,11 @@ def judge(
         Why each test failed, or None, by grade id; and the line of the leaderboard, which the
         hidden part of a test calls ``entry``.
     """
-    names: dict[str, Any] = {"__name__": "__main__", "STUDENT_ID": session.job["student"]}
-    names |= {name: _proxy(session, name) for name in assignment.asked_names}
+    names: dict[str, Any] = {"__name__": "__main__", "STUDENT_ID": student}
+    names |= {name: _proxy(session, name) for name in work.asked_names}
     outcome: dict[str, str | None] = {}
     entry: dict[str, float] = {}
-    for cell in assignment.cells:
+    for cell in work.cells:
         if cell.kind == "given":
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, f"<{cell.grade_id}>", "exec"), names)
@@ -214,72 +208,74 @@ def _explain(cell: Cell, error: Exception, hidden: bool, label: str) -> str:
         return "There is no answer yet."
     if isinstance(error, AnswerError) or (isinstance(error, AssertionError) and text):
         return text
-    if getattr(error, "from_answer", False):
-        return f"{kind}: {text}" if text else kind
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and not hasattr(error, "from_answer"):
         if hidden:
             return "It does not hold for other numbers than those in the visible tests."
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == label]
         return f"This does not hold: {cell.source.splitlines()[lines[-1] - 1].strip()}"
-    if isinstance(error, (MemoryError, TimeoutError)):
-        return f"The test could not work with what was returned ({kind})."
-    return f"{kind}: {text}"
+    return f"{kind}: {text}" if text else kind
 
 
-def mark(assignment: Assignment, job: dict) -> dict:
+def mark(work: Assignment, rules: Rules, student: str, files: list[Path]) -> dict:
     """Mark one notebook.
 
     Args:
-        assignment: The instructor's.
-        job: ``student``, ``files``, and what `Jail` needs.
+        work: The instructor's.
+        rules: Of the jail.
+        student: The key.
+        files: Notebooks and archives of notebooks, the newest first.
     """
-    session = Session(assignment, job)
+    session = Session(work, rules, student, files)
     outcome, entry = {}, {}
     try:
         with contextlib.suppress(Ended):
             session.ready()
         if session.layout["answers"]:
-            outcome, entry = judge(assignment, session)
+            outcome, entry = judge(work, session, student)
     finally:
         session.close()
-    notes = session.layout["notes"] + session.notes
-    result = result_of(assignment, job["student"], session.layout, outcome, notes)
-    return result | {"entry": entry}
+    return result_of(work, student, session.layout, outcome, session.notes) | {"entry": entry}
 
 
 def result_of(
-    assignment: Assignment, student: str, layout: dict, outcome: dict, notes: list[str]
+    work: Assignment, student: str, layout: dict, outcome: dict, notes: list[str]
 ) -> dict:
-    """What is stored of a student; all texts are clean."""
+    """What is stored of a student; all texts are clean, by `Session` or here."""
     tasks, answers, above = {}, {}, ""
-    for place, cell in enumerate(assignment.cells):
+    for place, cell in enumerate(work.cells):
         if cell.kind in ("answer", "by hand"):
-            answers[cell.grade_id] = wire.clean(layout["answers"].get(str(place), ""), 20_000)
+            answers[cell.grade_id] = layout["answers"].get(place, "")
         if cell.kind == "test":
             error = outcome.get(cell.grade_id, "No answer was found.")
             points = 0.0 if error else cell.points
             tasks[cell.grade_id] = {"points": points, "max": cell.points, "error": error}
         elif cell.kind == "by hand":
             task = {"points": None, "max": cell.points, "error": None}
-            tasks[cell.grade_id] = task | {"printed": wire.clean(above, 3000)}
+            tasks[cell.grade_id] = task | {"printed": above}
         elif cell.code:
-            above = layout["printed"].get(str(place), "")
-    own = layout["own"].items()  # by the place that the cells stand behind
+            above = layout["printed"].get(place, "")
+    notes = [wire.clean(note, 400) for note in layout["notes"] + notes]
     return {
         "student": student,
-        "notes": list(dict.fromkeys(wire.clean(note, 400) for note in notes))[:MOST_NOTES],
-        "id": wire.clean(layout["id"], 200),
+        "notes": list(dict.fromkeys(notes))[:MOST_NOTES],
+        "id": layout["id"],
         "tasks": tasks,
         "entry": {},
         "answers": answers,
-        "own": {place: [wire.clean(text, 20_000) for text in texts] for place, texts in own},
-        "printed": wire.clean("".join(layout["printed"].values()), 5_000),
+        "own": {str(place): texts for place, texts in layout["own"].items()},
+        "printed": "".join(layout["printed"].values())[:5_000],
     }
 
 
 def prepare() -> None:
-    """Limit a judge process before its first notebook."""
+    """Limit a judge process before its first notebook, and end it when the grader is killed."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_the_grader, daemon=True).start()
     with contextlib.suppress(FileNotFoundError):  # where there is no /proc
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + JUDGE_MEMORY,) * 2)
+
+
+def _end_with_the_grader() -> None:
+    parent_process().join()
+    os._exit(1)

@@ -12,7 +12,6 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
 
 MOST_BYTES = 20 << 20  # of a notebook in a zip
 MOST_CHARACTERS = 20_000  # of a cell, where a person reads it
@@ -126,78 +125,64 @@ def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> dict:
         except ValueError as error:
             notes.append(str(error) if len(files) == 1 else f"{name}: {error}")
     if not layouts:
-        layout = lay_out(skeleton, [])
-        layout["notes"] = notes or ["No notebook was found in what came."]
-        return layout
+        return lay_out(skeleton, []) | {"notes": notes or ["No notebook was found in what came."]}
     name, layout = next((each for each in layouts if each[1]["answered"]), layouts[0])
     if len(layouts) > 1:
         others = ", ".join(other for other, _ in layouts if other != name)
         notes.append(f"{len(layouts)} notebooks came; {name} was marked, not {others}.")
-        most = max(layouts, key=lambda each: each[1]["answered"])
-        if most[1]["answered"] > layout["answered"]:
-            notes.append(f"An older one, {most[0]}, holds more answers.")
-    layout["notes"] = notes + layout["notes"]
-    return layout
+        older, most = max(layouts, key=lambda each: each[1]["answered"])
+        if most["answered"] > layout["answered"]:
+            notes.append(f"An older one, {older}, holds more answers.")
+    return layout | {"notes": notes + layout["notes"]}
 
 
-class Search:
-    """Which cell of the source each returned cell belongs to.
+def match(skeleton: list[dict], cells: list[dict]) -> list[int | None]:
+    """Return the place in the source that each returned cell belongs to, or None."""
+    at: list[int | None] = [None] * len(cells)
+    for matcher in (_by_id, _by_text, _by_name, _by_place):
+        for n, place in enumerate(at):
+            if place is None:
+                at[n] = matcher(skeleton, cells, at, n)
+    return at
 
-    Attributes:
-        at: For each returned cell the place in the source, or None.
-    """
 
-    def __init__(self, skeleton: list[dict], cells: list[dict]) -> None:
-        self.skeleton = skeleton
-        self.cells = cells
-        self.plain = [plain(cell["released"]) for cell in skeleton]
-        self.places = {cell["id"]: i for i, cell in enumerate(skeleton) if cell["id"]}
-        self.at: list[int | None] = [None] * len(cells)
-        for matcher in MATCHERS:
-            for n, place in enumerate(self.at):
-                if place is None:
-                    self.at[n] = matcher(self, n)
+def _by_id(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+    """An answer may have become a text cell by a slip of the keyboard; others may not."""
+    for i, cell in enumerate(skeleton):
+        if cell["id"] and cell["id"] == cells[n]["id"] and cells[n]["source"].strip():
+            same = cells[n]["code"] == cell["code"]
+            return i if same or cell["kind"] in ("answer", "by hand") else None
+    return None
 
-    def by_id(self, n: int) -> int | None:
-        """An answer may have become a text cell by a slip of the keyboard; others may not."""
-        cell, place = self.cells[n], self.places.get(self.cells[n]["id"])
-        if place is None or not cell["source"].strip():
-            return None
-        same = cell["code"] == self.skeleton[place]["code"]
-        return place if same or self.skeleton[place]["kind"] in ("answer", "by hand") else None
 
-    def by_text(self, n: int) -> int | None:
-        """The same words in the same order."""
-        text = plain(self.cells[n]["source"])
-        same = [i for i, other in enumerate(self.plain) if text and other == text]
-        return next((i for i in same if i not in self.at), same[0] if same else None)
+def _by_text(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+    """The same words in the same order."""
+    text = plain(cells[n]["source"])
+    same = [i for i, cell in enumerate(skeleton) if text and plain(cell["released"]) == text]
+    return next((i for i in same if i not in at), same[0] if same else None)
 
-    def by_name(self, n: int) -> int | None:
-        """An answer, or the cell with the student's id, by what it defines."""
-        names = set(bound_names(self.cells[n]["source"]))
-        for i, cell in enumerate(self.skeleton):
-            defined = re.findall(r"^(?:def|class) +(\w+)", cell["released"], re.MULTILINE)
-            wanted = set(defined or cell["names"])
-            if cell["kind"] == "answer" and names & wanted:
-                return i
-            free = cell["kind"] == "free" and i not in self.at and self.cells[n]["code"]
-            if free and names & wanted and len(names) <= len(wanted) + 2:
-                return i
+
+def _by_name(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+    """An answer, or the cell with the student's id, by what it defines."""
+    names = set(bound_names(cells[n]["source"]))
+    for i, cell in enumerate(skeleton):
+        defined = re.findall(r"^(?:def|class) +(\w+)", cell["released"], re.MULTILINE)
+        wanted = set(defined or cell["names"])
+        if cell["kind"] == "answer" and names & wanted:
+            return i
+        free = cell["kind"] == "free" and i not in at and cells[n]["code"]
+        if free and names & wanted and len(names) <= len(wanted) + 2:
+            return i
+    return None
+
+
+def _by_place(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+    """A written answer: it stands behind the text that stands before it in the source."""
+    place = None if n == 0 or at[n - 1] is None else at[n - 1] + 1
+    if place is None or place in at or place == len(skeleton):
         return None
-
-    def by_place(self, n: int) -> int | None:
-        """A written answer: it stands behind the text that stands before it in the source."""
-        place = self.at[n - 1] if n else None
-        if place is None or place + 1 >= len(self.skeleton) or place + 1 in self.at:
-            return None
-        cell = self.skeleton[place + 1]
-        fits = cell["kind"] == "by hand" and cell["code"] == self.cells[n]["code"]
-        return place + 1 if fits else None
-
-
-MATCHERS: list[Callable[[Search, int], int | None]] = [
-    Search.by_id, Search.by_text, Search.by_name, Search.by_place,
-]  # fmt: skip
+    cell = skeleton[place]
+    return place if cell["kind"] == "by hand" and cell["code"] == cells[n]["code"] else None
 
 
 def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
@@ -208,21 +193,20 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
         student's ``own`` cells by the place they stand behind, how many cells are ``answered``, the
         ``id`` of the student in it, and ``notes`` on what was repaired.
     """
-    search = Search(skeleton, cells)
+    at = match(skeleton, cells)
     versions: dict[int, list[str]] = {}
     own: dict[int, list[tuple[str, str]]] = {}
     last = -1
-    for n, (cell, place) in enumerate(zip(cells, search.at)):
+    for n, (cell, place) in enumerate(zip(cells, at)):
         if place is not None:
             last = place
             versions.setdefault(place, []).append(cell["source"])
         elif cell["code"] and cell["source"].strip():
             own.setdefault(last, []).append((f"cell {n + 1}", cell["source"]))
-    answers: dict[int, list[str]] = {}
-    answered = 0
+    answers, answered = {}, 0
     for i, texts in versions.items():
         if skeleton[i]["kind"] in ("answer", "by hand"):
-            filled = [text for text in texts if plain(text) != search.plain[i]]
+            filled = [text for text in texts if plain(text) != plain(skeleton[i]["released"])]
             answered += bool(filled)
             answers[i] = filled or texts[-1:]
     code = "\n".join(cell["source"] for cell in cells if cell["code"])
@@ -231,41 +215,39 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
         "steps": _steps(skeleton, versions, answers, own),
         "answers": {i: "\n\n".join(texts)[:MOST_CHARACTERS] for i, texts in answers.items()},
         "own": {i: [text[:MOST_CHARACTERS] for _, text in each] for i, each in own.items()},
-        "printed": {p: cells[n]["printed"] for n, p in enumerate(search.at) if p is not None},
+        "printed": {place: cell["printed"] for cell, place in zip(cells, at) if place is not None},
         "answered": answered,
         "id": student_id[2].strip() if student_id else "",
-        "notes": _notes(search, versions) if cells else [],
+        "notes": _notes(skeleton, cells, at) if cells else [],
     }
 
 
-def _notes(search: Search, versions: dict[int, list[str]]) -> list[str]:
-    marked = [(i, cell) for i, cell in enumerate(search.skeleton) if cell["id"]]
-    ids = [cell["id"] for cell in search.cells if cell["id"]]
-    known = [i for i in ids if i in search.places]
-    if not known and not any(c["kind"] == "answer" and i in versions for i, c in marked):
-        other = f', but of another: it has the cell "{ids[0]}"' if ids else ""
-        return [f"The notebook is not of this assignment{other}."]
+def _notes(skeleton: list[dict], cells: list[dict], at: list[int | None]) -> list[str]:
+    marked = {i: cell for i, cell in enumerate(skeleton) if cell["id"]}
+    answers = {i: c for i, c in marked.items() if c["kind"] in ("answer", "by hand")}
+    ids = [cell["id"] for cell in cells if cell["id"]]
     notes = []
-    if not known:
-        found = sum(i in versions for i, _ in marked)
+    if not any(cell["id"] in ids for cell in marked.values()):
+        if not any(c["kind"] == "answer" and i in at for i, c in marked.items()):
+            other = f', but of another: it has the cell "{ids[0]}"' if ids else ""
+            return [f"The notebook is not of this assignment{other}."]
         notes.append(
             "The notebook had lost nbgrader's marks, as Colab returns it. "
-            f"{found} of {len(marked)} cells were found again by their text or their names."
+            f"{sum(i in at for i in marked)} of {len(marked)} cells were found again by their text "
+            "or their names."
         )
-    for i, cell in marked:
-        code = [c["code"] for c, at in zip(search.cells, search.at) if at == i]
-        if cell["kind"] not in ("answer", "by hand"):
-            continue
-        if not code:
+    for i, cell in answers.items():
+        found = [c for c, place in zip(cells, at) if place == i]
+        if not found:
             what = f", none that defines {' or '.join(cell['names'])}" if cell["names"] else ""
             notes.append(f"{cell['id']}: no such cell{what}.")
-        elif cell["code"] and not all(code):
+        elif cell["code"] and not all(c["code"] for c in found):
             notes.append(f"{cell['id']}: the answer stood in a text cell; it was run as code.")
-        if len(code) > 1:
-            filled = sum(plain(text) != search.plain[i] for text in versions[i])
+        if len(found) > 1:
+            filled = sum(plain(c["source"]) != plain(cell["released"]) for c in found)
             counts = "the last one counts" if filled > 1 else "the one with an answer counts"
-            notes.append(f"{cell['id']}: the cell stands {len(code)} times; {counts}.")
-    order = [place for place in search.at if place is not None]
+            notes.append(f"{cell['id']}: the cell stands {len(found)} times; {counts}.")
+    order = [place for place in at if place is not None]
     if order != sorted(order) and len(set(order)) == len(order):
         notes.append("The cells stood in another order; they were run in the assignment's.")
     return notes

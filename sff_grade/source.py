@@ -122,40 +122,33 @@ def read_source(path: Path) -> Assignment:
 
 
 def find_source(source: Path, name: str | None, folder: Path) -> Path:
-    """Find the instructor's notebook: ``source`` itself, or the one that the folder belongs to.
+    """Find the instructor's notebook: ``source`` itself, or the one that ``folder`` is called by.
 
     Raises:
-        SFFError: None or several fit.
+        SFFError: There is none of that name.
     """
     if source.is_file():
         return source
     known = {path.parent.name: path for path in sorted(source.glob("*/*.ipynb"))}
     if name is None:
-        came = " ".join([folder.name, *(path.name for path in folder.rglob("*.ipynb"))]).lower()
-        fits = [name for name in known if re.search(word_pattern(name.lower()), came)]
+        fits = [
+            n for n in known if re.search(word_pattern(n), folder.resolve().name, re.IGNORECASE)
+        ]
         if len(fits) != 1:
-            raise SFFError(
-                f"the notebooks in {folder} do not say which assignment of source={source} they "
-                f"are; give --assignment, one of {', '.join(known)}"
-            )
+            raise SFFError(f"which assignment of {source} is in {folder}? Add --assignment, "
+                           f"one of {', '.join(known)}")  # fmt: skip
         name = fits[0]
     check_known(name, known, "assignment")
     return known[name]
 
 
-def without_names(source: str, names: list[str]) -> str:
-    """Return a module's text in which some functions only raise; ``Class.method`` works as well."""
-    lines, found = source.split("\n"), []
-    for name in names:
-        node: ast.AST | None = ast.parse(source)
-        for part in name.split("."):
-            inner = ast.iter_child_nodes(node) if node else ()
-            node = next((n for n in inner if getattr(n, "name", "") == part), None)
+def without_name(source: str, name: str) -> str:
+    """Return a module's text in which a function only raises; ``Class.method`` works as well."""
+    tree = node = ast.parse(source)
+    for part in name.split("."):
+        node = next((n for n in node.body if getattr(n, "name", "") == part), None)
         if node is None:
             raise SFFError(f"the package has no {name}, which the assignment calls absent")
-        found.append(node)
-    for node in sorted(found, key=lambda node: -node.lineno):
-        first, last = node.body[0].lineno, node.body[-1].end_lineno
-        text = f'raise NotImplementedError("{node.name} is not there in this assignment")'
-        lines[first - 1 : last] = [" " * node.body[0].col_offset + text]
-    return "\n".join(lines)
+    text = f"{node.name} is not there in this assignment"
+    node.body = ast.parse(f"raise NotImplementedError({text!r})").body
+    return ast.unparse(tree)

@@ -6,6 +6,7 @@ A platform's number is part of the key of a student, so that two of one name sta
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 import zipfile
@@ -21,11 +22,12 @@ from .returned import word_pattern
 PLATFORMS = {
     "moodle": r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_[a-z]+(_.*)?",
     "blackboard": r"[^_]*_(?P<name>.+?)_attempt_\d{4}(-\d\d){5}(_.*)?",
-    "canvas": r"(?P<name>[^_\W]+)(?P<late>_late)?_(?P<number>\d+)_(?P<second>\d+)_.*",
+    "canvas": r"(?P<name>[^_\W]+)(?P<late>_late)?_(?P<number>\d+)_(?P<second>\d+)_(?P<rest>.*)",
 }
 ENDING = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # browsers add the second one
 COPY = re.compile(r"(\s*\(\d+\))+$")  # "a1 (2)", as browsers name a second download
 NOT_RETURNED = re.compile(r"manual(-todo)?\.csv|thumbs\.db|desktop\.ini", re.IGNORECASE)
+MOST_BYTES = 200  # of a file name, since an ending is added
 NOBODY = re.compile(r"(copy of|kopie von|copie de|copia de|untitled)?[\W_]*", re.IGNORECASE)
 
 
@@ -37,6 +39,7 @@ class Submission:
     name: str  # for people
     platform: str = ""  # "moodle", "canvas", "blackboard", or ""
     number: str = ""  # the platform's, of the student
+    rest: str = ""  # Canvas: what the student called the file
     folder: str = ""  # what the platform called the file or folder
     late: bool = False  # as the platform says
     files: list[Path] = field(default_factory=list)  # notebooks and zips, the newest first
@@ -48,11 +51,10 @@ def identify(name: str, assignment: str = "") -> Submission:
     name = unicodedata.normalize("NFC", name).strip()
     for platform, pattern in PLATFORMS.items():
         if found := re.fullmatch(pattern, name, re.IGNORECASE):
-            parts = found.groupdict()
-            # Matriculation numbers look like Canvas: both numbers tell students apart.
-            key = "_".join(parts[n].strip() for n in ("name", "number", "second") if parts.get(n))
-            return Submission(key, parts["name"].strip(), platform, parts.get("number") or "",
-                              name, bool(parts.get("late")))  # fmt: skip
+            parts = {key: (text or "").strip() for key, text in found.groupdict().items()}
+            key = "_".join(filter(None, map(parts.get, ("name", "number", "second"))))
+            return Submission(key, parts["name"], platform, parts.get("number", ""),
+                              parts.get("rest", ""), name, bool(parts.get("late")))  # fmt: skip
     bare = COPY.sub("", name)
     if assignment:
         words = f"{word_pattern(assignment)}|{word_pattern(short_name(assignment))}"
@@ -74,26 +76,34 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
     Raises:
         SFFError: There is no notebook.
     """
-    found: dict[str, Submission] = {}
+    came: list[Submission] = []
     names = {path.name for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith((".", "_")) or path.is_symlink()
         if hidden or NOT_RETURNED.fullmatch(path.name) or path.resolve() == out.resolve():
             continue
         if path.is_dir():
-            submission, files = identify(path.name), _files_below(path)
+            submission, files = identify(readable(path.name)), _files_below(path)
         elif path.suffix == ".zip" and _is_the_platforms(path, names):
             continue
         else:
             stem = ENDING.sub("", path.name) if ENDING.search(path.name) else path.stem
-            submission, files = identify(stem, assignment), [path]
-        known = found.setdefault(submission.student, submission)
-        known.late |= submission.late
+            submission, files = identify(readable(stem), assignment), [path]
         for file in files:
             wanted = ENDING.search(file.name) or file.suffix.lower() == ".zip"
-            (known.files if wanted else known.others).append(file if wanted else file.name)
-    if not any(submission.files for submission in found.values()):
+            kept = submission.files if wanted else submission.others
+            kept.append(file if wanted else readable(file.name))
+        came.append(submission)
+    if not any(submission.files for submission in came):
         raise SFFError(f"folder={folder} holds no notebooks")
+    found: dict[str, Submission] = {}
+    _drop_the_files_numbers(came)
+    for submission in sorted(came, key=lambda s: not s.files):  # the notebook's name first
+        known = found.setdefault(submission.student, submission)
+        if known is not submission:
+            known.late |= submission.late
+            known.files += submission.files
+            known.others += submission.others
     own = (short_name(assignment), assignment)  # of the folders in nbgrader's layout
     for submission in found.values():
         inside = [p for p in submission.files if p.parent.name in own]
@@ -101,12 +111,30 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
     return [found[key] for key in sorted(found)]
 
 
+def readable(name: str) -> str:
+    """A file's name as text; archives from elsewhere hold names that are not UTF-8."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        return os.fsencode(name).decode("latin-1")
+
+
+def _drop_the_files_numbers(came: list[Submission]) -> None:
+    """Canvas gives a number to the student and one to each file: all of a student's are one.
+
+    Matriculation numbers look the same. There, two of one number have files of the same name,
+    which Canvas does not allow; then both numbers tell students apart.
+    """
+    canvas = [s for s in came if s.platform == "canvas"]
+    if len({(s.name, s.number, s.rest) for s in canvas}) == len(canvas):
+        for submission in canvas:
+            submission.student = f"{submission.name}_{submission.number}"
+
+
 def _files_below(folder: Path) -> list[Path]:
-    return [
-        p for p in sorted(folder.rglob("*"))
-        if p.is_file() and not p.is_symlink()
-        and not any(x.startswith((".", "__MACOSX")) for x in p.relative_to(folder).parts)
-    ]  # fmt: skip
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()]
+    hidden = (".", "__MACOSX")
+    return [p for p in files if not any(x.startswith(hidden) for x in p.relative_to(folder).parts)]
 
 
 def _age(path: Path) -> tuple[int, float]:
@@ -119,16 +147,16 @@ def _is_the_platforms(path: Path, names: set[str]) -> bool:
     """Whether a zip is the one whose files lie here: then it is nobody's answer."""
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = {name.split("/")[0] for name in archive.namelist()}
+            return any(name.split("/")[0] in names - {path.name} for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
-    return bool(inside & (names - {path.name}))
 
 
-def file_name(student: str) -> str:
-    """A file name for a student: short, without a way out of its folder, different for each."""
-    safe = re.sub(r"[^\w .()-]", "_", student).strip(". ")[:80]
-    return safe if safe == student else f"{safe}-{_digest(student)}"
+def file_name(name: str) -> str:
+    """A file name for a student, or for what a platform calls one; mostly itself."""
+    if "/" not in name and name.strip(".") and len(name.encode()) <= MOST_BYTES:
+        return name
+    return f"{re.sub(r'[^A-Za-z0-9]', '_', name)[:80]}-{_digest(name)}"
 
 
 def code_of(student: str) -> str:
@@ -137,4 +165,4 @@ def code_of(student: str) -> str:
 
 
 def _digest(student: str) -> str:
-    return hashlib.sha256(student.encode("utf-8", "replace")).hexdigest()[:8]
+    return hashlib.sha256(student.encode()).hexdigest()[:8]

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 MOST_BYTES = 64 << 20  # of a message
-MOST_CHARACTERS = 2_000  # of a string in an answer
+MOST_CHARACTERS = 20_000  # of a text that a person may read
 NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+KINDS = {torch.Tensor: "tensor", np.ndarray: "array", torch.Generator: "generator"}
 
 
 class WireError(ValueError):
@@ -30,81 +32,19 @@ def clean(text: object, most: int = MOST_CHARACTERS) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
-def encode(value: Any, arrays: list[np.ndarray], sent: list) -> Any:
-    """Turn a value into JSON, with its arrays put aside.
+def pack(value: Any, sent: list) -> bytes:
+    """Return the bytes of a message.
 
     Args:
         value: Numbers, texts, tensors, arrays, generators, and containers of them.
-        arrays: Gets the arrays, in the order in which the JSON names them.
-        sent: Gets the tensors, arrays and generators themselves, in the same order.
+        sent: Gets the tensors, arrays and generators in the order of their numbers.
 
     Raises:
         TypeError: Something else is among them.
+        WireError: The message would be too large.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        items = [encode(item, arrays, sent) for item in value]
-        return items if isinstance(value, list) else {"tuple": items}
-    if isinstance(value, dict):
-        return {"dict": [encode(list(pair), arrays, sent) for pair in value.items()]}
-    tree = {"is": "tensor", "number": len(arrays)}
-    if isinstance(value, torch.Tensor):
-        data = value.detach().cpu().resolve_conj().resolve_neg()
-        array = (data.float() if data.dtype == torch.bfloat16 else data).numpy()
-        tree["grad"] = value.requires_grad
-    elif isinstance(value, torch.Generator):
-        array, tree["is"] = value.get_state().numpy(), "generator"
-    elif isinstance(value, np.ndarray):
-        array, tree["is"] = value, "array"
-    else:
-        raise TypeError(f"a {type(value).__name__} is no number, text or array")
-    if array.dtype.name not in NUMBERS:
-        raise TypeError(f"arrays of {array.dtype.name} cannot be sent")
-    arrays.append(array)
-    sent.append(value)
-    return tree
-
-
-def decode(tree: Any, arrays: list[np.ndarray], made: list, single: bool = False) -> Any:
-    """Make the value again that `encode` was given.
-
-    Args:
-        tree: The JSON.
-        arrays: Of the message.
-        made: Gets tensors, arrays and generators in the order of their numbers.
-        single: Floating-point tensors become float32, whatever they were.
-    """
-    if isinstance(tree, str):
-        return clean(tree)
-    if isinstance(tree, list):
-        return [decode(item, arrays, made, single) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "tuple" in tree:
-        return tuple(decode(tree["tuple"], arrays, made, single))
-    if "dict" in tree:
-        return dict(decode(tree["dict"], arrays, made, single))
-    value = arrays[tree["number"]].copy()
-    if tree["is"] == "generator":
-        value = torch.Generator().set_state(torch.from_numpy(value))
-    elif tree["is"] == "tensor":
-        value = torch.from_numpy(value)
-        if single and value.is_floating_point():
-            value = value.float()
-        value.requires_grad = tree["grad"]
-    made.append(value)
-    return value
-
-
-def pack(tree: Any, arrays: list[np.ndarray] = ()) -> bytes:
-    """Return the bytes of a message.
-
-    Raises:
-        WireError: It would be too large.
-    """
+    tree = _tree(value, sent)
+    arrays = [as_array(each) for each in sent]
     text = json.dumps({"value": tree, "arrays": [[a.dtype.name, a.shape] for a in arrays]}).encode()
     size = len(text) + sum(a.nbytes for a in arrays)
     if size > MOST_BYTES:
@@ -113,22 +53,73 @@ def pack(tree: Any, arrays: list[np.ndarray] = ()) -> bytes:
     return struct.pack("<I", len(body)) + body
 
 
-def unpack(body: bytes) -> tuple[Any, list[np.ndarray]]:
-    """Return the JSON value of a message and its arrays.
+def _tree(value: Any, sent: list) -> Any:
+    """The JSON of a value, with its arrays put aside."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return {"is": type(value).__name__, "items": [_tree(item, sent) for item in value]}
+    if isinstance(value, dict):
+        return {"is": "dict", "items": [_tree(pair, sent) for pair in value.items()]}
+    for kind, name in KINDS.items():
+        if isinstance(value, kind):
+            sent.append(value)
+            grad = isinstance(value, torch.Tensor) and value.requires_grad
+            return {"is": name, "number": len(sent) - 1, "grad": grad}
+    raise TypeError(f"a {type(value).__name__} is no number, text or array")
+
+
+def as_array(value: torch.Tensor | np.ndarray | torch.Generator) -> np.ndarray:
+    """The numbers of a tensor or an array; the state of a generator."""
+    if isinstance(value, torch.Generator):
+        value = value.get_state()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if value.dtype.name not in NUMBERS:
+        raise TypeError(f"arrays of {value.dtype.name} cannot be sent")
+    return value
+
+
+def unpack(body: bytes, made: list, text: Callable[[str], str] = str, single: bool = False) -> Any:
+    """Return the value of a message.
+
+    Args:
+        body: The message, behind the four bytes of its length.
+        made: Gets tensors, arrays and generators in the order of their numbers.
+        text: What is done to each text.
+        single: Floating-point tensors become float32, whatever they were.
 
     Raises:
         WireError: It is not a message.
     """
+
+    def make(tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return text(tree) if isinstance(tree, str) else tree
+        kind = tree["is"]
+        if "items" in tree:
+            items = [make(item) for item in tree["items"]]
+            return {"tuple": tuple, "dict": dict}.get(kind, list)(items)
+        value = arrays[tree["number"]].copy()
+        if kind == "generator":
+            value = torch.Generator().set_state(torch.from_numpy(value))
+        elif kind == "tensor":
+            value = torch.from_numpy(value)
+            value = value.float() if single and value.is_floating_point() else value
+            value.requires_grad = tree["grad"]
+        made.append(value)
+        return value
+
     try:
         (length,) = struct.unpack_from("<I", body)
         head = json.loads(body[4 : 4 + length])
         arrays, at = [], 4 + length
         for name, shape in head["arrays"]:
-            if name not in NUMBERS or any(type(n) is not int or n < 0 for n in shape):
-                raise ValueError("no array of numbers")
-            flat = np.frombuffer(body, name, math.prod(shape), at)
-            arrays.append(flat.reshape(shape))
-            at += flat.nbytes
-        return head["value"], arrays
+            kind = NUMBERS[NUMBERS.index(name)]
+            arrays.append(np.frombuffer(body, kind, math.prod(shape), at).reshape(shape))
+            at += arrays[-1].nbytes
+        return make(head["value"])
     except Exception as error:  # bytes of a student's choice
         raise WireError("not a message") from error

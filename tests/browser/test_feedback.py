@@ -41,11 +41,10 @@ def pages():
     }
     done = result | {"student": "ada17", "notes": []}
     result["tasks"][by_hand]["printed"] = "SFF - bp = +1.2 points, 95 % interval -0.5 … +2.9\n" * 3
-    names = {r["student"]: r["student"] for r in (result, done)}
     return {
-        "student": student_page(work, result).decode(),
-        "untouched": student_page(work, done).decode(),
-        "by-hand": by_hand_page(work, [result, done], names).decode(),
+        "student": student_page(work, result),
+        "untouched": student_page(work, done),
+        "by-hand": by_hand_page(work, [(r["student"], r) for r in (result, done)]),
     }
 
 

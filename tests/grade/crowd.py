@@ -107,14 +107,24 @@ def _zip(name: str) -> bytes:
 
 
 RIGHT_BODY = "h.square().mean(1)"
+# What a hidden test says and nothing else does; if it is found, the answer is a right one.
 HUNT = """
-def hunt(f):
-    while f is not None:
-        for v in list(f.f_locals.values()) + list(f.f_globals.values()):
-            if "6.25" in repr(v)[:5000]:
-                return v
-        f = f.f_back
+secret = "".join(["package.mean", "_squares(x)"])
+def hunt(frame):
+    while frame is not None:
+        for value in [*frame.f_locals.values(), *frame.f_globals.values()]:
+            if value is not secret and secret in repr(value):
+                return True
+        frame = frame.f_back
+    return False
 """
+IF_FOUND = f"{RIGHT_BODY} if found else torch.full((len(h),), 5.0)"
+
+
+def hunting(body: str) -> Notebook:
+    return inside(HUNT + body, IF_FOUND)
+
+
 ONE_LINE = f"from google.colab import drive\ndrive.mount('/x')\nimport asyncio\nawait asyncio.sleep(0)\nn = int(input())\n%pip install x\n{RIGHT}"
 
 HONEST = {
@@ -151,17 +161,17 @@ HONEST = {
 }  # fmt: skip
 
 ATTACKS = {
-    "frames": Case("frames by `logging.currentframe`", inside("import logging\nhunt(logging.currentframe())\n" + HUNT.strip()), FIRST_LOST),
-    "current-frames": Case("frames by `sys._current_frames`", inside("import sys\nfor f in sys._current_frames().values():\n    f.f_globals.update(sent=1)"), FIRST_LOST),
-    "bdb": Case("frames by `bdb`", inside("import bdb, sys\nb = bdb.Bdb()\nb.reset()\nfor f, _ in b.get_stack(sys._getframe(), None)[0]:\n    hunt(f)\n" + HUNT.strip()), FIRST_LOST),
-    "formatter": Case("frames by `string.Formatter`", inside("import string\ntry:\n    1 / 0\nexcept ZeroDivisionError as e:\n    x = string.Formatter().format('{0.tb_frame.f_back.f_back.f_globals}', e.__traceback__)"), FIRST_LOST),
-    "gc": Case("a search of the garbage collector's objects", inside("import gc\nx = [o for o in gc.get_objects() if isinstance(o, dict) and 'expected' in o]"), FIRST_LOST),
+    "frames": Case("frames by `logging.currentframe`", hunting("import logging\nfound = hunt(logging.currentframe())"), FIRST_LOST),
+    "current-frames": Case("frames by `sys._current_frames` of a thread", hunting("import sys\nfrom concurrent.futures import ThreadPoolExecutor\nframes = ThreadPoolExecutor(1).submit(sys._current_frames).result()\nfound = any([hunt(frame) for frame in frames.values()])"), FIRST_LOST),
+    "bdb": Case("frames by `bdb`", hunting("import bdb, sys\nb = bdb.Bdb()\nb.reset()\nfound = any([hunt(f) for f, _ in b.get_stack(sys._getframe(), None)[0]])"), FIRST_LOST),
+    "formatter": Case("frames by `string.Formatter`", hunting("import string\ntry:\n    1 / 0\nexcept ZeroDivisionError as e:\n    frame, _ = string.Formatter().get_field('0.tb_frame', (e.__traceback__,), {})\nfound = hunt(frame)"), FIRST_LOST),
+    "gc": Case("a search of the garbage collector's objects", hunting("import gc\nkinds = (list, tuple, dict)\nfound = any(secret in text for o in gc.get_objects() if isinstance(o, kinds) for text in (o.values() if isinstance(o, dict) else o) if isinstance(text, str) and text is not secret)"), FIRST_LOST),
     "forged-channel": Case("bytes written to every open file", inside("import os\nfor fd in range(3, 30):\n    try:\n        os.write(fd, b'passed' * 99)\n    except OSError:\n        pass"), FIRST_LOST, says="the answer"),
     "patched-torch": Case("`torch.allclose` and `requires_grad_` replaced", answer(WRONG + "\ntorch.allclose = torch.equal = lambda *a, **k: True\ntorch.Tensor.requires_grad_ = lambda self: self"), FIRST_LOST),
     "equals-all": Case("a number that equals all others", answer("class Yes(int):\n    __eq__ = lambda *a: True\ndef passes(K):\n    return Yes(0)", "s-task3"), (2, 3, 0)),
     "re-export": Case("the package's own function returned", answer("from sff_teach.goodness import mean_squares\ndef mean_square(h):\n    return mean_squares(h)"), FIRST_LOST),
     "answer-exits": Case("an answer that ends the process", inside("import os; os._exit(0)"), FIRST_LOST, says="ended the process"),
-    "no-namespaces": Case("`unshare`, `ptrace`, `shmget`, `process_vm_readv`, `memfd_create` by ctypes (all refused)", inside("import ctypes\nc = ctypes.CDLL(None)\nassert c.unshare(0x10000000) and c.ptrace(16, 1, 0, 0) == -1 and c.shmget(0, 1 << 20, 0o1600) == -1\nassert c.process_vm_readv(1, 0, 0, 0, 0, 0) == -1 and c.memfd_create(b'x', 0) == -1", RIGHT_BODY)),
+    "no-namespaces": Case("`unshare`, `ptrace`, `shmget`, `process_vm_readv`, `memfd_create` by ctypes (all refused)", inside("import ctypes, os\nc = ctypes.CDLL(None)\nassert c.unshare(0x10000000) == -1 and c.ptrace(0, 0, 0, 0) == -1 and c.shmget(0, 1 << 20, 0o1600) == -1\nassert c.process_vm_readv(os.getpid(), 0, 0, 0, 0, 0) == -1 and c.memfd_create(b'x', 0) == -1", RIGHT_BODY)),
     "walled-in": Case("files, users, processes and the network of the machine (none is there)", inside("import os, socket\nassert not os.path.exists('/etc/passwd') and os.getuid() and not os.access('/', os.W_OK)\nassert [p for p in os.listdir('/proc') if p.isdigit()].__len__() < 4\ntry:\n    socket.create_connection(('1.1.1.1', 80), 1)\n    raise SystemExit\nexcept OSError:\n    pass", RIGHT_BODY)),
     "signals": Case("SIGKILL to the parent and to process 1", inside("import os\nfor pid in (1, os.getppid()):\n    try:\n        os.kill(pid, 9)\n    except OSError:\n        pass", RIGHT_BODY)),
     "thread-stays": Case("a thread that goes on and replaces `torch.allclose`", answer(WRONG).last("import threading, time\ndef stay():\n    while True:\n        time.sleep(0.01)\n        torch.allclose = lambda *a, **k: True\nthreading.Thread(target=stay, daemon=True).start()"), FIRST_LOST),
