@@ -7,7 +7,7 @@
 
 Each run is a line of gpu.jsonl as soon as it is done. The same command goes on after the last line;
 a run is not begun when the time left is less than the longest run of its kind took. Order: doctor
-and smoke tests of every CUDA path against float32 on the CPU; ResNet18 on CIFAR-10 by five rows,
+and smoke tests of every CUDA path against float32 on the CPU; ResNet18 on CIFAR-10 by six rows,
 seed 0; memory and seconds per step by batch size; more seeds; a step with 100 and 1,000 classes;
 MobileNetV3; 100 classes made from the ten (``pack_images.times_ten``). All rows share epochs,
 schedule, augmentation and label smoothing; learning rates are not tuned. Accuracy per epoch is on
@@ -38,12 +38,13 @@ from sff_teach.training.config import TrainConfig
 from sff_teach.util.doctor import report
 
 HERE = Path(__file__).parent
-ROWS = {  # name → rule and head
-    "bp": ("bp", "plain"),  # drops it
-    "sff, accurate head": ("sff", "accurate"),
-    "sff, plain head": ("sff", "plain"),
-    "bp-goodness": ("bp-goodness", "accurate"),
-    "deepsup": ("deepsup", "accurate"),
+ROWS = {  # name → rule, head and cut
+    "bp": ("bp", "plain", "block"),  # drops the head
+    "sff, accurate head": ("sff", "accurate", "block"),
+    "sff, accurate head, cut for memory": ("sff", "accurate", "memory"),
+    "sff, plain head": ("sff", "plain", "block"),
+    "bp-goodness": ("bp-goodness", "accurate", "block"),
+    "deepsup": ("deepsup", "accurate", "block"),
 }
 STEPS = ("bp", "bp-checkpoint", "sff", "sff-recompute")
 TOLERANCE = {"float32": 0.02, "bf16": 0.05, "fp16": 0.05}  # of the loss, relative
@@ -164,9 +165,9 @@ class Campaign:
 
     def recipe(self, row: str, network: str, seed: int) -> Recipe:
         """The GPU recipe of a rule at this campaign's size."""
-        rule, head = ROWS[row]
+        rule, head, cut = ROWS[row]
         return replace(
-            get_recipe("cifar10-resnet18", rule), network=network, head=head, seed=seed,
+            get_recipe("cifar10-resnet18", rule), network=network, head=head, cut=cut, seed=seed,
             epochs=self.scale.epochs, batch_size=self.scale.batch, device=self.scale.device,
             augment="flip-crop-cutout",
         )  # fmt: skip
