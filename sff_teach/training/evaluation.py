@@ -9,7 +9,7 @@ from torch import nn
 from ..core import SFF
 from ..forward_forward import FFNetwork
 from ..rules import wrap_classifier
-from ..util.checks import SFFError, check_channels, check_count, check_fits, check_module
+from ..util.checks import SFFError, check_count, check_fits, check_module
 from ..util.modes import evaluating
 from .loader import Data, Loader, lay_out, pick_layout
 
@@ -90,9 +90,7 @@ def as_network(model: nn.Module, loader: Loader, device: torch.device) -> SFF | 
     Raises:
         SFFError: samples or labels do not fit.
     """
-    if isinstance(model, SFF | FFNetwork):
-        check_channels(model, loader.sample, f"{loader.name} x")
-    output = check_fits(model.to(device), loader.sample.to(device))
+    output = check_fits(model.to(device), loader.sample.to(device), f"{loader.name} x")
     if not isinstance(model, SFF | FFNetwork):
         # A stream does not say its classes: as many as the model has outputs.
         model = wrap_classifier(model, loader.num_classes or output.shape[1])

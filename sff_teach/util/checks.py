@@ -165,20 +165,24 @@ def check_module(model: object) -> None:
         raise SFFError("model has no parameters to train")
 
 
-def check_channels(model: nn.Module, x: Tensor, argument: str) -> None:
-    """Raise unless `x` has the channels that the model's first convolution takes."""
-    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d))
-    expected = next((m.in_channels for m in convolutions), x.shape[1])
-    if x.shape[1] != expected:
-        raise SFFError(f"{argument} has {x.shape[1]} channels, but the model takes {expected}")
-
-
-def check_fits(model: nn.Module, x: Tensor) -> Tensor:
+def check_fits(model: nn.Module, x: Tensor, argument: str = "x") -> Tensor:
     """What `model` returns for `x`, run once in evaluation mode; raises unless that is (B, K).
 
-    What torch or the model's own code raises, for a wrong number of channels say, is passed on.
+    Its first convolution must get as many channels as it takes; the model may make them of others.
+    What torch or the model's own code raises is passed on.
     """
-    with evaluating(model):
+
+    def check_channels(layer: nn.Module, inputs: tuple) -> None:
+        got = inputs[0].shape[1]
+        if got != layer.in_channels:
+            raise SFFError(
+                f"{argument} has samples of shape {tuple(x.shape[1:])}: the first convolution "
+                f"takes {layer.in_channels} channels and gets {got}"
+            )
+
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d))
+    first = next(convolutions, nn.Identity())
+    with first.register_forward_pre_hook(check_channels), evaluating(model):
         output = model(x)
     if not isinstance(output, Tensor):
         raise TypeError(f"the model returns {short_repr(output)}, not a tensor (B, K)")

@@ -113,12 +113,19 @@ def test_a_model_fits_its_samples():
         assert torch.equal(value, before[name]), name
     with pytest.raises(SFFError, match="not \\(B, K\\)"):
         checks.check_fits(model[:2], x)
-    with pytest.raises(RuntimeError, match="3 channels, but got 1"):  # torch names them
+    with pytest.raises(SFFError, match="takes 3 channels and gets 1"):
         checks.check_fits(model, x[:, :1])
+    as_rgb = nn.Sequential(Expand(), *model)  # makes its own channels
+    assert checks.check_fits(as_rgb, x[:, :1]).shape == (2, 5)
     with pytest.raises(RuntimeError, match="mat1"):  # and the sizes
         checks.check_fits(model, torch.rand(2, 3, 9, 9))
     with pytest.raises(TypeError, match="returns"):
         checks.check_fits(Dictionary(), x)
+
+
+class Expand(nn.Module):
+    def forward(self, x):
+        return x.expand(-1, 3, -1, -1)
 
 
 class Dictionary(nn.Module):
