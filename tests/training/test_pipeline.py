@@ -1,7 +1,6 @@
 """The pipeline of processes: bit for bit one process's weights, and a clear end when one dies."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -258,7 +257,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence(digits):
     model.blocks[-1] = LocalBlock(Doomed(model.blocks[-1].body), model.blocks[-1].head)
     with pytest.raises(RuntimeError, match=r"process \d of the pipeline (died|failed)") as caught:
         fit_pipeline(model, digits.train, epochs=1000, progress=False)
-    assert re.search(r"the model is as it was before\.$", str(caught.value))
+    assert "the model is as it was before" in str(caught.value)
     assert torch.equal(model.blocks[0].head.weight, before.blocks[0].head.weight)
 
 
