@@ -132,7 +132,10 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) ->
         SFFError: the original does not classify the mean of the last features.
     """
     if model.classifier is None:
-        raise SFFError("the original has no classifier right behind the mean of the last features")
+        raise SFFError(
+            "the original has no classifier right behind the mean of the last features; use "
+            "model.predict, or fit(model.original, …, rule='bp')"
+        )
     original, like = model.original, next(model.parameters())
     old = original.get_submodule(model.classifier)
     original.set_submodule(model.classifier, nn.Identity())

@@ -42,7 +42,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     """
     if positive.shape != negative.shape:
         raise SFFError(
-            f"{tuple(positive.shape)} positives, {tuple(negative.shape)} negatives: no pairs"
+            f"positives {tuple(positive.shape)} and negatives {tuple(negative.shape)} must be pairs"
         )
     return F.softplus(-alpha * (positive - negative)).mean()
 

@@ -150,7 +150,10 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
         raise SFFError(f"{len(optimizers)} optimizers for {len(model.blocks)} blocks")
     for number, (block, optimizer) in enumerate(zip(model.blocks, optimizers)):
         if not _held(optimizer) <= set(block.parameters()):
-            raise SFFError(f"optimizers[{number}] has parameters that are not in block {number}")
+            raise SFFError(
+                f"optimizers[{number}] has parameters that are not in block {number}; give one for "
+                "each block, in order, as block_optimizers makes them"
+            )
 
 
 def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
@@ -159,7 +162,7 @@ def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
     for number, block in enumerate(model.blocks):
         learning = {p for p in block.parameters() if p.requires_grad}
         if learning and not learning & held:
-            raise SFFError(f"the optimizer has no parameter of block {number}")
+            raise SFFError(f"the optimizer has no parameter of block {number}; give all to it")
 
 
 def deepsup_step(
@@ -267,7 +270,7 @@ class Rule(ABC):
         linear = any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks)
         if linear and self.needs_goodness:
             raise SFFError(
-                "model has a linear head, as rule='bp' leaves it; cut model.original anew"
+                "model has a linear head, as rule='bp' leaves it; use localize(model.original, …)"
             )
         return model
 
@@ -354,7 +357,9 @@ class ForwardForward(Rule):
 
     def prepare(self, model: nn.Module) -> FFNetwork:
         if not isinstance(model, FFNetwork):
-            raise TypeError(f"model is a {type(model).__name__}, not a sff_teach.FFNetwork")
+            raise TypeError(
+                f"model is a {type(model).__name__}; use sff_teach.FFNetwork(layers, …)"
+            )
         return model
 
     def groups(self) -> list[list[nn.Parameter]]:

@@ -188,7 +188,7 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
     """
     _check(model, images)
     if not all(isinstance(block.head, GoodnessHead) for block in model.blocks):
-        raise SFFError("model has a head without goodness, as rule='bp' leaves it")
+        raise SFFError("rule='bp' left model a head without goodness; train it with 'sff'")
     maps, x = [], images.to(next(model.parameters()).device)
     with evaluating(model):
         for block in model.blocks:
@@ -271,4 +271,4 @@ def expected_calibration_error(goodness: Tensor, y: Tensor) -> float:
 def _check(model: object, images: Tensor) -> None:
     check_samples(images, "images")
     if not isinstance(model, SFF):
-        raise TypeError(f"model is a {type(model).__name__}, not what sff_teach.localize returns")
+        raise TypeError(f"model is a {type(model).__name__}; use sff_teach.localize(model, …)")

@@ -73,7 +73,10 @@ def _find_parts(root: Path) -> dict[str, Path]:
         else:
             parts[part] = inside
     if flat and (parts or not others):
-        raise SFFError(f"{flat[0]} holds no class folders, so its images have no labels")
+        raise SFFError(
+            f"{flat[0]} holds no class folders, so its images have no labels; sort them into one "
+            "folder for each class"
+        )
     if not parts:
         return {"all": root}
     if not {"train", "test"} <= set(parts):

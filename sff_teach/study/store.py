@@ -22,7 +22,7 @@ def read_runs(path: str | Path) -> list[dict]:
     records = [_parse(line) for line in lines]
     for number, record in enumerate(records[:-1], 1):
         if record is None:
-            raise SFFError(f"{path.name} line {number} is not a run in JSON")
+            raise SFFError(f"{path.name} line {number} is not a run in JSON; delete that line")
     return [record for record in records if record is not None]
 
 

@@ -49,7 +49,7 @@ class Checkpoint:
             if not self.warned:
                 while error.__context__ is not None:  # torch's writer ends in errors of its own
                     error = error.__context__
-                text = f"the checkpoint {self.path} could not be written: {error}"
+                text = f"the checkpoint {self.path} could not be written: {error}; training goes on"
                 warnings.warn(text, stacklevel=3)
             self.warned = True
 
@@ -98,7 +98,10 @@ class Checkpoint:
         for name, value in {"rule": own["rule"], **own["settings"]}.items():
             found = {"rule": state["rule"], **state["settings"]}.get(name)
             if found != value:
-                raise SFFError(f"checkpoint={self.path} has {name}={found!r}, not {value!r}")
+                raise SFFError(
+                    f"checkpoint={self.path} has {name}={found!r}, not {value!r}; give the same "
+                    "settings, or another file"
+                )
         if state["data"] != own["data"]:
             raise SFFError(f"checkpoint={self.path} was made with other training images or labels")
         if _shapes(state["modules"]) != _shapes(own["modules"]):
@@ -122,7 +125,8 @@ def read(path: Path) -> dict[str, Any]:
                 raise ValueError
         except Exception:  # whatever a damaged file makes of the reader, OSError among it
             raise SFFError(
-                f"checkpoint={path} is damaged or no checkpoint of this version"
+                f"checkpoint={path} is damaged or no checkpoint of this version; remove it, or "
+                "give another file"
             ) from None
     return state
 

@@ -51,7 +51,8 @@ def torchrun(device: str = "auto") -> Iterator[tuple[str, int]]:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
-            raise SFFError(f"torchrun started more than the {torch.cuda.device_count()} GPUs here")
+            count = torch.cuda.device_count()
+            raise SFFError(f"there are {count} GPUs here; use torchrun --nproc-per-node {count}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     elif device == "auto":

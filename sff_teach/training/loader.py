@@ -131,7 +131,7 @@ def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
         return data
     if not _is_pair(data):
         kind = type(data).__name__
-        raise TypeError(f"{name} must be labelled tensors, a Dataset or batches, not {kind}")
+        raise TypeError(f"{name} must be labelled tensors, a Dataset or batches (x, y), not {kind}")
     x, y = (torch.as_tensor(part) for part in data)
     check_samples(x, f"{name} x")
     channels = x.shape[1]

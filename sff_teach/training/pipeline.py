@@ -424,7 +424,7 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
     """
     check_count(processes, "processes")
     if processes > len(seconds):
-        raise SFFError(f"processes={processes} is more than the {len(seconds)} blocks")
+        raise SFFError(f"processes={processes} is more than the {len(seconds)} blocks; use fewer")
 
     @cache
     def best(start: int, parts: int) -> tuple[float, list[int]]:

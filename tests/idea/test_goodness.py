@@ -183,5 +183,5 @@ def test_losses_are_log_2_at_the_boundary_and_do_not_overflow():
     huge = torch.tensor([1e30])
     assert torch.isfinite(logistic_loss(huge, -huge, theta=0.0))
     assert logistic_loss(huge, -huge, theta=0.0) == 0
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="must be pairs"):
         symba_loss(torch.ones(3), torch.ones(2))
