@@ -34,6 +34,12 @@ def hand_over(
             ``h / sqrt(mean h²)``, Hinton's; ``"none"``: h itself.
         local: False keeps the gradient, for deep supervision.
         channel_dim: the dimension that holds the channels.
+
+    Returns:
+        (B, C, ...) in the memory format of h.
+
+    Raises:
+        SFFError: another ``normalise``.
     """
     if local:
         h = h.detach()  # the only place where the gradient is cut between blocks
@@ -160,6 +166,9 @@ class SFF(SharesOriginal):
             state are shared with it.
         classifier: the name of the module in ``original`` that maps the mean of the last features
             to its output. ``bp`` trains a linear layer in its place; then ``original`` predicts.
+
+    Raises:
+        SFFError: no blocks, or an unknown ``normalise`` or ``vote``.
     """
 
     def __init__(

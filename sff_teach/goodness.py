@@ -138,6 +138,10 @@ def class_goodness(
 
     Returns:
         (B, K) goodness, ≥ 0.
+
+    Raises:
+        SFFError: ``h`` and ``weight`` differ in their channels, or a kernel wider than 1×1 meets
+            an ``h`` with other dimensions.
     """
     num_filters, channels, kernel = weight.shape[0], weight.shape[1], weight.shape[-1]
     if num_filters % filters:

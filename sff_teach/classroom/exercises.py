@@ -72,6 +72,9 @@ def checked(
         mistakes: What a usual mistake is → a function that makes it, and that is named if its
             numbers are yours. While there is no answer, none of them may give the course's.
         atol: How far a value may be off, as in ``check_equal``.
+
+    Returns:
+        ``answer`` if its numbers are the course's, else ``course``.
     """
     name = getattr(answer, "__name__", "your answer")
     go_on = "The notebook goes on with the course's version."

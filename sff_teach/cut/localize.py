@@ -150,6 +150,9 @@ def split_stages(
             - n: n blocks of about equal cost: of all ways to join the layers, the one with the
               least sum of squared FLOPs.
         input_shape: (C, H, W) of an image, only to measure; see ``localize``.
+
+    Raises:
+        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
     """
     stages, _ = _cut_model(model, cut, input_shape)
     return [stage.body for stage in stages]

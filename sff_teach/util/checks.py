@@ -75,7 +75,9 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number, not {short_repr(value)}")
     if not (low <= value <= high and math.isfinite(value)):
-        raise SFFError(f"{argument} must be finite, in [{low:g}, {high:g}], not {value!r}")
+        allowed = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
+        allowed = "finite" if low == -math.inf else allowed
+        raise SFFError(f"{argument} must be {allowed}, not {value!r}")
 
 
 def check_count(value: object, argument: str, minimum: int = 1, maximum: float = math.inf) -> None:
