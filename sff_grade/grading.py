@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from tyro.conf import Positional
 
 from sff_teach.util.checks import SFFError, check_count, check_positive
-from sff_teach.util.files import make_folder
 
 from .feedback import write_pages
 from .jail import Rules, lacking, make_room
@@ -89,7 +88,7 @@ def grade(
         raise SFFError(f"{lacking()}; --no-isolation runs student code with your own rights")
     if unknown := set(again) - {s.student for s in came}:
         raise SFFError(f"again={min(unknown)}: nobody here is called that")
-    make_folder(out / "results")
+    (out / "results").mkdir(parents=True, exist_ok=True)
     (out / "results").chmod(0o700)
     manual = read_manual(out / "manual.csv", work, {code_of(s.student): s.student for s in came})
     rules = Rules(seconds, memory, notebook, not no_isolation, (path.parent, folder, out))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sff_teach import classroom
-from sff_teach.util.files import atomic_write, make_folder
+from sff_teach.util.files import atomic_write
 
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
@@ -19,7 +19,7 @@ COMMON = 60  # characters of an answer that two students may well have in common
 
 def save(path: Path, text: str) -> None:
     """Write a text into a file, and the folders above it, in one go."""
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(text.encode()))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..util.checks import SFFError
-from ..util.files import atomic_write, exclusive_lock, make_folder, remove_partial_files
+from ..util.files import atomic_write, exclusive_lock, remove_partial_files
 from .folder import SUFFIXES, read_images
 
 TIMEOUT = 30  # seconds without a byte
@@ -48,7 +48,7 @@ def fetch(name: str, home: Path) -> Path:
     path = home / f"{name}.npz"
     if path.is_file():
         return path
-    make_folder(home)
+    home.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(path, f'"{name}"', wait=-1):
         if not path.is_file():  # else another process has fetched it meanwhile
             remove_partial_files(path)
@@ -65,7 +65,7 @@ def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
     import pooch  # both of them take a while to import
     import requests
 
-    make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob("tmp*"):  # of a process that was killed
         unfinished.unlink()
     source = SETS[name]

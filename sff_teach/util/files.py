@@ -10,15 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-def make_folder(path: Path) -> None:
-    """The folder and those above it, if they are not there."""
-    path.mkdir(parents=True, exist_ok=True)
-
-
 def check_writable(path: Path) -> None:
     """Raise OSError before the work if the file could not be written after it; make its folder."""
     folder = Path(path).absolute().parent
-    make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise PermissionError(f"{path} cannot be written")
 
