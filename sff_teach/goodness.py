@@ -154,12 +154,26 @@ def class_goodness(
     check_known(form, FORMS, "form")
     if form == "direct":
         z = head_activation(h, weight, bias, channel_dim)  # (B, K·filters, ...)
-        return z.reshape(z.shape[0], num_filters // filters, -1).square().mean(2)
+        return _MeanSquare.apply(z.reshape(z.shape[0], num_filters // filters, -1))
     h = _channels_second(h, channels, channel_dim)
     h = h.reshape(*h.shape[:2], -1).mT  # (B, N, C)
     bias = weight.new_zeros(num_filters) if bias is None else bias
     g = _SecondMomentGoodness.apply(h, weight.flatten(1), bias)
     return g.reshape(g.shape[0], -1, filters).mean(2)
+
+
+class _MeanSquare(Function):
+    """``z.square().mean(2)``, bit for bit; autograd's own backward passes over z twice more."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.square().mean(2)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return z * (2 * grad / z.shape[2]).unsqueeze(2)
 
 
 class _SecondMomentGoodness(Function):
