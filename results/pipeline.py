@@ -127,14 +127,6 @@ def independent(row: str) -> dict:
     return {"independent": results[:, 0].sum().item()}
 
 
-class Contiguous(nn.Module):
-    """Hands on what gloo can send; the next convolution makes it channels-last again."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same values, in order."""
-        return x.contiguous()
-
-
 def _gpipe(rank: int, row: str, plan: list[int], parts: int, folder: str, results: Tensor) -> None:
     """One of the two stages of backprop: bodies without heads, and a linear head at the end.
 
@@ -145,12 +137,15 @@ def _gpipe(rank: int, row: str, plan: list[int], parts: int, folder: str, result
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model, data, _ = prepare(row)
     head = model.blocks[-1].head
-    bodies = [block.body for block in model.blocks[plan[rank] : plan[rank + 1]]]
-    if rank:
-        bodies.append(LinearHead(head.channels, head.num_classes, head.channel_dim))
+    bodies = [block.body for block in model.blocks]
+    with torch.no_grad():
+        handed = nn.Sequential(*bodies[: plan[1]])(data.x[:2]).shape[1:]
+    if rank:  # gloo sends flat tensors; the next convolution makes them channels-last again
+        last = LinearHead(head.channels, head.num_classes, head.channel_dim)
+        own = nn.Sequential(nn.Unflatten(1, handed), *bodies[plan[1] :], last)
     else:
-        bodies.append(Contiguous())
-    own = nn.Sequential(*bodies).train().to(memory_format=torch.channels_last)
+        own = nn.Sequential(*bodies[: plan[1]], nn.Flatten())
+    own = own.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(own.parameters(), lr=1e-3, fused=True)
     stage = PipelineStage(own, rank, 2, torch.device("cpu"))
     schedule = ScheduleGPipe(stage, n_microbatches=parts, loss_fn=nn.functional.cross_entropy)
