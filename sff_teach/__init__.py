@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-if hasattr(__spec__.loader, "archive"):  # the kit's zip as it was uploaded; its files need a folder
+if hasattr(__spec__.loader, "archive"):  # imported from the kit's zip file: unpack it first
     from zipfile import ZipFile
 
     _kit = __spec__.loader.archive
@@ -30,51 +30,23 @@ if TYPE_CHECKING:
     from .training.history import History
 
 __all__ = [
-    "SFF",
-    "Evaluation",
-    "FFNetwork",
-    "GoodnessHead",
-    "History",
-    "ImageSet",
-    "LabelledTensors",
-    "LinearHead",
-    "LocalBlock",
-    "Splits",
-    "StepResult",
-    "TrainConfig",
-    "__version__",
-    "block_optimizers",
-    "cnn",
-    "cnn1d",
-    "evaluate",
-    "fit",
-    "from_arrays",
-    "hand_over",
-    "load",
-    "localize",
-    "mlp",
-    "sff_backward",
-    "sff_step",
-]
+    "SFF", "Evaluation", "FFNetwork", "GoodnessHead", "History", "ImageSet", "LabelledTensors",
+    "LinearHead", "LocalBlock", "Splits", "StepResult", "TrainConfig", "__version__",
+    "block_optimizers", "cnn", "cnn1d", "evaluate", "fit", "from_arrays", "hand_over", "load",
+    "localize", "mlp", "sff_backward", "sff_step",
+]  # fmt: skip
 
-_HOMES = (
-    "core",
-    "cut.localize",
-    "data",
-    "forward_forward",
-    "models",
-    "rules",
-    "training.config",
-    "training.fit",
-    "training.history",
-)
+_MODULES = (  # that define these names
+    "core", "cut.localize", "data", "forward_forward", "models", "rules", "training.config",
+    "training.fit", "training.history",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``sff-teach --help`` need not wait for torch."""
+    """Import a public name when it is first used, so that ``sff-teach --help`` loads no torch."""
     if name in __all__:
-        for home in _HOMES:
-            module = importlib.import_module(f"{__name__}.{home}")
+        for module_name in _MODULES:
+            module = importlib.import_module(f"{__name__}.{module_name}")
             if name in vars(module):
                 globals()[name] = getattr(module, name)
                 return globals()[name]

@@ -1,4 +1,4 @@
-"""``python -m sff_teach`` is ``sff-teach``."""
+"""``python -m sff_teach`` runs the command ``sff-teach``."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """The command line: ``sff-teach train | compare | data | doctor``.
 
-Nothing here imports torch before a command runs, so that ``--help`` answers at once.
+No import of torch happens before a command runs, so that ``--help`` is fast.
 """
 
 import sys
@@ -45,9 +45,9 @@ def train(args: list[str]) -> None:
         out: Path | None = None
         """Append the run, as one JSON line, to this file, unless this very run is there already."""
         checkpoint: Path | None = None
-        """Keep the training here after every epoch; the same command goes on from it."""
+        """Write a checkpoint to this file after every epoch; the same command resumes from it."""
         pipeline: int | None = None
-        """For ``sff``: so many processes share the blocks; the weights stay the same."""
+        """For ``sff``: the number of processes that share the blocks; the weights stay the same."""
 
     name, base, rest = _named_recipe(args)
     task = tyro.cli(Train, default=Train(recipe=base), args=rest, prog=f"sff-teach train {name}")
@@ -60,13 +60,13 @@ def train(args: list[str]) -> None:
         return
     _print_run(record)
     if task.out:
-        # A finished training that is started again repeats its own epochs, their seconds included.
+        # A training resumed after its end has the same epochs, their seconds included.
         same = ("recipe", "epochs")
         append_run(task.out, record, lambda run: all(run.get(k) == record[k] for k in same))
 
 
 def compare(args: list[str]) -> None:
-    """Train several rules on the same data, seeds and budget: a table, an interval, a picture."""
+    """Train several rules on the same data, seeds and budget, and print a table."""
     import tyro
 
     from .draw import draw_compare, png
@@ -94,7 +94,7 @@ def compare(args: list[str]) -> None:
     default = Compare(recipe=base)
     task = tyro.cli(Compare, default=default, args=rest, prog=f"sff-teach compare {name}")
     for rule in task.rules:
-        get_rule(rule)  # a misspelt rule is found now, not after the first hour
+        get_rule(rule)  # find a misspelt rule before the first training
     if task.picture:
         check_writable(task.picture)
     cases = product(task.fractions or (task.recipe.fraction,), range(task.seeds), task.rules)
@@ -139,7 +139,7 @@ COMMANDS = {"train": train, "compare": compare, "data": data, "doctor": doctor}
 
 
 def _named_recipe(args: list[str]) -> tuple[str, object, list[str]]:
-    """The recipe's name, the recipe by the rule that is asked for, and the other arguments."""
+    """The recipe's name, the recipe with the rule in ``args``, and the remaining arguments."""
     from .study.recipes import get_recipe
 
     name, rest = ("fashion", args) if not args or args[0].startswith("-") else (args[0], args[1:])
@@ -164,7 +164,7 @@ def _print_run(record: dict) -> None:
 
 
 def _plain_warning(message, category, filename, lineno, line=None) -> str:
-    """The package's own warnings as one sentence; others with their place, as Python shows them."""
+    """The package's own warnings as one sentence; others as Python formats them."""
     if category is UserWarning and Path(__file__).parent in Path(filename).parents:
         return f"sff-teach: {message}\n"
     return _formatwarning(message, category, filename, lineno, line)
@@ -174,7 +174,7 @@ _formatwarning = warnings.formatwarning
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
+    """Run a command; return 0, 2 after an error, which is printed in one sentence, or 130."""
     name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     help_wanted = not {"-h", "--help"}.isdisjoint([name, *rest])
     if help_wanted and name not in ("train", "compare"):  # those two show all their settings

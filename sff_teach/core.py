@@ -1,7 +1,7 @@
 """The idea of Scalable Forward-Forward: blocks that learn from their own class goodness.
 
-A block turns x into h; its head turns h into one goodness per class, and the block learns from
-that. What it hands on is normalised and cut off from the gradient. The learning rule itself is
+A block's body turns x into h; its head turns h into one goodness per class, on which the block is
+trained. Its output is detached and normalised before the next block. The learning rule itself is
 ``rules.sff_step``.
 """
 
@@ -22,7 +22,7 @@ VOTES = ("mean", "depth", "last", "learned")
 def hand_over(
     h: Tensor, normalise: str = "all", local: bool = True, channel_dim: int = 1
 ) -> Tensor:
-    """Make a block's output the next block's input, of the same shape: cut, then normalise.
+    """Make a block's output the next block's input, of the same shape: detach, then normalise.
 
     Source: Krutsylo 2025 says "layer-normalised" but not over which axes; ``"all"`` and
     ``"channels"`` are the two readings, and ``"all"`` did better (results/normalisation.md).
@@ -112,7 +112,7 @@ class GoodnessHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """An ordinary CNN's end, for the backprop baseline: ``logits = W · mean_hw h + b``.
+    """Global average pooling and a linear layer, for backprop: ``logits = W · mean_hw h + b``.
 
     Args:
         channels: C of the block output.
@@ -135,7 +135,7 @@ class LinearHead(nn.Module):
 
 
 class LocalBlock(nn.Module):
-    """A body that makes features and a head that judges them: the unit that learns by itself.
+    """A body, which computes features, and a head, which scores the classes: one unit of learning.
 
     Args:
         body: (B, C, ...) → (B, C', ...), any module.
@@ -158,7 +158,7 @@ class SFF(SharesOriginal):
 
     Args:
         blocks: LocalBlocks in order.
-        normalise: what happens between blocks, see ``hand_over``.
+        normalise: between blocks, see ``hand_over``.
         vote: the ``"mean"`` of all blocks' goodness (the paper's), a mean weighted by ``"depth"``
             (block b counts b times), the ``"last"`` block's, or with ``"learned"`` weights
             (``heads.learn_vote``).
@@ -193,7 +193,7 @@ class SFF(SharesOriginal):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, K."""
+        """The number of classes, K."""
         return self.blocks[-1].head.num_classes
 
     def hand_over(self, block: LocalBlock, h: Tensor, local: bool = True) -> Tensor:
@@ -217,7 +217,7 @@ class SFF(SharesOriginal):
         return torch.stack(goodness, dim=1)
 
     def combine(self, goodness: Tensor, vote: str | None = None) -> Tensor:
-        """Let the blocks vote.
+        """Combine the goodness of all blocks by a vote.
 
         Args:
             goodness: (B, blocks, K).

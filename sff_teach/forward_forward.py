@@ -1,7 +1,8 @@
-"""Hinton's Forward-Forward: the label is written into the image, and layers learn right from wrong.
+"""Hinton's Forward-Forward: the label is written into the image, right or wrong.
 
-A positive is an image with its own label in its first K pixels, a negative has a wrong one there.
-Every layer learns, by itself, high goodness for positives and low for negatives: ``ff_step``.
+A positive is an image with its own label in its first K pixels, a negative one with a wrong label.
+Every layer is trained on its own loss to have high goodness for positives and low for negatives:
+``ff_step``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -69,7 +70,7 @@ def neutral_label(x: Tensor, num_classes: int, *, high: float = LABEL_VALUE) -> 
 
 
 def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None) -> Tensor:
-    """Draw labels evenly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one.
+    """Draw labels uniformly from the K - 1 wrong ones, ``(y + r) mod K``: never the true one.
 
     Args:
         y: (B,) labels in [0, K).
@@ -84,7 +85,7 @@ def wrong_labels(y: Tensor, num_classes: int, generator: Generator | None = None
 
 
 def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw wrong labels that the network finds likely: never the true one.
+    """Draw wrong labels by the network's own goodness: never the true one.
 
     Class k ≠ y has probability ``exp g_k / Σ_{j ≠ y} exp g_j``.
 
@@ -100,10 +101,10 @@ def hard_labels(g: Tensor, y: Tensor, generator: Generator | None = None) -> Ten
 
 
 class FFNetwork(nn.Module):
-    """A chain of layers that tell images with their own label from images with a wrong one.
+    """A chain of layers trained to tell images with their own label from images with a wrong one.
 
-    Every layer's input, the image included, is divided by its length, so that a layer cannot just
-    pass on the goodness of the one before. The prediction is the label with the most goodness.
+    Every layer's input, the image included, is divided by its length, so that the goodness of one
+    layer is not an input of the next. The prediction is the label with the highest goodness.
 
     Source: Hinton 2022; SymBa 2023. Differs: mean goodness with slope 10; the read-out sees
     convolutions averaged over positions.
@@ -116,8 +117,8 @@ class FFNetwork(nn.Module):
         slope: in the loss, ``p(positive) = sigmoid(slope·(g - θ))``, SymBa's α; None for 10 with
             ``"mean"`` and 1 with ``"sum"``.
         loss: ``"logistic"`` or ``"symba"`` (no θ).
-        negatives: ``"random"`` wrong labels; ``"readout"``, which the read-out finds likely
-            (Hinton's; one more pass); or ``"hard"``, which the goodness finds likely (K passes).
+        negatives: wrong labels, ``"random"``; drawn by the probabilities of the ``"readout"``
+            (Hinton's; one more pass); or ``"hard"``, drawn by goodness (K passes).
         vote: mean of all layers ``"but-first"`` (Hinton), of all (``"mean"``), or the ``"last"``.
         high: value of the label's "on" pixel, see ``embed_label``.
     """
@@ -219,12 +220,12 @@ class FFNetwork(nn.Module):
         return torch.cat([h.reshape(*h.shape[:2], -1).mean(2) for h in hidden], dim=1)
 
     def predict_one_pass(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B,) by the softmax read-out, in one pass; ``readout_step`` teaches it."""
+        """(B, C, H, W) → (B,) by the read-out, in one pass; see ``readout_step``."""
         with torch.no_grad():
             return self.readout(self.neutral_features(x)).argmax(1)
 
     def negative_labels(self, x: Tensor, y: Tensor, generator: Generator | None = None) -> Tensor:
-        """(B,) wrong labels for images x with labels y, drawn in the network's way."""
+        """(B,) wrong labels for images x with labels y, drawn as ``negatives`` says."""
         if self.negatives == "random":
             return wrong_labels(y, self.num_classes, generator)
         with evaluating(self):
@@ -244,9 +245,10 @@ def ff_step(
 ) -> tuple[Tensor, Tensor]:
     """One minibatch of Forward-Forward: every layer learns before the next one starts.
 
-    The losses (layers,), and (layers,) samples with more goodness as positive than as negative.
+    Returns the losses (layers,), and (layers,) samples with higher goodness as positive.
 
-    Source: Hinton 2022. Both passes go as one batch of 2B, or BatchNorm would hide the difference.
+    Source: Hinton 2022. Positives and negatives form one batch of 2B: separate batches would be
+    normalised separately by BatchNorm, which removes their difference.
 
     Args:
         network: in training mode.
@@ -281,7 +283,7 @@ def ff_step(
 
 
 def readout_step(network: FFNetwork, x: Tensor, y: Tensor, optimizer: Optimizer) -> None:
-    """Teach the softmax read-out one minibatch of neutral-label activations.
+    """Train the softmax read-out on one minibatch of neutral-label activations.
 
     Args:
         network: its layers are not changed.

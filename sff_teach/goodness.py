@@ -181,8 +181,8 @@ class _SecondMomentGoodness(Function):
 
     ``M = hᵀ h / N`` and ``m`` is the mean of h over the positions. Autograd does not know that M is
     symmetric. With that, ``dg/dw = 2 (M w + b m)`` is what forward has computed already, and
-    ``dg/dh = 2 (w wᵀ h + b w) / N``: two matrix products less, and h is passed over once. The
-    products with the weight are 1×1 convolutions, which are faster than ``@`` on processors.
+    ``dg/dh = 2 (w wᵀ h + b w) / N``: two matrix products fewer, and h is read once. The products
+    with the weight are 1×1 convolutions, which are faster than ``@`` on a CPU.
     """
 
     @staticmethod
@@ -203,9 +203,9 @@ class _SecondMomentGoodness(Function):
         square = F.conv1d(weight * by_filter, weight.T[:, :, None])  # Σ w wᵀ, (B, C, C)
         shift = (grad * bias) @ weight  # (B, C)
         if h.is_contiguous():  # the gradient gets the memory layout of h
-            to_h = torch.baddbmm(shift[:, None], h, square, beta=scale, alpha=scale)
+            grad_h = torch.baddbmm(shift[:, None], h, square, beta=scale, alpha=scale)
         else:
-            to_h = torch.baddbmm(shift[:, :, None], square, h.mT, beta=scale, alpha=scale).mT
-        to_weight = (product * by_filter).sum(0) + (grad * bias).T @ mean
-        to_bias = (grad * (linear + bias)).sum(0)
-        return to_h, 2 * to_weight, 2 * to_bias
+            grad_h = torch.baddbmm(shift[:, :, None], square, h.mT, beta=scale, alpha=scale).mT
+        grad_weight = (product * by_filter).sum(0) + (grad * bias).T @ mean
+        grad_bias = (grad * (linear + bias)).sum(0)
+        return grad_h, 2 * grad_weight, 2 * grad_bias

@@ -1,4 +1,4 @@
-"""Other heads and votes, which narrow the gap to backprop; the paper's plain head is in core."""
+"""Other heads and votes that narrow the gap to backprop; the paper's plain head is in core."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,8 @@ from .core import SFF, GoodnessHead
 from .util.checks import SFFError, check_count, check_positive
 from .util.modes import evaluating
 
-# What ``localize(head=...)`` offers by name; see results/accurate_head.md.
+BATCH = 500  # samples at a time
+# The values of ``localize(head=...)``; see results/accurate_head.md.
 HEADS = {
     "plain": {},
     "accurate": {"hidden": 96, "kernel_size": 3, "side": 8, "scale": 4.0},
@@ -18,11 +19,11 @@ HEADS = {
 
 
 class HiddenHead(GoodnessHead):
-    """A small convolution, then class goodness of what it finds.
+    """A small convolution, then the class goodness of its output.
 
     ``g_k = scale · mean z_k²`` with ``z = weight * a + bias`` and ``a = relu(BN(V * h))``, V a 3×3
-    convolution with stride 2 (on a sequence one of width 3). The block may keep features that need
-    one more layer before they tell the classes apart.
+    convolution with stride 2 (on a sequence one of width 3). The features of the block need not
+    separate the classes themselves.
 
     Source: auxiliary networks of one or more hidden layers are usual in local learning, see Nøkland
     & Eidnes (2019), Belilovsky et al. (2020), Ma et al. (2024). The paper's SFF has none.
@@ -85,8 +86,8 @@ class HiddenHead(GoodnessHead):
         return self.scale * super().forward(self.features(h))
 
 
-def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tensor:
-    """Fit one weight per block for the vote, and make it the model's own.
+def learn_vote(model: SFF, x: Tensor, y: Tensor) -> Tensor:
+    """Fit one weight per block, and set the model to vote with them.
 
     ``argmin_w  mean cross-entropy(Σ_b w_b g_b, y)``, a convex problem with one unknown per block,
     solved by L-BFGS from equal weights. The blocks themselves are not changed.
@@ -95,14 +96,13 @@ def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tenso
         model: trained; its ``vote`` becomes ``"learned"``.
         x: (N, C, ...) samples to fit the weights on: training or validation, never test.
         y: (N,) their labels.
-        batch_size: samples at a time.
 
     Returns:
-        (blocks,) the weights, also kept in ``model.vote_weights``.
+        (blocks,) the weights, which are ``model.vote_weights``.
     """
     device = model.vote_weights.device
     with evaluating(model):
-        parts = [model.block_goodness(part.to(device)).cpu() for part in x.split(batch_size)]
+        parts = [model.block_goodness(part.to(device)).cpu() for part in x.split(BATCH)]
     goodness, y = torch.cat(parts), y.cpu()
     weights = torch.ones(goodness.shape[1]) / goodness.shape[1]
     weights.requires_grad_()
@@ -113,8 +113,8 @@ def learn_vote(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> Tenso
     return model.vote_weights
 
 
-def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) -> nn.Module:
-    """Give ``model.original`` a linear classifier that predicts, fitted to its mean last features.
+def learn_classifier(model: SFF, x: Tensor, y: Tensor) -> nn.Module:
+    """Fit a linear classifier of ``model.original`` to the mean of its last features.
 
     ``argmin_{W,b}  mean cross-entropy(W f + b, y)``, a convex problem, solved by L-BFGS. The layer
     replaces the original's classifier. After ``rule="bp"`` the original predicts already.
@@ -123,7 +123,6 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) ->
         model: from ``localize``, trained.
         x: (N, C, ...) samples to fit the layer on: training or validation, never test.
         y: (N,) their labels.
-        batch_size: samples at a time.
 
     Returns:
         ``model.original``, in evaluation mode: an ordinary classifier.
@@ -133,7 +132,7 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) ->
     """
     if model.classifier is None:
         raise SFFError(
-            "the original has no classifier right behind the mean of the last features; use "
+            "the original has no classifier right after the mean of the last features; use "
             "model.predict, or fit(model.original, …, rule='bp')"
         )
     original, like = model.original, next(model.parameters())
@@ -141,7 +140,7 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) ->
     original.set_submodule(model.classifier, nn.Identity())
     try:
         with evaluating(original):
-            parts = [original(part.to(like)) for part in x.split(batch_size)]
+            parts = [original(part.to(like)) for part in x.split(BATCH)]
     finally:
         original.set_submodule(model.classifier, old)
     features = torch.cat(parts).float()
@@ -157,7 +156,6 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor, batch_size: int = 500) ->
 
 
 def _minimise(parameters: list[Tensor], loss: Callable[[], Tensor]) -> None:
-    """Find the minimum of a convex loss."""
     optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

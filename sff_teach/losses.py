@@ -1,4 +1,4 @@
-"""Losses: what to ask of goodness. Every one is a function of goodness alone."""
+"""Losses. Each is a function of goodness alone."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +26,7 @@ def logistic_loss(positive: Tensor, negative: Tensor, theta: float) -> Tensor:
 
 
 def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor:
-    """SymBa's loss: only the difference of a positive and its own negative counts, no threshold.
+    """SymBa's loss of the difference between a positive and its own negative, without threshold.
 
     ``mean softplus(-α (g_pos - g_neg))``.
 
@@ -62,6 +62,6 @@ def class_loss(g: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
         label_smoothing: share of the target that is spread evenly over the classes.
 
     Returns:
-        Scalar; ``log K`` when all classes are equally good.
+        Scalar; ``log K`` when all classes have equal goodness.
     """
     return F.cross_entropy(g, y, label_smoothing=label_smoothing)

@@ -1,4 +1,4 @@
-"""Small networks to learn on. Bigger ones come from torchvision, unmodified."""
+"""Small networks. Larger ones come from torchvision, unmodified."""
 
 import math
 from collections import OrderedDict
@@ -14,7 +14,7 @@ def cnn(
     widths: Sequence[int] = (16, 32, 64, 64),
     pool_after: Sequence[int] = (1, 2, 4),
 ) -> nn.Sequential:
-    """A plain CNN: per layer a 3×3 convolution, BatchNorm, ReLU, and a 2×2 max-pool where asked.
+    """A plain CNN: layers of a 3×3 convolution, BatchNorm, ReLU and, after some, a 2×2 max-pool.
 
     It has no classifier: ``localize`` adds heads. Layers are named ``layer1``, ``layer2``, ….
 
@@ -32,15 +32,15 @@ def cnn1d(
     pool_after: Sequence[int] = (1, 2, 3),
     kernel_size: int = 5,
 ) -> nn.Sequential:
-    """The same for sequences, such as the letters of a sentence: convolutions along one dimension.
+    """A plain CNN for sequences, such as the characters of a text.
 
-    Source: convolutions over characters, Zhang, Zhao & LeCun (2015), there deeper and wider.
+    Source: Zhang, Zhao & LeCun (2015), with fewer and narrower layers.
 
     Args:
         channels: of the input, for text the number of different characters.
         widths: output channels of each layer.
         pool_after: layers (counted from 1) that end with a max-pool over two neighbours.
-        kernel_size: odd; how many neighbours a convolution sees.
+        kernel_size: of the convolutions, odd.
     """
     return _convolutions(channels, widths, pool_after, kernel_size, dims=1)
 

@@ -1,9 +1,9 @@
-"""Learning rules: what one minibatch does to a network.
+"""Learning rules: how a network is updated on one minibatch.
 
 ``sff_step`` is Scalable Forward-Forward, the learning rule that the package is about. The classes
-give every rule the same form for ``fit``: an object with one method, ``step(x, y)``. ``bp``,
-``bp-goodness``, ``deepsup`` and ``sff`` differ in exactly one thing from one to the next: the head,
-the number of blocks, the cut.
+give ``fit`` the same interface to every rule: an object with one method, ``step(x, y)``. ``bp``,
+``bp-goodness``, ``deepsup`` and ``sff`` each differ from the one before in exactly one thing: the
+head, the number of blocks, the cut.
 """
 
 from abc import ABC, abstractmethod
@@ -25,14 +25,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured of each block."""
+    """Loss and correct samples of each block in one step."""
 
     losses: Tensor  # (blocks,)
-    correct: Tensor  # (blocks,) samples judged right; for ff, positive above negative
+    correct: Tensor  # (blocks,) correct samples; for ff, those with positive above negative
 
 
 def summarise(losses: Sequence[Tensor], goodness: Sequence[Tensor], y: Tensor) -> StepResult:
-    """Collect what the blocks measured, without their graphs.
+    """Collect the losses and correct samples of all blocks, without their graphs.
 
     Args:
         losses: a scalar per block.
@@ -84,7 +84,7 @@ def sff_step(
         block_loss.backward()  # reaches this block only, and frees its graph
         optimizer.step()
         if block is not model.blocks[-1]:
-            x = model.hand_over(block, h)  # cut, normalised: the next block's input
+            x = model.hand_over(block, h)  # detached, normalised: the next block's input
         losses.append(block_loss)
         goodness.append(g)
     return summarise(losses, goodness, y)
@@ -98,9 +98,9 @@ def sff_backward(
     loss: Loss = class_loss,
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> StepResult:
-    """The gradients of ``sff_step`` without its update: what ``loss.backward()`` is to backprop.
+    """The gradients of ``sff_step`` without its update, as ``loss.backward()`` gives backprop's.
 
-    Gradients are added to ``.grad``. Clipping, accumulation and any optimisers follow as usual.
+    Gradients are added to ``.grad``; clip, accumulate and step as usual.
 
     Args:
         model: in training mode.
@@ -133,14 +133,14 @@ def block_optimizers(
     Args:
         model: a network of local blocks.
         make: from parameters to an optimiser, e.g. ``lambda p: torch.optim.SGD(p, lr=0.1)``.
-        together: one optimiser over all blocks, whose single step is faster than many small ones.
+        together: one optimiser over all blocks, which is faster than many small ones.
     """
     if together:
         return make(list(model.blocks.parameters()))
     return [make(list(block.parameters())) for block in model.blocks]
 
 
-def _held(optimizer: Optimizer) -> set[nn.Parameter]:
+def _parameters(optimizer: Optimizer) -> set[nn.Parameter]:
     return {p for group in optimizer.param_groups for p in group["params"]}
 
 
@@ -149,7 +149,7 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
     if len(optimizers) != len(model.blocks):
         raise SFFError(f"{len(optimizers)} optimizers for {len(model.blocks)} blocks")
     for number, (block, optimizer) in enumerate(zip(model.blocks, optimizers)):
-        if not _held(optimizer) <= set(block.parameters()):
+        if not _parameters(optimizer) <= set(block.parameters()):
             raise SFFError(
                 f"optimizers[{number}] has parameters that are not in block {number}; give one for "
                 "each block, in order, as block_optimizers makes them"
@@ -158,11 +158,11 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
 
 def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
     """Raise if a block that can learn has no parameter in the optimiser."""
-    held = _held(optimizer)
+    held = _parameters(optimizer)
     for number, block in enumerate(model.blocks):
         learning = {p for p in block.parameters() if p.requires_grad}
         if learning and not learning & held:
-            raise SFFError(f"the optimizer has no parameter of block {number}; give all to it")
+            raise SFFError(f"the optimizer has no parameter of block {number}; give it all")
 
 
 def deepsup_step(
@@ -183,7 +183,7 @@ def deepsup_step(
         losses.append(loss(g, y))
         goodness.append(g)
         if block is not model.blocks[-1]:
-            x = model.hand_over(block, h, local=False)  # normalised, not cut
+            x = model.hand_over(block, h, local=False)  # normalised, not detached
     optimizer.zero_grad()
     torch.stack(losses).sum().backward()
     optimizer.step()
@@ -191,7 +191,7 @@ def deepsup_step(
 
 
 def merge_blocks(model: SFF, head: nn.Module) -> SFF:
-    """Turn all blocks into a single one, in place: the same bodies with nothing between them.
+    """Merge all blocks into a single one, in place: the same bodies without anything between them.
 
     Args:
         model: changed.
@@ -205,7 +205,7 @@ def merge_blocks(model: SFF, head: nn.Module) -> SFF:
 
 
 class LogitsHead(nn.Module):
-    """For a model that ends in its own classifier: what it returns already is (B, K)."""
+    """The identity, for a model that ends in its own classifier and returns (B, K)."""
 
     channel_dim = 1
 
@@ -235,12 +235,12 @@ class Rule(ABC):
         model: prepared by the rule, see ``prepare``.
         make_optimizer: from parameters to an optimiser; called once per group of ``groups()``.
         label_smoothing: for the class losses.
-        generator: randomness of the rule's own, such as negatives.
+        generator: of the rule's random numbers, such as negatives.
         together: let ``sff`` use one optimiser for all its blocks, which is faster.
     """
 
     has_class_loss = True
-    needs_goodness = True  # ``bp`` leaves a linear head, which has none
+    needs_goodness = True  # after ``bp`` a model has a linear head instead
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class Rule(ABC):
         return class_loss(g, y, self.label_smoothing)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Check the model and bring it, in place, into the shape that the rule trains."""
+        """Check the model and change it, in place, into the form that the rule trains."""
         if not isinstance(model, SFF):
             raise TypeError(f"model is a {type(model).__name__}; use sff_teach.localize(model, …)")
         linear = any(isinstance(block.head, LinearHead | LogitsHead) for block in model.blocks)
@@ -275,28 +275,28 @@ class Rule(ABC):
         return model
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """Parameters by optimiser: all in one, unless the rule says otherwise."""
+        """The parameters of each optimiser; by default one for all."""
         return [list(self.model.parameters())]
 
     def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint has to keep besides the optimisers."""
+        """The modules whose state a checkpoint keeps."""
         return {"model": self.model}
 
-    def progress(self, group: int, done: float) -> float:
-        """How far optimiser ``group`` is in its schedule when ``done`` of all steps are over."""
-        return done
+    def schedule_progress(self, group: int, progress: float) -> float:
+        """Where optimiser ``group`` is in its schedule, in [0, 1], at ``progress`` of training."""
+        return progress
 
     @abstractmethod
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from samples x (B, C, ...) and labels y (B,), with ``done`` of training over."""
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
+        """Learn from x (B, C, ...) and labels y (B,); ``progress`` is the share of steps done."""
 
 
 class Backprop(Rule):
     """``bp``: the ordinary network. One block, average pooling, a linear layer, cross-entropy.
 
-    Blocks are joined in place and their heads dropped. A model that ends in its own classifier
+    Blocks are merged in place and their heads dropped. A model that ends in its own classifier
     (``wrap_classifier``) keeps it. If the original of a cut model classifies the mean of its last
-    features, the linear layer takes the place of its classifier.
+    features, the linear layer replaces its classifier.
     """
 
     needs_goodness = False
@@ -305,21 +305,20 @@ class Backprop(Rule):
         model = super().prepare(model)
         head = model.blocks[-1].head
         if isinstance(head, GoodnessHead):
-            like = head.weight
-            head = LinearHead(head.channels, head.num_classes, head.channel_dim)
-            head = head.to(device=like.device, dtype=like.dtype)
+            linear = LinearHead(head.channels, head.num_classes, head.channel_dim)
+            head = linear.to(device=head.weight.device, dtype=head.weight.dtype)
             if model.classifier is not None:  # the original predicts with the same linear layer
                 model.original.set_submodule(model.classifier, head.linear)
         return merge_blocks(model, head)
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
 class BackpropGoodness(Backprop):
-    """``bp-goodness``: one block again, trained end to end, but judged by the last goodness head.
+    """``bp-goodness``: one block, trained end to end, with the goodness head of the last block.
 
-    What it gains over ``bp`` is the head's doing, not locality's.
+    Its difference from ``bp`` is the effect of the head alone.
     """
 
     needs_goodness = True
@@ -332,7 +331,7 @@ class BackpropGoodness(Backprop):
 class DeepSupervision(Rule):
     """``deepsup``: SFF's blocks, heads and normalisation without the cut."""
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         return deepsup_step(self.model, x, y, self.optimizers[0], loss=self.loss)
 
 
@@ -340,18 +339,18 @@ class ScalableForwardForward(Rule):
     """``sff``: no gradient crosses a block boundary."""
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """One group per block, or all in one if the blocks go together."""
+        """One group per block, or a single one if ``together``."""
         if self.together:
             return [list(self.model.blocks.parameters())]
         return [list(block.parameters()) for block in self.model.blocks]
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         optimizers = self.optimizers[0] if self.together else self.optimizers
         return sff_step(self.model, x, y, optimizers, loss=self.loss)
 
 
 class ForwardForward(Rule):
-    """``ff``: Hinton's Forward-Forward, all layers and the read-out learning on every minibatch."""
+    """``ff``: Hinton's Forward-Forward; all layers and the read-out learn on every minibatch."""
 
     has_class_loss = False
 
@@ -366,7 +365,7 @@ class ForwardForward(Rule):
         """One group per layer, and the read-out for prediction in one pass."""
         return [list(part.parameters()) for part in (*self.model.layers, self.model.readout)]
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         return self._step(x, y)
 
     def _step(self, x: Tensor, y: Tensor, only: int | None = None) -> StepResult:
@@ -375,21 +374,21 @@ class ForwardForward(Rule):
 
 
 class GreedyForwardForward(ForwardForward):
-    """``ff-greedy``: the same, layer after layer, each trained to the end before the next starts.
+    """``ff-greedy``: the same, layer after layer, each fully trained before the next starts.
 
-    Of all steps, layer k of L gets the k-th share of 1/L, with a whole schedule to itself; the
-    read-out learns throughout.
+    Of all steps, layer k of L gets the k-th share of 1/L, with a whole schedule; the read-out
+    learns throughout.
     """
 
-    def progress(self, group: int, done: float) -> float:
-        """A layer's schedule starts when its turn does and ends with it."""
+    def schedule_progress(self, group: int, progress: float) -> float:
+        """A layer's schedule covers the steps in which it learns."""
         count = len(self.model.layers)
-        return min(max(done * count - group, 0.0), 1.0) if group < count else done
+        return min(max(progress * count - group, 0.0), 1.0) if group < count else progress
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Update the one layer whose turn it is; the layers before it only pass forward."""
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
+        """Update one layer; the layers before it are only run forward."""
         count = len(self.model.layers)
-        return self._step(x, y, only=min(int(done * count), count - 1))
+        return self._step(x, y, only=min(int(progress * count), count - 1))
 
 
 RULES: dict[str, type[Rule]] = {  # rules_extra adds two more
@@ -403,7 +402,7 @@ RULES: dict[str, type[Rule]] = {  # rules_extra adds two more
 
 
 def get_rule(name: str) -> type[Rule]:
-    """Look a rule up by its name in ``RULES``; an SFFError names the nearest one."""
+    """The rule of this name in ``RULES``; for another name an SFFError with the nearest one."""
     check_known(name, RULES, "rule")
     return RULES[name]
 

@@ -1,4 +1,4 @@
-"""Two variants of SFF in which a block also learns what helps the next one; the paper has neither.
+"""Two variants of SFF that also train a block on the loss of the next one; not in the paper.
 
 Importing this module adds them to ``rules.RULES``. See results/closing_the_gap.md.
 """
@@ -23,7 +23,7 @@ def overlap_step(
     *,
     loss: Loss = class_loss,
 ) -> StepResult:
-    """One minibatch of SFF in which a block's loss also updates the block before it, no further.
+    """One minibatch of SFF in which a block's loss also updates the block before it.
 
     Block k learns from ``loss_k + loss_{k+1}``. Two blocks' graphs are alive at a time.
 
@@ -38,7 +38,7 @@ def overlap_step(
         loss: of a block, from its goodness (B, K) and y.
     """
     losses, goodness = [], []
-    previous = None  # the block before: its loss, and its output with the graph
+    previous = None  # of the block before: its loss, and its output with the graph
     for number, block in enumerate(model.blocks):
         h, g = block(x)
         block_loss = loss(g, y)
@@ -56,7 +56,7 @@ def overlap_step(
 def _update(
     block: LocalBlock, optimizer: Optimizer, loss: Tensor, output: Tensor, gradient: Tensor | None
 ) -> None:
-    """Let a block learn from its loss and, if given, from the gradient of its output."""
+    """Update a block by its loss and, if given, by the gradient at its output."""
     roots = [(loss, None)] if gradient is None else [(loss, None), (output, gradient)]
     roots = [(root, grad) for root, grad in roots if root.requires_grad]  # a body may be frozen
     optimizer.zero_grad()
@@ -71,13 +71,13 @@ class OverlappingSFF(ScalableForwardForward):
         """One group per block."""
         return [list(block.parameters()) for block in self.model.blocks]
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch, each block from its own loss and the next one's."""
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
+        """Train each block on its own loss and the next one's."""
         return overlap_step(self.model, x, y, self.optimizers, loss=self.loss)
 
 
 class LookaheadSFF(OverlappingSFF):
-    """``sff-lookahead``: block k also learns what helps a moving average of block k+1.
+    """``sff-lookahead``: block k also learns from the loss of a moving average of block k+1.
 
     ``loss = loss_k + cross-entropy(goodness of average_{k+1}(h_k), y)``; the average is frozen in
     this step and follows its block by ``average ← 0.9 average + 0.1 block``.
@@ -91,11 +91,10 @@ class LookaheadSFF(OverlappingSFF):
         return model
 
     def modules(self) -> dict[str, nn.Module]:
-        """The averages as well."""
+        """The model, and the averages."""
         return {"model": self.model, "averages": self.averages}
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
-        """Learn from one minibatch, block by block."""
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         losses, goodness = [], []
         following = [*self.averages, None]
         for block, optimizer, average in zip(self.model.blocks, self.optimizers, following):

@@ -1,8 +1,8 @@
 """Scalable Forward-Forward in one file: copy it, read it, change it. Needs only torch.
 
 Three blocks of convolutions. Each has a head with one channel per class; the mean of that channel's
-squares is the class goodness; each block learns from its own goodness by cross-entropy, and hands
-its output on normalised and cut off. After Krutsylo, "Scalable Forward-Forward Algorithm" (2025).
+squares is the class goodness; each block learns from its own goodness by cross-entropy, and its
+output is detached and normalised. After Krutsylo, "Scalable Forward-Forward Algorithm" (2025).
 The package's core.py and rules.py do the same step; a test compares them for 20 steps.
 
     python -m sff_teach.sff_minimal      trains on scikit-learn's digits in a few seconds
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def layer(channels, width, pool):
-    """A 3×3 convolution, BatchNorm, ReLU and perhaps a 2×2 max-pool."""
+    """A 3×3 convolution, BatchNorm, ReLU and, if ``pool``, a 2×2 max-pool."""
     parts = [
         nn.Conv2d(channels, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -48,7 +48,7 @@ def make_network(channels, num_classes, widths=(16, 32, 64), pool_after=(1, 2)):
 
 
 def hand_over(h):
-    """What the next block gets: cut off from the gradient, normalised per image."""
+    """The next block's input: detached from the gradient, normalised per image."""
     h = h.detach()
     if h.is_contiguous():
         return F.layer_norm(h, h.shape[1:])
@@ -72,7 +72,7 @@ def train_step(blocks, optimizers, x, y):
 
 @torch.no_grad()
 def predict(blocks, x):
-    """Every block votes with its goodness; the class with the highest mean wins."""
+    """The class with the highest mean goodness over all blocks."""
     votes = []
     for block in blocks:
         h, g = block(x)
@@ -82,7 +82,7 @@ def predict(blocks, x):
 
 
 def main(epochs=15, batch_size=64, lr=5e-3, seed=0):
-    """Train on digits and print the accuracy on images that were never trained on."""
+    """Train on digits and print the accuracy on held-out images."""
     from sklearn.datasets import load_digits
 
     torch.manual_seed(seed)

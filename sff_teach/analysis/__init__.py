@@ -1,1 +1,1 @@
-"""What a network costs (``cost``, ``memory``) and what its layers hold (``probes``)."""
+"""The cost of training (``cost``, ``memory``) and analysis of trained layers (``probes``)."""

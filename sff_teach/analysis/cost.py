@@ -1,6 +1,6 @@
-"""What a training step costs: floating-point operations, memory, time.
+"""The cost of a training step: floating-point operations, memory, time.
 
-Operations and bytes are counts, the same on every run. Time is only ever measured in pairs.
+Operations and bytes are counts, the same in every run. Times are compared in pairs.
 """
 
 import copy
@@ -28,8 +28,8 @@ Step = Callable[[], object]
 def flops(step: Step) -> int:
     """Floating-point operations of ``step()``, forward and backward, by torch's counter.
 
-    Two per multiply-add, of convolutions, matrix products and attention; all else counts nothing.
-    The counter holds on to tensors, so count bytes in another step.
+    Two per multiply-add, of convolutions, matrix products and attention; others are not counted.
+    The counter keeps references to tensors, so count bytes in another step.
     """
     with FlopCounterMode(display=False) as counter:
         step()
@@ -37,7 +37,7 @@ def flops(step: Step) -> int:
 
 
 class _TensorLifetimeMode(TorchDispatchMode):
-    """Enters every tensor that an operation returns into a tracker, until its storage goes."""
+    """Tracks the storage of every tensor that an operation returns, until it is freed."""
 
     def __init__(self, tracker: StorageTracker):
         super().__init__()
@@ -52,10 +52,9 @@ class _TensorLifetimeMode(TorchDispatchMode):
 
 
 def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
-    """The most bytes of tensors that existed at one moment while ``step()`` ran.
+    """Peak bytes of tensors allocated by ``step()``, without operations' internal buffers.
 
-    Everything that was made in it counts, but for what an operation needs inside. The second of two
-    runs is reported, which finds the gradients that the first has left.
+    Of two runs the second is reported, in which gradients exist from the start.
 
     Args:
         step: a function without arguments.
@@ -70,7 +69,7 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
 
 
 def cuda_peak(step: Step) -> int | None:
-    """Bytes that ``step()`` allocated on the GPU at most, as ``live_bytes``; None without one."""
+    """Peak bytes that ``step()`` allocated on the GPU, as ``live_bytes``; None without one."""
     if not torch.cuda.is_available():
         return None
     before = torch.cuda.memory_allocated()
@@ -84,13 +83,13 @@ def cuda_peak(step: Step) -> int | None:
 
 @dataclass(frozen=True)
 class PairedTiming:
-    """Two steps timed in turn."""
+    """The times of two steps, measured in pairs."""
 
     a: float  # median seconds of the first
-    b: float  # of the second
+    b: float  # median seconds of the second
     ratio: float  # median of the ratios b / a, one per round
-    low: float  # of its median_interval; NaN below six rounds
-    high: float
+    low: float  # lower end of its median_interval; NaN below six rounds
+    high: float  # upper end
     rounds: int
 
 
@@ -102,15 +101,15 @@ def time_paired(step_a: Step, step_b: Step, *, rounds: int = 9) -> PairedTiming:
         step_b: another one.
         rounds: how many pairs.
     """
-    steps, taken = (step_a, step_b), ([], [])
+    steps, seconds = (step_a, step_b), ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
             steps[which]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            taken[which].append(time.perf_counter() - start)
-    a, b = taken[0][1:], taken[1][1:]
+            seconds[which].append(time.perf_counter() - start)
+    a, b = seconds[0][1:], seconds[1][1:]
     ratios = [after / before for before, after in zip(a, b)]
     return PairedTiming(median(a), median(b), median(ratios), *median_interval(ratios), rounds)
 
@@ -131,7 +130,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step costs; each number as the function of its name says."""
+    """The cost of one training step; see the functions of the same names."""
 
     rule: str  # of memory.VARIANTS
     classes: int
@@ -146,10 +145,10 @@ class StepCost:
 class TrainingStep:
     """A function without arguments that trains a copy of a model on one batch at every call.
 
-    The optimiser is SGD without momentum, which needs no memory of its own.
+    The optimiser is SGD without momentum, which has no state.
 
     Args:
-        model: as for ``fit``; it stays as it is.
+        model: as for ``fit``; not changed.
         rule: a key of ``memory.VARIANTS``.
         batch: x (B, C, ...) and labels (B,).
     """
@@ -167,20 +166,20 @@ class TrainingStep:
 
     @property
     def preexisting_tensors(self) -> list[Tensor]:
-        """What exists anyway and is not counted: the batch, parameters and buffers."""
+        """The batch, parameters and buffers, which are not counted."""
         return [self.x, self.y, *self.model.parameters(), *self.model.buffers()]
 
 
 def training_cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> StepCost:
-    """Count one training step; the batch, parameters and buffers exist anyway and do not count.
+    """Count the cost of one training step, without batch, parameters and buffers.
 
     Args:
-        model: as for ``fit``; it stays as it is.
+        model: as for ``fit``; not changed.
         rule: see ``TrainingStep``.
         batch: x (B, C, ...) and labels (B,).
     """
     step = TrainingStep(model, rule, batch)
-    step()  # some things are made only once
+    step()  # without what is allocated only once
     by_block = saved_by_block(step)
     return StepCost(
         rule=rule,
@@ -195,27 +194,27 @@ def training_cost(model: nn.Module, rule: str, batch: tuple[Tensor, Tensor]) -> 
 
 
 def saved_by_block(step: TrainingStep) -> list[int]:
-    """``saved_bytes`` from each block's forward to the next one's; "meta" tensors will do.
+    """``saved_bytes`` from each block's forward to the next one's; also for "meta" tensors.
 
     Args:
-        step: has been called before if it is an ``"sff-recompute"`` step.
+        step: an ``"sff-recompute"`` step must have been called before.
     """
     parts = step.model.blocks if isinstance(step.model, SFF) else step.model.layers
     tracker = StorageTracker(step.preexisting_tensors)
-    peaks, at_work = [0] * len(parts), 0
+    peaks, current = [0] * len(parts), 0
 
-    def turn(number: int) -> None:
-        nonlocal at_work
-        peaks[at_work] = max(peaks[at_work], tracker.peak)
-        at_work, tracker.peak = number, tracker.now
+    def enter(number: int) -> None:
+        nonlocal current
+        peaks[current] = max(peaks[current], tracker.peak)
+        current, tracker.peak = number, tracker.now
 
     handles = [
-        part.register_forward_pre_hook(lambda *_, number=number: turn(number))
+        part.register_forward_pre_hook(lambda *_, number=number: enter(number))
         for number, part in enumerate(parts)
     ]
     with watch_saved(tracker):
         step()
-    turn(0)
+    enter(0)
     for handle in handles:
         handle.remove()
     return peaks

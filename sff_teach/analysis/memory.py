@@ -1,8 +1,8 @@
-"""What a training step keeps in memory for its backward passes, and how to keep less of it.
+"""The bytes that a training step saves for backward, and ways to reduce them.
 
-SFF holds one block's activations at a time, so its peak is its largest block. ``recompute`` lowers
-that peak without changing the update: the first half of the largest blocks is computed once more
-during backward. Backprop's own ways to save memory are here as well, as rules to compare with.
+SFF saves one block's activations at a time, so its peak is its largest block. ``recompute`` lowers
+that peak without changing the update: the first part of the largest blocks is computed again
+during backward. Backprop's ways to save memory are here as rules to compare with.
 """
 
 import copy
@@ -27,12 +27,12 @@ from ..util.checks import SFFError
 
 
 def address(storage: torch.UntypedStorage) -> int:
-    """Where a storage's data are; a "meta" storage has none and goes by its own handle."""
+    """The address of a storage's data, or of the storage itself on "meta"."""
     return storage.data_ptr() or storage._cdata
 
 
 class StorageTracker:
-    """Bytes of the storages that are held at the moment, each counted once, and their peak.
+    """Counts the bytes of storages in use, each once, and their peak.
 
     Args:
         ignore: tensors whose storages do not count.
@@ -41,8 +41,8 @@ class StorageTracker:
     def __init__(self, ignore: Iterable[Tensor] = ()):
         self.now = 0
         self.peak = 0
-        self.history = [0]  # every value that now took
-        self.holders = Counter()  # address of a storage → how many hold it
+        self.history = [0]  # all values of ``now``
+        self.holders = Counter()  # address of a storage → number of holders
         self.ignore = {address(t.untyped_storage()) for t in ignore}
 
     def retain(self, tensor: Tensor, holder: object) -> None:
@@ -74,20 +74,20 @@ class StorageTracker:
 
 
 class _SavedTensor:
-    """A tensor that autograd has saved; it goes when the graph lets go of it."""
+    """A tensor that autograd has saved, freed together with the graph."""
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor.detach()
 
 
-_WATCHING: list[StorageTracker] = []  # what a CheckpointedModule keeps is entered by itself
+_WATCHING: list[StorageTracker] = []  # trackers that a CheckpointedModule reports to
 
 
 @contextmanager
 def watch_saved(tracker: StorageTracker) -> Iterator[None]:
-    """Enter into the tracker what autograd saves inside, for as long as it is kept.
+    """Track the tensors that autograd saves inside the ``with``, until they are freed.
 
-    What a ``CheckpointedModule`` keeps, and what it computes again, counts as well.
+    Inputs and recomputed tensors of a ``CheckpointedModule`` count as well.
     """
 
     def pack(tensor: Tensor) -> _SavedTensor:
@@ -104,13 +104,13 @@ def watch_saved(tracker: StorageTracker) -> Iterator[None]:
 
 
 def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> int:
-    """The most bytes that were saved for backward passes at one moment while ``step()`` ran.
+    """Peak bytes that autograd saved for backward while ``step()`` ran.
 
     Every storage counts once; gradients and optimiser state do not.
 
     Args:
         step: runs forward and backward, once or many times.
-        ignore: tensors that exist anyway: parameters, buffers, the batch.
+        ignore: tensors that do not count: parameters, buffers, the batch.
     """
     tracker = StorageTracker(ignore)
     with watch_saved(tracker):
@@ -118,13 +118,13 @@ def saved_bytes(step: Callable[[], object], ignore: Iterable[Tensor] = ()) -> in
     return tracker.peak
 
 
-# --- computing again -----------------------------------------------------------------------------
+# --- recomputing ---------------------------------------------------------------------------------
 
 
 class CheckpointedModule(nn.Module):
-    """A module that saves only its inputs for backward and runs again there to get the rest.
+    """``torch.utils.checkpoint`` as a module: saves its inputs only and runs again in backward.
 
-    ``torch.utils.checkpoint``, but the second run leaves BatchNorm's running statistics alone.
+    The second run does not update BatchNorm's running statistics.
 
     Args:
         module: takes tensors and returns one.
@@ -144,8 +144,8 @@ class CheckpointedModule(nn.Module):
 
     @contextmanager
     def _second_run(self) -> Iterator[None]:
-        """Count what is computed again, and put the buffers back."""
-        # checkpoint's own hooks take what is saved here; no other place sees it
+        """Count the recomputed tensors, and restore the buffers."""
+        # only checkpoint's own hooks see the tensors that are saved here
         pack, unpack = torch._C._autograd._top_saved_tensors_default_hooks(True)
 
         def counted(tensor: Tensor) -> Tensor:
@@ -153,13 +153,13 @@ class CheckpointedModule(nn.Module):
                 tracker.retain_storage(tensor)
             return pack(tensor)
 
-        with _buffers_restored(self.module), saved_tensors_hooks(counted, unpack):
+        with _preserve_buffers(self.module), saved_tensors_hooks(counted, unpack):
             yield
 
 
 @contextmanager
-def _buffers_restored(module: nn.Module) -> Iterator[None]:
-    """On leaving, the module's buffers hold what they held on entering."""
+def _preserve_buffers(module: nn.Module) -> Iterator[None]:
+    """Restore the values of the module's buffers on leaving."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
@@ -170,11 +170,11 @@ def _buffers_restored(module: nn.Module) -> Iterator[None]:
 
 
 def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
-    """The same body, on the same parameters, forgetting all that comes before a node.
+    """The same body, on the same parameters, checkpointed up to a node.
 
     Args:
         body: of a block.
-        name: of a node of its graph; its output is kept.
+        name: of a node of its graph; its output is saved.
     """
     order = [node.name for node in body.graph.nodes]
     halves = split_module(
@@ -189,13 +189,13 @@ def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
 
 @contextmanager
 def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
-    """While inside, the model's largest blocks compute part of their activations twice.
+    """Within the ``with``, the model's largest blocks compute part of their activations twice.
 
-    Updates stay the same to rounding; the price is one more forward pass of those blocks' first
-    halves. Yields what ``choose_cuts`` found.
+    Updates are the same up to rounding; those blocks' first parts run forward once more. Yields
+    the result of ``choose_cuts``.
 
     Args:
-        model: its blocks' bodies are replaced, on the same parameters, and put back on leaving.
+        model: its blocks' bodies are replaced, on the same parameters, and restored on leaving.
         x: (B, C, H, W) a few images to measure with, two or more.
     """
     names = choose_cuts(model, x)
@@ -213,7 +213,7 @@ def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
 
     Args:
         model: changed in place.
-        names: per block the node that ends what is computed again, or "" to leave it alone.
+        names: per block the last node that is recomputed, or "" for none.
     """
     for block, name in zip(model.blocks, names, strict=True):
         if name:
@@ -222,19 +222,19 @@ def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
 
 def _graph(body: nn.Module) -> fx.GraphModule:
     if isinstance(body, ModeStage):
-        raise SFFError("training computes something else than evaluation; it has no single graph")
+        raise SFFError("the block has different graphs in training and in evaluation")
     return body if isinstance(body, fx.GraphModule) else trace(body)
 
 
 def choose_cuts(model: SFF, x: Tensor) -> list[str]:
-    """Where to cut which blocks so that the peak falls: per block a node's name, "" for no cut.
+    """Where to cut blocks to lower the peak: per block a node's name, or "" for no cut.
 
-    The block that saves most is cut after the operation that leaves it smallest. Then the next
-    largest, after the first operation that brings it below what is reached already; until the
-    largest block has had its turn.
+    The block with the most saved bytes is cut after the operation that leaves the fewest. Then the
+    next largest, after the first operation that brings it to that size or below; and so on, until
+    the largest block is one that was cut.
 
     Args:
-        model: stays as it is; a copy is measured.
+        model: not changed; a copy is measured.
         x: (B, C, H, W) a few images, two or more.
     """
     blocks = copy.deepcopy(model.blocks).train()
@@ -242,7 +242,7 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
         inputs, sizes = [], []
         for block in blocks:
             inputs.append(x)
-            sizes.append(_saved_by(block, x, first=not sizes))
+            sizes.append(_block_saved_bytes(block, x, first=not sizes))
             with torch.no_grad():
                 x = model.hand_over(block, block.body(x))
         names, tried, reached = [""] * len(blocks), set(), 0
@@ -251,12 +251,12 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
             block = blocks[largest]
             try:
                 body = _graph(block.body)
-            except SFFError:  # no graph, no halves
+            except SFFError:  # without a graph it cannot be split
                 continue
             computing = [node.name for node in body.graph.nodes if node.op.startswith("call")]
             for name in computing[:-1]:
                 block.body = checkpoint_prefix(body, name)
-                size = _saved_by(block, inputs[largest], first=largest == 0)
+                size = _block_saved_bytes(block, inputs[largest], first=largest == 0)
                 if size < sizes[largest]:
                     sizes[largest], names[largest] = size, name
                 if sizes[largest] <= reached:
@@ -265,11 +265,11 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
     return names
 
 
-def _saved_by(block: LocalBlock, x: Tensor, first: bool) -> int:
-    """Bytes that one block saves at its peak; its input counts unless it is the batch itself."""
+def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:
+    """Peak bytes that one block saves; its input counts unless it is the batch."""
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    known = [*block.parameters(), *block.buffers(), y, *([x] if first else [])]
-    return saved_bytes(lambda: class_loss(block(x)[1], y).backward(), known)
+    ignore = [*block.parameters(), *block.buffers(), y, *([x] if first else [])]
+    return saved_bytes(lambda: class_loss(block(x)[1], y).backward(), ignore)
 
 
 # --- rules to compare with -----------------------------------------------------------------------
@@ -280,20 +280,20 @@ class RecomputingSFF(ScalableForwardForward):
 
     cuts: list[str] | None = None
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         if self.cuts is None:
             self.cuts = choose_cuts(self.model, x[:2])
             checkpoint_bodies(self.model, self.cuts)
-        return super().step(x, y, done)
+        return super().step(x, y, progress)
 
 
 class SummedLosses(ScalableForwardForward):
     """``sff-summed``: SFF with one backward at the end, over the sum of all blocks' losses.
 
-    The gradients are SFF's own, but all blocks' graphs wait until the end, as in backprop.
+    The gradients are those of SFF, but all blocks' graphs live until the end, as in backprop.
     """
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         losses, goodness = [], []
         for block in self.model.blocks:
             h, g = block(x)
@@ -311,7 +311,7 @@ class SummedLosses(ScalableForwardForward):
 class CheckpointedBackprop(Backprop):
     """``bp-checkpoint``: backprop with gradient checkpointing, one segment per block.
 
-    Exactly backprop's update; each segment is computed once more in the backward pass.
+    The update is backprop's; each segment is computed once more in the backward pass.
     """
 
     def prepare(self, model: nn.Module) -> SFF:
@@ -322,14 +322,14 @@ class CheckpointedBackprop(Backprop):
 
 
 class AccumulatedBackprop(Backprop):
-    """``bp-accumulate``: backprop in ``parts`` smaller batches, their gradients added up.
+    """``bp-accumulate``: backprop in ``parts`` smaller batches with summed gradients.
 
-    Backprop's update, except that BatchNorm normalises each part by its own statistics.
+    The update is backprop's, except that BatchNorm normalises each part by its own statistics.
     """
 
     parts = 4
 
-    def step(self, x: Tensor, y: Tensor, done: float = 0.0) -> StepResult:
+    def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
         (optimizer,) = self.optimizers
         optimizer.zero_grad()
         parts = []
@@ -342,7 +342,7 @@ class AccumulatedBackprop(Backprop):
         return StepResult(sum(p.losses for p in parts), sum(p.correct for p in parts))
 
 
-# Every rule, and what the rules are compared with in cost.
+# All rules, and the variants whose cost is compared.
 VARIANTS: dict[str, type[Rule]] = RULES | {
     "sff-recompute": RecomputingSFF,
     "sff-summed": SummedLosses,

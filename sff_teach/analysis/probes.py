@@ -1,6 +1,6 @@
-"""Looking into trained networks: linear probes, CKA, goodness maps, block votes, calibration.
+"""Analysis of trained networks: linear probes, CKA, goodness maps, block votes, calibration.
 
-Everything here reads a network in evaluation mode and changes nothing in it.
+All functions use evaluation mode and do not change the network.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ BINS = 15  # of confidence, as in Guo et al.
 def block_features(model: SFF, images: Tensor) -> list[Tensor]:
     """The output h of every block, before the hand-over; one (B, C, ...) tensor per depth.
 
-    A network that ``bp`` or ``bp-goodness`` joined into one block gives the outputs of the parts it
-    was joined from, so that depths compare.
+    For a network that ``bp`` or ``bp-goodness`` merged into one block, the outputs of the merged
+    bodies.
 
     Args:
         model: from ``localize``.
@@ -40,11 +40,11 @@ def block_features(model: SFF, images: Tensor) -> list[Tensor]:
 
 
 def _features(model: SFF, x: Tensor) -> list[Tensor]:
-    joined = len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential)
+    merged = len(model.blocks) == 1 and isinstance(model.blocks[0].body, nn.Sequential)
     features = []
-    for part in model.blocks[0].body if joined else model.blocks:
-        h = part(x) if joined else part.body(x)
-        x = h if joined else model.hand_over(part, h)
+    for part in model.blocks[0].body if merged else model.blocks:
+        h = part(x) if merged else part.body(x)
+        x = h if merged else model.hand_over(part, h)
         features.append(h)
     return features
 
@@ -65,7 +65,7 @@ def pooled(features: Tensor, side: int = 3) -> Tensor:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear probe's accuracies, the C chosen on validation, and the accuracy of guessing."""
+    """A linear probe's accuracies, the C chosen on validation, and the chance level."""
 
     accuracy: float
     valid_accuracy: float
@@ -79,7 +79,7 @@ def linear_probe(
     test: tuple[Tensor, Tensor],
     penalties: Sequence[float] = PENALTIES,
 ) -> Probe:
-    """How well a linear classifier reads the classes from features that stay as they are.
+    """The accuracy of a linear classifier on fixed features.
 
     scikit-learn's ``LogisticRegression`` on standardised features; the penalty is the one with the
     best validation accuracy, the strongest at a tie.
@@ -93,7 +93,7 @@ def linear_probe(
         test: the same, to measure on.
         penalties: values of C, the inverse strength of the L2 penalty.
     """
-    from sklearn.linear_model import LogisticRegression  # a second to import
+    from sklearn.linear_model import LogisticRegression  # slow to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -118,7 +118,7 @@ def linear_probe(
 
 
 def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
-    """Linear centred kernel alignment: how alike two networks place the same images.
+    """Linear centred kernel alignment: the similarity of two representations of the same images.
 
     ``CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = A Aᵀ``, ``L = B Bᵀ``. It is 1 for
     features that differ by a rotation, a shift and one scale only.
@@ -137,7 +137,7 @@ def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
         raise SFFError(f"a holds {n} images and b {len(b)}; give features of the same images.")
     if n < 4:
         raise SFFError(f"a and b hold {n} images; CKA needs at least four.")
-    a, b = a - a.mean(0), b - b.mean(0)  # HSIC does not see a shift; rounding does
+    a, b = a - a.mean(0), b - b.mean(0)  # for precision: HSIC is invariant to shifts
     k, l = a @ a.T, b @ b.T  # (N, N) each  # noqa: E741
     hsic = _hsic_unbiased if unbiased else _hsic_plain
     kk, ll = hsic(k, k), hsic(l, l)
@@ -175,9 +175,9 @@ def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
-    """Where every block finds evidence for every class: ``z²``, (B, K, H, W) per block.
+    """Every block's evidence for every class by position: ``z²``, (B, K, H, W) per block.
 
-    Averaged over the filters of a class. The mean over positions *is* the class goodness.
+    Averaged over the filters of a class. The mean over positions is the class goodness.
 
     Source: Krutsylo 2025 for z²; a map of class evidence under global averaging is the class
     activation map of Zhou et al. 2016.
@@ -201,7 +201,7 @@ def goodness_maps(model: SFF, images: Tensor) -> list[Tensor]:
 
 
 def block_votes(model: SFF, images: Tensor) -> Tensor:
-    """(B, C, ...) → (B, blocks): the class that every block alone would choose.
+    """(B, C, ...) → (B, blocks): the class with the highest goodness in each block.
 
     Args:
         model: from ``localize``.
@@ -213,9 +213,9 @@ def block_votes(model: SFF, images: Tensor) -> Tensor:
 
 
 def disagreement(votes: Tensor) -> Tensor:
-    """(B, blocks) → (blocks, blocks): share of the images on which two blocks choose differently.
+    """(B, blocks) → (blocks, blocks): share of the images on which two blocks' votes differ.
 
-    Source: Kuncheva and Whitaker 2003, the disagreement measure, here of votes, not of errors.
+    Source: the disagreement measure of Kuncheva and Whitaker 2003, of votes instead of errors.
     """
     return (votes[:, :, None] != votes[:, None, :]).double().mean(0)
 
@@ -235,7 +235,7 @@ class Bin:
 
 
 def reliability(goodness: Tensor, y: Tensor) -> list[Bin]:
-    """Confidence against accuracy of ``softmax(goodness)``, in those of 15 bins that hold an image.
+    """Confidence and accuracy of ``softmax(goodness)`` in 15 bins, without empty ones.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks".
 
@@ -249,9 +249,9 @@ def reliability(goodness: Tensor, y: Tensor) -> list[Bin]:
     place = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # (low, high]
     rows = []
     for i in place.unique().tolist():
-        held = place == i
-        means = confidence[held].mean().item(), right[held].mean().item()
-        rows.append(Bin(i / BINS, (i + 1) / BINS, int(held.sum()), *means))
+        in_bin = place == i
+        means = confidence[in_bin].mean().item(), right[in_bin].mean().item()
+        rows.append(Bin(i / BINS, (i + 1) / BINS, int(in_bin.sum()), *means))
     return rows
 
 

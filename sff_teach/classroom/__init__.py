@@ -1,4 +1,4 @@
-"""For exercises and assignments: comparisons, and numbers that belong to one student."""
+"""For exercises and assignments: checks, and a seed and a data subset per student."""
 
 from .exercises import Prediction, check_equal, checked, predict
 from .student import seed, subset

@@ -1,4 +1,4 @@
-"""Exercises in line: a prediction that is kept, an answer that is checked, a comparison."""
+"""Exercises in a notebook: stored predictions, checked answers, comparisons."""
 
 import ast
 import dis
@@ -14,11 +14,11 @@ from torch import Tensor
 
 
 class Prediction:
-    """What you expected, to be shown beside the result. Made by ``predict``.
+    """A stored prediction, made by ``predict``.
 
     Args:
-        question: What is asked.
-        guess: The answer, or ``...`` if there is none.
+        question: the question.
+        guess: the answer, or ``...`` if there is none.
     """
 
     def __init__(self, question: str, guess: Any) -> None:
@@ -38,11 +38,11 @@ class Prediction:
 
 
 def predict(question: str, guess: Any = ...) -> Prediction:
-    """Keep what you expect before you run a cell; ``.compare(result)`` shows both.
+    """Store what you expect before you run a cell; ``.compare(result)`` shows both.
 
     Args:
-        question: What is asked, with its unit.
-        guess: Your answer, a number or a text; ``...`` while there is none.
+        question: the question, with its unit.
+        guess: your answer, a number or a text; ``...`` while there is none.
     """
     if guess is ...:
         print(question)
@@ -65,13 +65,13 @@ def checked(
     and the course's version is returned.
 
     Args:
-        answer: Yours.
-        course: The course's version.
-        probe: Called with either of them; returns the numbers to compare: a tensor, a number, or a
+        answer: yours.
+        course: the course's version.
+        probe: called with either of them; returns the numbers to compare: a tensor, a number, or a
             list of them.
-        mistakes: What a usual mistake is → a function that makes it, and that is named if its
-            numbers are yours. While there is no answer, none of them may give the course's.
-        atol: How far a value may be off, as in ``check_equal``.
+        mistakes: description of a usual mistake → a function that makes it; the description is
+            printed if its numbers are yours. None may have the course's numbers.
+        atol: how far a value may be off, as in ``check_equal``.
 
     Returns:
         ``answer`` if its numbers are the course's, else ``course``.
@@ -108,10 +108,10 @@ def check_equal(
     """Print how close your result is to the reference; AssertionError if it is not close.
 
     Args:
-        name: What is compared.
-        mine: Your result.
-        reference: The right one, of the same shape.
-        atol: How far a value may be off, times the largest reference value where that is above 1.
+        name: what is compared.
+        mine: your result.
+        reference: the right one, of the same shape.
+        atol: how far a value may be off, times the largest reference value where that is above 1.
     """
     mine, reference = torch.as_tensor(mine), torch.as_tensor(reference)
     problem = _difference(mine, reference, atol)

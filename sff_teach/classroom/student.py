@@ -1,4 +1,4 @@
-"""Random numbers and images that belong to one student."""
+"""A seed and a data subset for each student."""
 
 import hashlib
 
@@ -7,10 +7,10 @@ from ..util.checks import SFFError, short_repr
 
 
 def seed(student_id: str) -> int:
-    """A whole number in [0, 2³²) that belongs to this student: the same on every machine.
+    """A student's seed in [0, 2³²), the same on every machine.
 
     Args:
-        student_id: Capitals, and spaces at the ends, do not count.
+        student_id: without regard to case and surrounding spaces.
     """
     if not isinstance(student_id, str):
         raise TypeError(f"STUDENT_ID must be a string, not {short_repr(student_id)}.")
@@ -21,11 +21,11 @@ def seed(student_id: str) -> int:
 
 
 def subset(data: ImageSet, student_id: str, fraction: float) -> ImageSet:
-    """This student's own share of a data set, the same fraction of every class.
+    """A student's subset of a data set, the same fraction of every class.
 
     Args:
-        data: One part of a data set.
-        student_id: Whose share it is.
-        fraction: In (0, 1].
+        data: one part of a data set.
+        student_id: of the student.
+        fraction: in (0, 1].
     """
     return data.subset(take_fraction(data.y, fraction, seed(student_id), classes=data.classes))

@@ -1,4 +1,4 @@
-"""From any model to ordered blocks: where it may be cut, and what came out."""
+"""From any model to ordered blocks, and the table that describes them."""
 
 from .graph import cut_points, trace
 from .localize import split_stages

@@ -1,4 +1,4 @@
-"""The graph of a model that torch.fx cannot trace, by torch.export: for samples of one shape."""
+"""The graph, by torch.export, of a model that torch.fx cannot trace: for samples of one shape."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -8,16 +8,16 @@ from torch import fx, nn
 
 from ..util.checks import SFFError
 from ..util.modes import random_state
-from .graph import is_free, weights, where
+from .graph import error_text, is_free, weights
 from .measure import EXAMPLES, example
 from .state import draws_since, preserve_model, quiet
 
 
 def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx.GraphModule:
-    """The model's graph in one mode, as ``graph.trace`` gives it; the model is left as it was.
+    """The model's graph in one mode, like that of ``graph.trace``; the model does not change.
 
-    Python runs, so that ``forward`` may branch on shapes, but not on values. The batch may have any
-    size, and samples this shape only.
+    ``forward`` may branch on shapes, not on values. The batch may have any size, a sample only this
+    shape.
     """
     with preserve_model(model), torch.enable_grad(), quiet():
         model.train(training)
@@ -29,7 +29,7 @@ def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx
             ).module()
         except Exception as error:  # whatever the model's own code raises
             reason = "its forward branches on values" if "data-dependent" in str(error) else error
-            raise SFFError(where(error, f"torch.export: {reason}")) from error
+            raise SFFError(error_text(error, f"torch.export: {reason}")) from error
         if _attributes(model) != attributes:
             raise SFFError("torch.export: its forward assigns to its attributes")
         if draws_since(rng):
@@ -39,12 +39,12 @@ def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx
     _tidy(traced, shape)
     _fold_layers(traced, model)
     traced = fx.GraphModule(traced, traced.graph)  # what torch.export returns has no eval()
-    traced.meta["closed"] = {}
+    traced.meta["opaque"] = {}
     return traced
 
 
 def _attributes(model: nn.Module) -> list[dict[str, int]]:
-    """What a forward may assign to ``self``; torch.export itself makes containers anew."""
+    """The attributes of all modules, to compare; torch.export replaces containers by copies."""
 
     def mark(value: object) -> int:
         return len(value) if isinstance(value, tuple | list | dict) else id(value)
@@ -54,7 +54,7 @@ def _attributes(model: nn.Module) -> list[dict[str, int]]:
 
 
 def _tidy(traced: fx.GraphModule, shape: Sequence[int]) -> None:
-    """Check the sample's shape in the graph itself, and mark what no sample is needed for."""
+    """Let the graph check the shape of samples, and mark nodes that need no sample."""
     graph = traced.graph
     graph.set_codegen(fx.graph.CodeGen())  # takes and returns plain tensors
     for node in graph.find_nodes(op="call_module", target="_guards_fn"):
@@ -71,9 +71,9 @@ def _tidy(traced: fx.GraphModule, shape: Sequence[int]) -> None:
 
 
 def _fold_layers(traced: fx.GraphModule, model: nn.Module) -> None:
-    """Call the model's own layers in place of the operations they consist of.
+    """Call the model's own layers instead of the operations they consist of.
 
-    So they keep their modes and hooks, and BatchNorm can be replaced by a distributed one.
+    Layers then keep their modes and hooks, and BatchNorm can be synchronised over processes.
     """
     graph, modules = traced.graph, dict(model.named_modules(remove_duplicate=False))
     calls = [node for node in graph.nodes if node.op == "call_function"]
@@ -97,6 +97,6 @@ def _fold_layers(traced: fx.GraphModule, model: nn.Module) -> None:
 
 
 def _innermost_module(node: fx.Node) -> tuple[str, str]:
-    """Which call of a module a node belongs to, and the module's name."""
+    """The innermost module call that a node belongs to, and the module's name."""
     stack = node.meta.get("nn_module_stack", {})
     return (call := next(reversed(stack), "")), stack[call][0] if call else ""

@@ -1,6 +1,6 @@
-"""The graph of a model: tracing it, the points where it may be cut, and the stages between them.
+"""Trace a model, find the legal cut points, and make stages between them.
 
-A cut is legal where one tensor is alive. ``localize`` chooses among these points.
+A cut is legal where one tensor is live. ``localize`` chooses among these points.
 """
 
 import inspect
@@ -25,10 +25,10 @@ IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
 
 class _Proxy(fx.Proxy):
-    """Records ``x += y`` as an operation in place, as tensors do it; fx makes it ``x = x + y``."""
+    """Records ``x += y`` as an in-place operation; fx would record ``x = x + y``."""
 
 
-def _recorded(operation: Callable) -> Callable:
+def _record_in_place(operation: Callable) -> Callable:
     name = operation.__name__.removeprefix("i")
     return lambda self, other: self.tracer.create_proxy(
         "call_function", operation, (self, other), {}, name
@@ -36,26 +36,26 @@ def _recorded(operation: Callable) -> Callable:
 
 
 for _operation in IN_PLACE:
-    setattr(_Proxy, f"__{_operation.__name__}__", _recorded(_operation))
+    setattr(_Proxy, f"__{_operation.__name__}__", _record_in_place(_operation))
 
 
 class Tracer(fx.Tracer):
-    """Looks into modules that have children; one that cannot be traced is called as a whole.
+    """Traces modules that have children, and keeps as leaves those that cannot be traced.
 
-    A module is called as a whole if it has no children or has hooks, if its forward raises under
-    tracing (it branches on values), draws random numbers outside of layers, assigns to ``self``, or
-    works under ``no_grad`` or ``autocast``.
+    A module is a leaf if it has no children or has hooks, if its forward raises under tracing (it
+    branches on values), draws random numbers outside of layers, assigns to ``self``, or works under
+    ``no_grad`` or ``autocast``.
     """
 
-    proxy_buffer_attributes = True  # else what is computed from a buffer is baked in
+    proxy_buffer_attributes = True  # else values computed from a buffer become constants
 
     def __init__(self):
         super().__init__()
-        self.closed: dict[nn.Module, Exception] = {}  # with what stopped the tracing
+        self.opaque: dict[nn.Module, Exception] = {}  # with the error of its tracing
         self.context = _context()
 
     def create_args_for_root(self, root_fn: Callable, is_module: bool, concrete_args=None):
-        """One placeholder, for the first argument; Python fills in the defaults of the others."""
+        """One placeholder, for the first argument; the others keep their defaults."""
         names = [name for name in inspect.signature(root_fn).parameters if name != "self"]
         x = self.create_proxy("placeholder", names[0] if names else "x", (), {})
         return root_fn, [self.root, x]
@@ -65,9 +65,9 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks
-        if m in self.closed or hooks or next(m.children(), None) is None:
+        if m in self.opaque or hooks or next(m.children(), None) is None:
             return True
-        # A norm with an activation inside is still one layer, and its statistics are its own.
+        # A norm that contains an activation (timm) is still one layer.
         whole = isinstance(m, torch.jit.ScriptModule | nn.modules.batchnorm._NormBase)
         return whole or super().is_leaf_module(m, module_qualified_name)
 
@@ -92,12 +92,12 @@ class Tracer(fx.Tracer):
                 table.clear()
                 table.update(was)
             set_random_state(rng)
-            self.closed[m] = error
+            self.opaque[m] = error
             return super().call_module(m, forward, args, kwargs)
 
 
 def _check_side_effects(m: nn.Module, attributes: dict, rng: dict) -> None:
-    """Raise TraceError if tracing m changed its attributes, or drew random numbers."""
+    """Raise TraceError if tracing m changed its attributes or drew random numbers."""
     for name, value in vars(m).items():
         new = name not in attributes or attributes[name] is not value
         if new and not name.startswith("_tensor_constant"):
@@ -112,10 +112,10 @@ def _context() -> tuple[bool, ...]:
 
 
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
-    """The model's graph in one mode, on the model's own modules; the model is left as it was.
+    """The model's graph in one mode, on the model's own modules; the model does not change.
 
-    ``meta["closed"]`` holds the modules that have children but could not be looked into, each with
-    the error that stopped the tracing. Tracing bakes ``self.training`` in.
+    ``meta["opaque"]`` holds the modules that have children but could not be traced, each with its
+    error. A graph is for one mode, because ``self.training`` becomes a constant.
     """
     check_traceable(model)
     with preserve_model(model), torch.enable_grad():
@@ -126,14 +126,14 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
             _check_side_effects(model, attributes, rng)
         except Exception as error:  # whatever the model's own code raises
             name = type(model).__name__
-            raise SFFError(f"{name} cannot be traced by torch.fx: {where(error)}") from error
+            raise SFFError(f"{name} cannot be traced by torch.fx: {error_text(error)}") from error
         traced = fx.GraphModule(model, graph)
-    traced.meta["closed"] = tracer.closed
+    traced.meta["opaque"] = tracer.opaque
     return traced
 
 
 def check_traceable(model: nn.Module) -> None:
-    """Raise where the remedy is known before tracing: wrappers, lazy layers, wrong kinds."""
+    """Raise for models that must be unwrapped or initialised before tracing."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     name = type(model).__name__
@@ -145,8 +145,8 @@ def check_traceable(model: nn.Module) -> None:
         raise SFFError(f"{name} has lazy layers without values; run model(x) on a batch first")
 
 
-def where(error: Exception, text: str = "") -> str:
-    """An error, or another text for it, with the last line outside of torch that led to it."""
+def error_text(error: Exception, text: str = "") -> str:
+    """The text of an error, or another one, and its last source line outside of torch."""
     text = (text or str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     outside = [
         frame
@@ -171,7 +171,7 @@ def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Grap
         if is_free(node) and node not in new:
             for need in node.all_input_nodes:
                 fetch(need)
-            # What reads the batch size reads it of this stage's input.
+            # The batch size is read from this stage's input.
             new[node] = graph.node_copy(node, lambda need: new.get(need, x))
 
     nodes = list(traced.graph.nodes)
@@ -186,7 +186,7 @@ def stage_graph(traced: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.Grap
 
 
 def closure(traced: fx.GraphModule, end: fx.Node) -> set[fx.Node]:
-    """All nodes that ``end`` needs, and those before it that are called for a side effect alone."""
+    """All nodes that ``end`` needs, and those before it that have only a side effect."""
     nodes, needed = list(traced.graph.nodes), {end}
     for node in reversed(nodes[: nodes.index(end) + 1]):
         side_effect = not node.users and node.op.startswith("call")
@@ -196,7 +196,7 @@ def closure(traced: fx.GraphModule, end: fx.Node) -> set[fx.Node]:
 
 
 class ModeStage(nn.Module):
-    """A stage that computes one graph in evaluation, another in training, on the same modules."""
+    """A stage with one graph for evaluation and another for training, on the same modules."""
 
     def __init__(
         self,
@@ -239,40 +239,40 @@ class ModeStage(nn.Module):
 def stage_module(
     roots: tuple[nn.Module, nn.Module], evaluation: fx.Graph, training: fx.Graph
 ) -> nn.Module:
-    """A module on the model's parameters for these graphs: a ``ModeStage`` only if they differ."""
+    """A module for these graphs on the model's parameters; a ``ModeStage`` if they differ."""
     if source(evaluation) != source(training):
         return ModeStage(roots, evaluation, training)
     return fx.GraphModule(roots[0], evaluation, "Stage")
 
 
 def source(graph: fx.Graph) -> str:
-    """The graph as Python; equal if two graphs compute the same."""
+    """The graph as Python code; equal for equal graphs."""
     return graph.python_code("self").src
 
 
 def share_pre_hooks(model: nn.Module, first: nn.Module) -> None:
-    """Let the first stage run the hooks that the model runs on its input.
+    """Let the first stage run the forward pre-hooks of the model.
 
-    The table of hooks is the same object, so that a hook's handle removes it from both.
+    Both share one dictionary, so that a hook's handle removes it from both.
     """
     first._forward_pre_hooks = model._forward_pre_hooks
     first._forward_pre_hooks_with_kwargs = model._forward_pre_hooks_with_kwargs
 
 
-# --- where a cut is legal ------------------------------------------------------------------------
+# --- legal cut points ----------------------------------------------------------------------------
 
 
 def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list[fx.Node]:
-    """The nodes after which a cut is legal: their output is the only tensor still needed.
+    """The nodes after which a cut is legal: their output is the only live tensor.
 
-    Parameters and buffers may be fetched anywhere; but a parameter that is used on both sides of a
-    cut (tied weights) forbids it. Values and needs of the nodes to ``ignore`` do not count.
+    A parameter that is used on both sides of a cut (tied weights) forbids it; other parameters and
+    buffers do not. The nodes to ``ignore`` do not count.
     """
     nodes = [node for node in traced.graph.nodes if node not in ignore]
-    last = {}  # what is needed → where it is needed last
+    last = {}  # node or weight → index of its last use
     for i, node in enumerate(nodes):
         last |= dict.fromkeys([*node.all_input_nodes, *weights(traced, node)], i)
-    points, reach = [], 0  # reach: the last need of anything made before this node
+    points, reach = [], 0  # reach: last use of anything computed before this node
     for i, node in enumerate(nodes):
         reach = max([reach, *(last[weight] for weight in weights(traced, node))])
         if is_free(node):
@@ -284,12 +284,12 @@ def cut_points(traced: fx.GraphModule, ignore: Collection[fx.Node] = ()) -> list
 
 
 def is_free(node: fx.Node) -> bool:
-    """Whether any stage can make it: a parameter, or what is made of the batch size alone."""
+    """Whether any stage can compute it: a parameter, or a value of the batch size alone."""
     return node.op == "get_attr" or node.meta.get("free", False)
 
 
 def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
-    """The identities of the parameters that a node uses."""
+    """The ids of the parameters that a node uses."""
     if node.op == "call_module":
         return [id(p) for p in traced.get_submodule(node.target).parameters()]
     fetched = [n for n in node.all_input_nodes if n.op == "get_attr"]
@@ -297,24 +297,24 @@ def weights(traced: fx.GraphModule, node: fx.Node) -> list[int]:
     return [id(p) for p in fetched if isinstance(p, nn.Parameter)]
 
 
-def overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
-    """Whether a stage that starts behind the point would work in place on its output."""
+def is_overwritten(traced: fx.GraphModule, point: fx.Node) -> bool:
+    """Whether a stage that starts after the point would change its output in place."""
 
     def in_place(user: fx.Node) -> bool:
         if user.op == "call_module":
             return bool(vars(traced.get_submodule(user.target)).get("inplace"))
         changed = user.args[0] if user.args else next(iter(user.kwargs.values()))
-        named = user.kwargs.get("inplace") is True or kind(traced, user).endswith("_")
+        named = user.kwargs.get("inplace") is True or op_name(traced, user).endswith("_")
         return changed is point and (named or user.target in IN_PLACE)
 
     return any(map(in_place, point.users))
 
 
-def twins(evaluation: fx.GraphModule, training: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Nodes of the evaluation graph → nodes that mean the same in the training graph.
+def matching_nodes(evaluation: fx.GraphModule, training: fx.GraphModule) -> dict[fx.Node, fx.Node]:
+    """Nodes of the evaluation graph → the corresponding nodes of the training graph.
 
-    Two nodes are the same if they do the same kind of thing after the same parameters were used,
-    in the same turn. A wrong pair is harmless: each stage has the same parameters in both modes.
+    Two nodes correspond if they are the n-th with the same operation after the same parameters. A
+    wrong pair is harmless: each stage has the same parameters in both modes.
     """
     if source(evaluation.graph) == source(training.graph):
         return dict(zip(evaluation.graph.nodes, training.graph.nodes))
@@ -327,15 +327,15 @@ def _keys(traced: fx.GraphModule) -> dict[tuple, fx.Node]:
     for node in traced.graph.nodes:
         own = frozenset(weights(traced, node))
         used[node] = own.union(*(used[n] for n in node.all_input_nodes))
-        turn = 0
-        while (key := (used[node], kind(traced, node), turn)) in keys:
-            turn += 1
+        occurrence = 0
+        while (key := (used[node], op_name(traced, node), occurrence)) in keys:
+            occurrence += 1
         keys[key] = node
     return keys
 
 
-def kind(traced: fx.GraphModule, node: fx.Node) -> str:
-    """What a node does, in lower case: the name of its module's class, function or method."""
+def op_name(traced: fx.GraphModule, node: fx.Node) -> str:
+    """The name of a node's module class, function or method, in lower case."""
     if node.op == "call_module":
         return type(traced.get_submodule(node.target)).__name__.lower()
     name = getattr(node.target, "__name__", None) or str(node.target)
@@ -343,12 +343,12 @@ def kind(traced: fx.GraphModule, node: fx.Node) -> str:
 
 
 def modules_of(node: fx.Node) -> list[tuple[str, str]]:
-    """The names and classes of the modules that a node is computed in, outermost first."""
+    """The names and classes of the modules around a node, outermost first."""
     stack = node.meta.get("nn_module_stack", {}).values()
     named = [(name, getattr(kind, "__qualname__", str(kind))) for name, kind in stack]
     return [(name, kind.rpartition(".")[2]) for name, kind in named if name]
 
 
-def shared(paths: Sequence[list]) -> list:
-    """What all paths begin with."""
+def common_prefix(paths: Sequence[list]) -> list:
+    """The longest common beginning of all paths."""
     return [step[0] for step in takewhile(lambda step: len(set(step)) == 1, zip(*paths))]

@@ -1,8 +1,8 @@
 """Cut an unmodified model into ordered stages and give each its own goodness head.
 
-One rule serves every architecture: a cut is legal exactly where one tensor is alive, that is where
+One rule serves every architecture: a cut is legal exactly where one tensor is live, that is where
 everything still to be computed needs that tensor and nothing else. Inside a residual block the
-shortcut is alive too, so no cut falls there. The model is traced with ``torch.fx`` (``graph``);
+shortcut is live too, so no cut falls there. The model is traced with ``torch.fx`` (``graph``);
 the stages run the original's own modules on the original's own parameters.
 """
 
@@ -24,17 +24,17 @@ from .export import export
 from .graph import (
     check_traceable,
     closure,
+    common_prefix,
     cut_points,
+    error_text,
+    is_overwritten,
+    matching_nodes,
     modules_of,
-    overwritten,
     share_pre_hooks,
-    shared,
     stage_graph,
     stage_module,
     trace,
-    twins,
-    where,
-)
+)  # fmt: skip
 from .measure import EXAMPLES, channel_dim, feature_points, measure, positions, runs_on
 from .verify import find_classifier, verify, verify_listed
 
@@ -68,29 +68,29 @@ def localize(
     Args:
         model: any torchvision classifier, any Sequential, any model that torch.fx can trace or
             torch.export capture; the latter then takes samples of ``input_shape`` only.
-        num_classes: the number K.
+        num_classes: K.
         cut: ``"layer"``, ``"block"``, ``"stage"``, ``"memory"`` or a number of blocks; see
             ``split_stages``.
         kernel_size: of the heads, see ``GoodnessHead``.
         filters: of the heads, see ``GoodnessHead``.
         hidden: 0 for the paper's plain head, or the channels of a ``heads.HiddenHead``.
-        head: ``"accurate"`` for a hidden head that is set for accuracy, see ``heads.HEADS``.
+        head: ``"accurate"`` for a hidden head with settings of its own, see ``heads.HEADS``.
         form: of the heads, see ``GoodnessHead``.
         normalise: between blocks, see ``SFF``.
         vote: of the blocks, see ``SFF``.
         stages: instead of ``cut``, the features' parts in order: modules, names of modules,
-            functions that stand between them, or lists of these.
-        input_shape: (C, H, W) of an image, (C, L) of a sequence or (C,) of a table's row, only to
-            measure; without it, usual sizes are tried.
+            functions between them, or lists of these.
+        input_shape: (C, H, W) of an image, (C, L) of a sequence or (C,) of a table's row, to
+            measure with; by default usual sizes are tried.
         stem: ``"small"`` changes the model's first layer in place, see ``small_stem``.
 
     Returns:
-        The blocks; an example went through them and through ``model`` in both modes, and outputs,
-        buffers and gradients agreed.
+        The blocks. On an example they agreed with ``model`` in outputs, buffers and gradients, in
+        both modes.
 
     Raises:
-        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way. It is then as
-            it was before.
+        SFFError: the model cannot be traced, run on ``input_shape``, or cut that way. It is then
+            unchanged.
     """
     if isinstance(model, SFF):
         raise SFFError("model is cut already; cut the model inside again with model.original")
@@ -100,25 +100,19 @@ def localize(
     check_known(stem, (None, "small"), "stem")
     if stages is not None and cut != "block":
         raise SFFError(f"cut={short_repr(cut)} and stages were both given; give one of them")
-    check_known(head, HEADS, "head")
-    if HEADS[head] and (hidden or kernel_size > 1):
-        raise SFFError(f'head="{head}" sets hidden and kernel_size itself; leave these two out')
-    heads = {"hidden": hidden, "kernel_size": kernel_size, "filters": filters, "form": form}
-    heads |= HEADS[head]
+    heads = _head_options(head, hidden=hidden, kernel_size=kernel_size, filters=filters, form=form)
     replaced = small_stem(model) if stem else {}
     try:
-        if stages is None:
-            found, graphs = _cut_model(model, cut, input_shape)
-            classifier = _compare(model, found, graphs)
-        else:
-            found, classifier = _stages_from_list(model, stages, input_shape)
+        found, classifier = _find_stages(model, cut, stages, input_shape)
+        blocks = [
+            LocalBlock(stage.body, _make_head(number, stage, num_classes, **heads))
+            for number, stage in enumerate(found, 1)
+        ]
         weight = next(model.parameters(), torch.empty(0))
-        blocks = []
-        for number, stage in enumerate(found, 1):
-            judge = _head(number, stage, num_classes, **heads)
-            blocks.append(LocalBlock(stage.body, judge.to(weight.device, weight.dtype)))
+        for block in blocks:
+            block.head.to(weight.device, weight.dtype)
         return SFF(blocks, normalise=normalise, vote=vote, original=model, classifier=classifier)
-    except BaseException:  # the model stays as it was
+    except BaseException:  # leave the model unchanged
         for name, module in replaced.items():
             model.set_submodule(name, module)
         raise
@@ -129,27 +123,27 @@ def split_stages(
 ) -> list[nn.Module]:
     """The model's features as an ordered list of stages; composed they equal the original exactly.
 
-    Features end before global pooling, flattening or picking the class token, before the dropout
-    that precedes these, and before the classifier. Only ``localize`` compares them with the
-    original. The stages hold the original's parameters under the original's names.
+    Features end before global pooling, flattening or the choice of the class token, the dropout
+    before these, and the classifier. Only ``localize`` compares the stages with the original. They
+    hold the original's parameters under the original's names.
 
     Args:
         model: as for ``localize``.
-        cut: where to cut, always at points where one tensor is alive:
+        cut: where to cut, always at points where one tensor is live:
 
             - ``"layer"``: every layer that multiplies (convolution, linear, attention), with the
-              normalisation, activation and pooling after it. What cannot be cut inside (a residual
-              block) is one layer. The layers of a Sequential are its children.
+              normalisation, activation and pooling after it. A part without a legal cut inside (a
+              residual block) is one layer. The layers of a Sequential are its children.
             - ``"block"``: every residual, inverted-residual, encoder, dense, fire or inception
-              block: the repeated modules that branch inside. What multiplies between them (stem,
-              transition) is a block of its own. A plain chain (VGG) has none: its layers are taken.
-            - ``"stage"``: the blocks that work at one resolution together (positions change by a
-              factor of two or more). ResNet18: stem and four stages. A ViT is a single stage.
+              block: the repeated modules that branch inside. Layers between them (stem, transition)
+              form blocks too. A plain chain (VGG) is cut into its layers.
+            - ``"stage"``: neighbouring blocks of one resolution; the number of positions changes
+              by a factor of two or more between stages. ResNet18: stem and four. ViT: one.
             - ``"memory"``: as few blocks as keep the peak of ``"layer"``: neighbouring layers are
-              one block while together they compute no more values than the largest layer alone.
-            - n: n blocks of about equal cost: of all ways to join the layers, the one with the
+              merged while together they compute no more values than the largest layer alone.
+            - n: n blocks of about equal cost: of all ways to merge the layers, the one with the
               least sum of squared FLOPs.
-        input_shape: (C, H, W) of an image, only to measure; see ``localize``.
+        input_shape: as for ``localize``.
 
     Raises:
         SFFError: the model cannot be traced, run on ``input_shape``, or cut that way.
@@ -159,7 +153,7 @@ def split_stages(
 
 
 def small_stem(model: nn.Module) -> dict[str, nn.Module]:
-    """Adapt a model for 224×224 pictures to 32×32 ones, in place: its first layer keeps the size.
+    """Adapt a model for 224×224 images to 32×32 ones, in place: its first layer keeps the size.
 
     A first convolution wider than 3×3 becomes 3×3 with stride 1 and fresh weights (ResNet's 7×7); a
     narrower one with a stride keeps its weights and gets stride 1 (MobileNet). A max-pool module
@@ -190,14 +184,22 @@ def small_stem(model: nn.Module) -> dict[str, nn.Module]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of the model, and its output: the shape (B, ...) and where that has its channels."""
+    """A part of the model; its output's shape (B, ...) and dimension of channels."""
 
     body: nn.Module
     shape: tuple[int, ...]
     channel_dim: int
 
 
-def _head(
+def _head_options(head: str, **options) -> dict:
+    """The options of all heads, with those that ``head`` sets."""
+    check_known(head, HEADS, "head")
+    if HEADS[head] and (options["hidden"] or options["kernel_size"] > 1):
+        raise SFFError(f'head="{head}" sets hidden and kernel_size itself; leave these two out')
+    return options | HEADS[head]
+
+
+def _make_head(
     number: int, stage: Stage, num_classes: int, hidden: int, kernel_size: int, **options
 ) -> GoodnessHead:
     """The head of block ``number``."""
@@ -219,20 +221,30 @@ def _head(
 
 @dataclass(frozen=True)
 class Graphs:
-    """A model's graphs of both modes, and where they may be cut."""
+    """A model's graphs of both modes, and their cut points."""
 
     evaluation: fx.GraphModule  # measured
     training: fx.GraphModule
-    pairs: dict[fx.Node, fx.Node]  # nodes of the one → nodes of the other
-    points: list[fx.Node]  # where features may be cut; they end at the last
-    shape: tuple[int, ...]  # of the samples it was measured with, without the batch
-    shapes: list[tuple[int, ...]]  # all that may suit the model
+    pairs: dict[fx.Node, fx.Node]  # see matching_nodes
+    points: list[fx.Node]  # cut points of the features, the last one at their end
+    shape: tuple[int, ...]  # of the measured sample, without the batch
+    shapes: list[tuple[int, ...]]  # other samples that may suit the model
+
+
+def _find_stages(
+    model: nn.Module, cut: str | int, listed: Sequence | None, input_shape: Sequence[int] | None
+) -> tuple[list[Stage], str | None]:
+    """The model's stages, by ``cut`` or as listed, and the name of its classifier."""
+    if listed is not None:
+        return _stages_from_list(model, listed, input_shape)
+    stages, graphs = _cut_model(model, cut, input_shape)
+    return stages, _compare(model, stages, graphs)
 
 
 def _cut_model(
     model: nn.Module, cut: str | int, input_shape: Sequence[int] | None
 ) -> tuple[list[Stage], Graphs]:
-    """The model's stages, and the graphs that they are pieces of, with its last point their end."""
+    """The model's stages, and the graphs that they are parts of."""
     if isinstance(cut, str):
         check_known(cut, CUTS, "cut")
     else:
@@ -246,18 +258,18 @@ def _cut_model(
         graph = stage_graph(graphs.evaluation, start, end)
         when_training = stage_graph(graphs.training, graphs.pairs[start], graphs.pairs[end])
         body = stage_module((graphs.evaluation, graphs.training), graph, when_training)
-        body.training = model.training  # the modules inside keep the modes they have
+        body.training = model.training  # the modules inside keep their modes
         stages.append(Stage(body, end.meta["shape"], channel_dim(end)))
     share_pre_hooks(model, stages[0].body)
     return stages, graphs
 
 
 def _find_graphs(model: nn.Module, shapes: list[tuple[int, ...]]) -> Graphs:
-    """By torch.fx; where that cannot look into most of the model, by torch.export if it can."""
+    """The graphs by torch.fx, or by torch.export where fx cannot trace most of the model."""
     found, problem = None, None
     try:
         found = _measured_graphs(model, trace(model), trace(model, training=True), shapes)
-        if not _mostly_closed(found.evaluation, model):
+        if not _mostly_opaque(found.evaluation, model):
             return found
     except SFFError as error:
         problem = error
@@ -283,37 +295,37 @@ def _measured_graphs(
     try:
         shape, _ = _first_that_works(shapes, lambda s: measure(evaluation, (EXAMPLES, *s)))
     except Exception as error:  # whatever the model's own code raises
-        text = f"{name} cannot run on a sample of shape {shapes[0]}: {where(error)}"
+        text = f"{name} cannot run on a sample of shape {shapes[0]}: {error_text(error)}"
         raise SFFError(f"{text}; give input_shape=(C, H, W)") from error
     try:
         points = feature_points(evaluation)
     except SFFError as error:
-        closed = [(type(m).__name__, where(e)) for m, e in evaluation.meta["closed"].items()]
-        inside = "; tracing could not look into {}: {}".format(*closed[0]) if closed else ""
+        opaque = [(type(m).__name__, error_text(e)) for m, e in evaluation.meta["opaque"].items()]
+        inside = "; its module {} cannot be traced: {}".format(*opaque[0]) if opaque else ""
         raise SFFError(f"{name} cannot be cut: {error}{inside}") from None
-    pairs = twins(evaluation, training)
+    pairs = matching_nodes(evaluation, training)
     points = _legal_in_training(points, training, pairs, name)
     return Graphs(evaluation, training, pairs, points, shape, shapes)
 
 
-def _mostly_closed(traced: fx.GraphModule, model: nn.Module) -> bool:
-    """Whether tracing could not look into modules with more than half of the weights."""
-    inside = {id(p) for module in traced.meta["closed"] for p in module.parameters()}
+def _mostly_opaque(traced: fx.GraphModule, model: nn.Module) -> bool:
+    """Whether modules that cannot be traced hold more than half of the weights."""
+    inside = {id(p) for module in traced.meta["opaque"] for p in module.parameters()}
     sizes = {id(p): p.numel() for p in model.parameters()}
     return 2 * sum(sizes[key] for key in inside) > sum(sizes.values())
 
 
 def _compare(model: nn.Module, stages: list[Stage], graphs: Graphs) -> str | None:
-    """The classifier's name, after ``verify``; with the smallest samples, as these are fast."""
+    """Verify the stages, on the smallest samples for speed; return the classifier's name."""
     if _has_no_data(model):
         return None
     smaller = sorted(shape for shape in graphs.shapes if shape < graphs.shape)
     shape = next((s for s in smaller if runs_on(model, s)), graphs.shape)
     end = graphs.points[-1]
     ends = {True: (graphs.training, graphs.pairs[end]), False: (graphs.evaluation, end)}
-    together = nn.Sequential(*(stage.body for stage in stages))
-    verify(model, together, ends, shape)
-    return find_classifier(model, together, stages[-1].channel_dim, shape)
+    composed = nn.Sequential(*(stage.body for stage in stages))
+    verify(model, composed, ends, shape)
+    return find_classifier(model, composed, stages[-1].channel_dim, shape)
 
 
 def _has_no_data(model: nn.Module) -> bool:
@@ -322,7 +334,7 @@ def _has_no_data(model: nn.Module) -> bool:
 
 
 def _first_that_works(shapes: list[tuple[int, ...]], attempt: Callable) -> tuple:
-    """The first shape that does not make the attempt fail, and what it returned."""
+    """The first shape with which the attempt succeeds, and its result."""
     problem = None
     for shape in shapes:
         try:
@@ -335,7 +347,7 @@ def _first_that_works(shapes: list[tuple[int, ...]], attempt: Callable) -> tuple
 def _legal_in_training(
     points: list[fx.Node], training: fx.GraphModule, pairs: dict[fx.Node, fx.Node], name: str
 ) -> list[fx.Node]:
-    """The points that may be cut in the training graph as well; the segments are joined."""
+    """The points that are legal in the training graph as well; the segments are merged."""
     end = points[-1]
     if end not in pairs:
         raise SFFError(f"{name} computes other features in training than in evaluation")
@@ -344,7 +356,8 @@ def _legal_in_training(
     kept, segment = [], []
     for point in points:
         segment += point.meta["segment"]
-        if pairs.get(point) in legal and (point is end or not overwritten(training, pairs[point])):
+        twin = pairs.get(point)
+        if twin in legal and (point is end or not is_overwritten(training, twin)):
             point.meta["segment"] = segment
             point.meta["cost"] = sum(n.meta["flops"] for n in segment)
             kept.append(point)
@@ -355,7 +368,7 @@ def _legal_in_training(
 def _stages_from_list(
     model: nn.Module, listed: Sequence, input_shape: Sequence[int] | None
 ) -> tuple[list[Stage], str | None]:
-    """The stages that the user listed, compared with the model, and its classifier."""
+    """The stages that the user listed, compared with the model, and its classifier's name."""
     bodies = [_resolve_stage(model, part) for part in listed]
     if not bodies:
         raise SFFError("stages is empty; list the model's parts in order")
@@ -368,19 +381,19 @@ def _stages_from_list(
     shape, stages = _first_that_works(shapes, partial(_measured_stages, bodies))
     if _has_no_data(model):
         return stages, None
-    together = nn.Sequential(*bodies)
-    verify_listed(model, together, shape)
-    return stages, find_classifier(model, together, stages[-1].channel_dim, shape)
+    composed = nn.Sequential(*bodies)
+    verify_listed(model, composed, shape)
+    return stages, find_classifier(model, composed, stages[-1].channel_dim, shape)
 
 
 def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[Stage]:
     stages, x, dim = [], (EXAMPLES, *shape), 1
     for number, body in enumerate(bodies):
         try:
-            traced = trace(nn.Sequential(body))  # what cannot be traced is called as a whole
+            traced = trace(nn.Sequential(body))  # untraceable modules become leaves
             measure(traced, x, dim)
         except Exception as error:  # whatever the model's own code raises
-            raise SFFError(f"stages[{number}] cannot run on {x}: {where(error)}") from error
+            raise SFFError(f"stages[{number}] cannot run on {x}: {error_text(error)}") from error
         output = next(iter(reversed(traced.graph.nodes))).all_input_nodes[0]
         if len(output.meta["channels"]) != 1:
             raise SFFError(f"what stages[{number}] returns has no dimension of channels")
@@ -389,7 +402,7 @@ def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[St
     return stages
 
 
-class _Glue(nn.Module):
+class _FunctionStage(nn.Module):
     """A function between parts of a model, as a module."""
 
     def __init__(self, function: Callable):
@@ -402,13 +415,13 @@ class _Glue(nn.Module):
 
 
 def _resolve_stage(model: nn.Module, part: nn.Module | str | Sequence | Callable) -> nn.Module:
-    """A module itself, the model's module of that name, a function, or a list of these."""
+    """The module for an entry of ``stages``: a module, a name, a function or a list of these."""
     if isinstance(part, nn.Module):
         return part
     if isinstance(part, list | tuple):
         return nn.Sequential(*(_resolve_stage(model, p) for p in part))
     if callable(part):
-        return _Glue(part)
+        return _FunctionStage(part)
     modules = {name: module for name, module in model.named_modules() if name}
     check_known(part, modules, "module in stages:")
     return modules[part]
@@ -429,11 +442,11 @@ def _example_shapes(model: nn.Module, input_shape: Sequence[int] | None) -> list
     return [(3, size, size) for size in SIZES] if linear is None else [(linear.in_features,)]
 
 
-# --- choosing among the points; each function returns the indices of the points it cuts at --------
+# --- choosing cut points; each function returns indices of points ---------------------------------
 
 
 def _choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> list[int]:
-    """The indices of the points where ``cut`` ends its blocks; see ``split_stages``."""
+    """The points where blocks end for a value of ``cut``; see ``split_stages``."""
     sequential = isinstance(model, nn.Sequential)
     layers = _layers(points, children_only=sequential and isinstance(cut, str))
     if not isinstance(cut, str):
@@ -447,7 +460,7 @@ def _choose_ends(points: list[fx.Node], cut: str | int, model: nn.Module) -> lis
 
 
 def _layers(points: list[fx.Node], children_only: bool) -> list[int]:
-    """One layer per segment that multiplies, cut where modules nest least, or else last."""
+    """One layer per segment with FLOPs, cut where modules nest least, or else last."""
     heavy = [i for i, point in enumerate(points) if point.meta["cost"]]
     depth = [point.meta["depth"] for point in points]
     ends = []
@@ -466,12 +479,12 @@ def _blocks(points: list[fx.Node]) -> list[int]:
     )
     branching = set()  # classes whose inside cannot be cut
     for point, segment in zip(points, stacks):
-        if len(segment) > 1 and point.meta["cost"] and shared(segment):
-            branching.add(shared(segment)[-1][1])
+        if len(segment) > 1 and point.meta["cost"] and common_prefix(segment):
+            branching.add(common_prefix(segment)[-1][1])
     branching = {kind for kind in branching if number[kind] > 1 and kind != "Sequential"}
 
-    def block(i: int) -> str | None:  # the outermost block that holds the whole segment
-        return next((name for name, kind in shared(stacks[i]) if kind in branching), None)
+    def block(i: int) -> str | None:  # the outermost block around the whole segment
+        return next((name for name, kind in common_prefix(stacks[i]) if kind in branching), None)
 
     ends = []
     for _, run in groupby(range(len(points)), key=block):
@@ -479,16 +492,16 @@ def _blocks(points: list[fx.Node]) -> list[int]:
         if any(points[i].meta["cost"] for i in run):
             ends.append(run[-1])
         elif ends:
-            ends[-1] = run[-1]  # pooling and the like stay with the block before
+            ends[-1] = run[-1]  # pooling etc. belongs to the block before
     return ends if branching else []
 
 
 def _one_resolution(points: list[fx.Node], ends: list[int]) -> list[int]:
-    """Join neighbouring blocks until the number of positions changes by a factor of two."""
+    """Merge neighbouring blocks until the number of positions changes by a factor of two."""
     kept, start, previous = [], 0, None
     for end in ends:
         heavy = [i for i in range(start, end + 1) if points[i].meta["cost"]]
-        here = positions(points[heavy[-1] if heavy else end])  # where it last multiplies
+        here = positions(points[heavy[-1] if heavy else end])  # at its last layer with FLOPs
         if previous and max(here, previous) < 2 * min(here, previous):
             kept.pop()
         kept.append(end)
@@ -497,7 +510,7 @@ def _one_resolution(points: list[fx.Node], ends: list[int]) -> list[int]:
 
 
 def _least_peak(points: list[fx.Node], layers: list[int]) -> list[int]:
-    """The fewest blocks of which none computes more values than the largest layer does."""
+    """The fewest blocks of which none computes more values than the largest layer."""
     values = [
         sum(math.prod(n.meta["shape"]) for n in point.meta["segment"] if n.meta.get("shape"))
         for point in points

@@ -1,4 +1,4 @@
-"""Keep a model as it was while its forward runs for cutting: attributes, buffers, modes, random."""
+"""Run a model's forward without changing its attributes, buffers, modes or random state."""
 
 import io
 import logging
@@ -13,14 +13,14 @@ from ..util.modes import preserve_training_mode, random_state, set_random_state
 
 
 def draws_since(state: dict) -> bool:
-    """Whether a random number was drawn on the CPU since ``random_state`` returned this."""
+    """Whether a random number was drawn on the CPU since ``random_state`` returned ``state``."""
     now = random_state()
     same = torch.equal(now["torch"], state["torch"])
     return not same or any(now[name] != state[name] for name in ("numpy", "python"))
 
 
 def set_torch_seed(seed: int) -> None:
-    """Seed the CPU and the GPUs in use; ``torch.manual_seed`` would also seed those used later."""
+    """Seed the CPU and the GPUs in use; ``torch.manual_seed`` also seeds GPUs used later."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -28,7 +28,7 @@ def set_torch_seed(seed: int) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What torch says about an attempt whose error is caught is not shown."""
+    """Hide torch's warnings and logs in an attempt that may fail."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -41,12 +41,12 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def preserve_model(model: nn.Module) -> Iterator[None]:
-    """On leaving, every module has the attributes, buffers and mode it had, and random its state.
+    """Restore, on leaving, the modules' attributes, buffers and modes, and the random state.
 
-    Tensors that are plain attributes get their values back as well. Parameters are not copied.
+    Also the values of tensors that are plain attributes. Parameters are not copied.
     """
     rng = random_state()
-    tables = [  # each module's own, and those of its parameters, buffers and children
+    tables = [  # attributes, parameters, buffers and children
         (table, dict(table))
         for module in model.modules()
         if not isinstance(module, torch.jit.ScriptModule)  # its attributes are in C++

@@ -11,13 +11,13 @@ from ..core import SFF, GoodnessHead
 from ..goodness import cheaper_form
 from ..heads import HiddenHead
 from ..util.checks import SFFError
-from .graph import where
+from .graph import error_text
 from .measure import dry_run
 
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One block. The output shape is without the batch; FLOPs are of one image's forward pass."""
+    """One block; output shape without the batch, FLOPs of the forward pass of one sample."""
 
     name: str
     parameters: int
@@ -89,7 +89,7 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
     try:
         dry_run(model, (1, *input_shape), run)
     except Exception as error:  # whatever the model's own code raises
-        text = f"the model cannot run on input_shape={tuple(input_shape)}: {where(error)}"
+        text = f"the model cannot run on input_shape={tuple(input_shape)}: {error_text(error)}"
         raise SFFError(text) from error
     return table
 
@@ -107,11 +107,11 @@ def _form(head: nn.Module, h: Tensor) -> str:
 
 
 def _names(model: SFF) -> list[str]:
-    """Each block by the shortest module names that are its own: ``layer1.0``, ``conv1…bn1``."""
+    """Each block's name by the shortest unique module names: ``layer1.0``, ``conv1…bn1``."""
     original = model if model.original is None else model.original
     path = {id(p): tuple(name.split(".")) for name, p in original.named_parameters()}
     paths = [[path[id(p)] for p in block.body.parameters()] for block in model.blocks]
-    blocks_under = Counter()  # the first steps of a path → how many blocks have parameters there
+    blocks_under = Counter()  # prefix of a path → number of blocks with parameters there
     for own in paths:
         blocks_under.update({p[:n] for p in own for n in range(1, len(p) + 1)})
 

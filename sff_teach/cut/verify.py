@@ -1,4 +1,4 @@
-"""Compare stages with the model they were cut from: outputs, buffers, and where gradients go."""
+"""Compare stages with the model they were cut from: outputs, buffers and gradients."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,11 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..util.checks import SFFError
 from ..util.modes import preserve_training_mode
-from .graph import share_pre_hooks, source, stage_graph, where
+from .graph import error_text, share_pre_hooks, source, stage_graph
 from .measure import EXAMPLES, example
 from .state import preserve_model, set_torch_seed
 
-TOLERANCE = 1e-4  # relative; the same kernels run, but a graph may fuse or order them otherwise
+TOLERANCE = 1e-4  # relative; a graph may fuse or order kernels differently
 
 
 def verify(
@@ -22,17 +22,17 @@ def verify(
     graphs: dict[bool, tuple[fx.GraphModule, fx.Node]],
     shape: Sequence[int],
 ) -> None:
-    """Raise SFFError unless the stages do in both modes what the model does.
+    """Raise SFFError unless the stages compute in both modes what the model computes.
 
-    An example goes through the model, through its graph, and through the stages, each with the same
-    random numbers and buffers. The graph has to end in what the model returns, and the stages in
-    what the graph holds where the features end. ``graphs``: by training mode a graph and that node.
+    The model, its graph and the stages run on an example, each with the same random numbers and
+    buffers. The graph's output must equal the model's, and the stages' output the graph's value at
+    the end of the features. ``graphs``: by training mode a graph and that node.
     """
     name = type(model).__name__
     sources = {source(traced.graph) for traced, _ in graphs.values()}
     for training, (traced, end) in graphs.items():
         mode = "training" if training else "evaluation"
-        learns = training or len(sources) > 1  # one graph has one way for gradients
+        learns = training or len(sources) > 1  # one graph: gradients are compared once
         run = partial(_run, model, training=training, shape=shape)
         whole = run(model, gradients=learns)
         graph = run(_with_features(model, traced, end), gradients=learns, features=True)
@@ -43,12 +43,12 @@ def verify(
             share_pre_hooks(model, features)
             graph = run(features, features=True)
         elif difference := _difference(whole, graph):
-            raise SFFError(f"{name} does in {mode} what its traced graph does not: {difference}")
+            raise SFFError(f"{name} and its traced graph differ in {mode}: {difference}")
         composed = run(stages, features=True)
         if isinstance(composed, Exception):
-            raise SFFError(f"{name}'s stages cannot run in {mode}: {where(composed)}")
+            raise SFFError(f"{name}'s stages cannot run in {mode}: {error_text(composed)}")
         if isinstance(graph, Exception) or not _all_close(composed["features"], graph["features"]):
-            raise SFFError(f"{name}'s stages compute something else than the model in {mode}")
+            raise SFFError(f"{name}'s stages and the model differ in {mode}")
 
 
 def _run(
@@ -60,9 +60,9 @@ def _run(
     gradients: bool = False,
     features: bool = False,
 ) -> dict[str, list[Tensor]] | Exception:
-    """What a module returns for an example, the model's buffers then, and gradients of the sum.
+    """A module's outputs for an example, the model's buffers after it, and gradients of the sum.
 
-    With ``features`` the last tensor is kept apart: it is no output of the model.
+    With ``features`` the last tensor is returned apart from the outputs.
     """
     modes = preserve_training_mode(module)
     with preserve_model(model), modes, torch.set_grad_enabled(gradients):
@@ -80,10 +80,10 @@ def _run(
 
 
 def _difference(a: dict[str, list[Tensor]] | Exception, b: dict | Exception) -> str:
-    """In what two runs differ; "" if in nothing."""
+    """How two runs differ; "" if they agree."""
     for error in (a, b):
         if isinstance(error, Exception):
-            return where(error)
+            return error_text(error)
     names = ("outputs", "buffers", "gradients")
     return next((f"the {name} differ" for name in names if not _all_close(a[name], b[name])), "")
 
@@ -95,7 +95,7 @@ def noisy_example(model: nn.Module, shape: Sequence[int]) -> Tensor:
 
 
 def _gradients(outputs: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Of the outputs' sum, by parameter that learns; empty where none reaches it."""
+    """Of the outputs' sum, by trainable parameter; empty where there is none."""
     learning = [p for p in parameters if p.requires_grad]
     roots = [output.float().sum() for output in outputs if output.requires_grad]
     if not roots or not learning:
@@ -134,7 +134,7 @@ def _with_features(model: nn.Module, traced: fx.GraphModule, end: fx.Node) -> fx
     graph, copies = fx.Graph(), {}
     output = graph.graph_copy(traced.graph, copies)
     with graph.inserting_after(copies[end]):
-        features = graph.call_method("clone", (copies[end],))  # the next operation may overwrite it
+        features = graph.call_method("clone", (copies[end],))  # the next operation may be in place
     graph.output((output, features))
     module = fx.GraphModule(traced, graph)
     share_pre_hooks(model, module)
@@ -144,12 +144,12 @@ def _with_features(model: nn.Module, traced: fx.GraphModule, end: fx.Node) -> fx
 def find_classifier(
     model: nn.Module, stages: nn.Sequential, dim: int, shape: Sequence[int]
 ) -> str | None:
-    """The name of the innermost module that makes the model's output of its features' mean.
+    """The name of the innermost module from the features' mean to the model's output, if any.
 
-    The mean is over positions; ``dim`` holds the channels. None if the model ends in another way.
+    The mean is over positions; ``dim`` holds the channels.
     """
     own = {id(parameter) for parameter in stages.parameters()}
-    seen: dict[str, tuple] = {}  # by module behind the features: what it takes and returns
+    seen: dict[str, tuple] = {}  # by module after the features: inputs and output
     hooks = []
     with preserve_model(model), preserve_training_mode(stages), torch.no_grad():
         model.eval()
@@ -179,7 +179,7 @@ def _note(seen: dict[str, tuple], name: str, module: nn.Module, args: tuple, out
 
 
 def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int]) -> None:
-    """Raise SFFError unless every stage's output is a tensor that the model computes itself."""
+    """Raise SFFError unless every stage's output is a tensor that the model computes."""
     name = type(model).__name__
     for training in (False, True):
         computed = _Recorder()
@@ -191,7 +191,7 @@ def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int])
                 with computed:
                     model.train(training)(x.clone())
             except Exception as error:  # whatever the model's own code raises
-                text = f"{name} cannot run on a sample of shape {tuple(shape)}: {where(error)}"
+                text = f"{name} cannot run on a sample of shape {tuple(shape)}: {error_text(error)}"
                 raise SFFError(text) from error
         with preserve_model(model), preserve_training_mode(stages), torch.no_grad():
             set_torch_seed(1)
@@ -199,13 +199,13 @@ def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int])
                 x = stage(x)
                 if not computed.holds(x):
                     raise SFFError(
-                        f"what stages[{number}] computes is nowhere in {name}'s own forward; list "
-                        "what stands between the parts, such as an activation, as well"
+                        f"{name}'s own forward does not compute the output of stages[{number}]; "
+                        "list functions between the parts, such as an activation, as well"
                     )
 
 
 class _Recorder(TorchDispatchMode):
-    """Keeps a copy of every tensor that is computed inside."""
+    """Keeps a copy of every tensor computed inside the ``with``."""
 
     def __init__(self):
         super().__init__()

@@ -1,7 +1,4 @@
-"""Data sets from the network: fetched once, checked by MD5, kept as one file of plain arrays.
-
-Archives are never unpacked, and nothing in them is executed.
-"""
+"""Data sets from the network: downloaded once, checked by MD5, stored as one file of arrays."""
 
 from __future__ import annotations
 
@@ -35,13 +32,13 @@ class Source:
 
 
 class DownloadError(OSError):
-    """A data set that could not be fetched; the message says why, and what to do."""
+    """A data set could not be downloaded; the message says why, and what to do."""
 
 
 def fetch(name: str, home: Path) -> Path:
     """The file in ``home`` with the arrays of a set of ``SETS``, downloaded if it is not there.
 
-    Two processes that ask at once get one download. The arrays are ``train_images`` and
+    Concurrent processes share one download. The arrays are ``train_images`` and
     ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,), ``classes``, and
     in some sets ``valid_images`` and ``valid_labels``.
     """
@@ -50,7 +47,7 @@ def fetch(name: str, home: Path) -> Path:
         return path
     home.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(path, f'"{name}"', wait=-1):
-        if not path.is_file():  # else another process has fetched it meanwhile
+        if not path.is_file():  # another process may have downloaded it meanwhile
             remove_partial_files(path)
             downloads = home / f"{name}.download"
             arrays = _download(name, downloads)
@@ -61,8 +58,8 @@ def fetch(name: str, home: Path) -> Path:
 
 
 def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a set; its files are put into ``folder``, by hand or from the network."""
-    import pooch  # both of them take a while to import
+    """The arrays of a set, read from its files in ``folder``, which are downloaded if missing."""
+    import pooch  # slow to import
     import requests
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +80,10 @@ def _download(name: str, folder: Path) -> dict[str, np.ndarray]:
     except requests.RequestException as error:
         reason = f"no connection ({type(error).__name__}); is this machine online?"
     except ValueError:
-        reason = "the file that came has another checksum"
+        reason = "the downloaded file has another checksum"
     else:
         return source.read(paths)
-    raise DownloadError(  # here, so that it does not hold on to the connection
+    raise DownloadError(  # here, so that it holds no reference to the connection
         f'"{name}" could not be downloaded: {reason}. Try again later, or fetch '
         f"{' and '.join(source.files)} by hand and put it into {folder}."
     )
@@ -98,13 +95,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise SFFError(f"{path} is damaged; remove it, and it is fetched again.") from error
+        raise SFFError(f"{path} is damaged; remove it to download it again") from error
 
 
 def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | None = None):
-    """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/).
+    """Read an archive of …/train/CLASS/image and …/test/CLASS/image (or val/), without unpacking.
 
-    Images are cropped to (``size``, ``size``); ``names`` says which class a folder is, if another.
+    Images are cropped to (``size``, ``size``); ``names`` maps folders to class names.
     """
     images, labels = {"train": [], "test": []}, {"train": [], "test": []}
     with tarfile.open(paths[0]) as archive:
@@ -120,7 +117,7 @@ def images_in_tar(paths: Sequence[Path], size: int | None = None, names: dict | 
         x = read_images(images[part], size and (size, size), channels=3)
         y = np.array([classes.index(c) for c in labels[part]], dtype=np.int64)
         digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x]
-        order = sorted(range(len(x)), key=digests.__getitem__)  # whatever the archive's order
+        order = sorted(range(len(x)), key=digests.__getitem__)  # not the archive's order
         arrays |= {f"{part}_images": x[order], f"{part}_labels": y[order]}
     return arrays
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_home() -> Path:
-    """Folder for downloaded sets: SFF_TEACH_DATA, or `sff-teach` in the user's cache folder."""
+    """The folder for downloads: SFF_TEACH_DATA, or `sff-teach` in the user's cache folder."""
     chosen = os.environ.get("SFF_TEACH_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -20,7 +20,7 @@ def data_home() -> Path:
 
 
 def embedded_path(name: str) -> Path | None:
-    """The file in data/ of a checkout, in an installed package, or put into data_home() by hand."""
+    """The file in data/ of a checkout, in the installed package, or in data_home()."""
     folders = (PACKAGE.parent / "data", PACKAGE / "_data", data_home())
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 

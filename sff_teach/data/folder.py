@@ -1,4 +1,4 @@
-"""Folders of images, along the conventions of torchvision's ImageFolder: a folder per class."""
+"""Folders of images, by the conventions of torchvision's ImageFolder: a folder per class."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ..util.progress import Bar
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # none that runs programs
-HELD_OUT = 0.2  # test share where a set has no test images of its own
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # others may run programs
+TEST_SHARE = 0.2  # of a set without test images
 
 _PART = re.compile(
     r"(?:seg_)?(?:(?P<train>train|training)|(?P<valid>valid|val|validation|dev)|(?P<test>test|testing))"
     r"(?:[_ -]?(?:set|data|images|imgs))?",
     re.IGNORECASE,
 )
-_LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # of file managers
 
 
 def find_images(path: str) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]]]:
     """The classes of a folder in alphabetical order, and the files and labels of every part.
 
-    It holds a folder for each part, or class folders. Of these, a fifth of each class becomes the
-    test images, chosen by a hash of the file's name: adding files moves few of the others.
+    It holds a folder for each part, or only class folders. Of these, a fifth of each class becomes
+    the test images, chosen by a hash of the file name, so that adding files moves few others.
     """
     root = Path(path).expanduser()
     if not path.strip() or not root.is_dir():
         raise FileNotFoundError(f'{path or "folder:"} is not a folder; write load("folder:PATH").')
-    by_part = {part: _class_files(f) for part, f in _find_parts(_unnested(root)).items()}
+    by_part = {part: _class_files(f) for part, f in _find_parts(_unwrap(root)).items()}
     classes = tuple(sorted(next(iter(by_part.values()))))
     for files in by_part.values():
         different = sorted(set(files) ^ set(classes))
@@ -60,22 +60,22 @@ def find_images(path: str) -> tuple[tuple[str, ...], dict[str, tuple[list[Path],
 
 def _find_parts(root: Path) -> dict[str, Path]:
     """The folders of the parts; {"all": root} if the root's folders are the classes."""
-    parts, flat, others = {}, [], []
+    parts, unlabelled, others = {}, [], []
     for folder in _subfolders(root):
-        inside, named = _unnested(folder), _PART.fullmatch(folder.name)
+        inside, named = _unwrap(folder), _PART.fullmatch(folder.name)
         part = named and named.lastgroup
         if not part:
             others.append(folder)
         elif not _subfolders(inside):
-            flat.append(folder)
+            unlabelled.append(folder)
         elif part in parts:
             raise SFFError(f"{parts[part]} and {inside} are both the {part} part.")
         else:
             parts[part] = inside
-    if flat and (parts or not others):
+    if unlabelled and (parts or not others):
         raise SFFError(
-            f"{flat[0]} holds no class folders, so its images have no labels; sort them into one "
-            "folder for each class"
+            f"{unlabelled[0]} holds no class folders, so its images have no labels; sort them into "
+            "one folder for each class"
         )
     if not parts:
         return {"all": root}
@@ -87,14 +87,14 @@ def _find_parts(root: Path) -> dict[str, Path]:
 
 
 def _subfolders(path: Path) -> list[Path]:
-    """Folders inside, without hidden ones and links that lead back up."""
+    """The folders inside, without hidden ones and links to parent folders."""
     above = {path.resolve(), *path.resolve().parents}
     inside = [p for p in path.iterdir() if not p.name.startswith((".", "__")) and p.is_dir()]
     return sorted(p for p in inside if p.resolve() not in above)
 
 
-def _unnested(path: Path) -> Path:
-    """The folder itself, or the only one inside it, if that holds folders: zips are packed so."""
+def _unwrap(path: Path) -> Path:
+    """The folder itself, or the only one inside it, as in zip files, if that holds folders."""
     inside = _subfolders(path)
     while len(inside) == 1 and _subfolders(inside[0]):
         path = inside[0]
@@ -103,7 +103,7 @@ def _unnested(path: Path) -> Path:
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """The image files of every class, in order. Two Unicode spellings of a name are one class."""
+    """The image files of every class, in order; class names are NFC-normalised."""
     classes, skipped = {}, Counter()
     for class_folder in _subfolders(folder):
         files = classes.setdefault(unicodedata.normalize("NFC", class_folder.name), [])
@@ -113,7 +113,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
                 suffix = Path(name).suffix.lower()
                 if suffix in SUFFIXES and not name.startswith("."):
                     files.append(Path(where, name))
-                elif not name.startswith(".") and name.lower() not in _LITTER:
+                elif not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                     skipped[suffix] += 1
     if skipped:
         listed = ", ".join(f"{n:,} {s or 'without suffix'}" for s, n in skipped.most_common())
@@ -132,7 +132,7 @@ def _split_by_name(classes: dict[str, list[Path]]) -> dict[str, dict[str, list[P
         if len(files) < 2:
             raise SFFError(f'Class "{name}" has one image, but training and test need one each.')
         ranked = sorted(files, key=lambda f: hashlib.sha256(os.fsencode(f.name)).digest())
-        held = set(ranked[: max(1, math.floor(HELD_OUT * len(ranked) + 0.5))])
+        held = set(ranked[: max(1, math.floor(TEST_SHARE * len(ranked) + 0.5))])
         train[name] = [f for f in files if f not in held]
         test[name] = [f for f in files if f in held]
     return {"train": train, "test": test}
@@ -145,7 +145,7 @@ def read_images(
 ) -> np.ndarray:
     """Decode image files in several threads: (N, C, H, W) uint8.
 
-    ``size`` is the height and width to bring them to; ``channels`` None is 3 if any has colour.
+    ``size`` is their new height and width; ``channels`` None means 3 if any image has colour.
     """
     from tqdm.contrib.concurrent import thread_map  # slow to import
 
@@ -166,10 +166,10 @@ def read_images(
 
 
 def _value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """What is black and white in images of more than 8 bits: the range of the bits in use.
+    """The values of black and white in images of more than 8 bits: the range of the bits in use.
 
-    A camera or scanner of 12 bits fills a 16-bit file to 4,095 only. The range is that of all
-    images together, so that they stay comparable.
+    A 12-bit scanner writes values up to 4,095 into 16-bit files. The range is that of all images,
+    so that they stay comparable.
     """
     deep = [image for image in images if image.dtype != np.uint8]
     low = min([0.0, *(float(image.min()) for image in deep)])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..util.checks import SFFError, check_fraction, check_seed
 
-SPLIT_SEED = 0  # of the fixed splits; the user's seed never moves a test or validation image
+SPLIT_SEED = 0  # of validation and test splits, which do not depend on the user's seed
 
 
 def take_fraction(
@@ -25,10 +25,10 @@ def take_fraction(
     The subsets of one seed are nested, each a prefix of the next.
 
     Args:
-        y: Labels (N,).
-        fraction: In (0, 1].
-        seed: Draws the order of the samples.
-        classes: Names for the error message.
+        y: labels (N,).
+        fraction: in (0, 1].
+        seed: draws the order of the samples.
+        classes: names for the error message.
     """
     check_fraction(fraction)
     check_seed(seed)
@@ -44,12 +44,12 @@ def take_fraction(
 
 
 def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Set aside the same share of every class, without any seed: positions kept, and set aside.
+    """Hold out the same share of every class: positions kept, and positions held out.
 
     Args:
-        y: Labels (N,).
-        share: In [0, 1).
-        classes: Names for the error message.
+        y: labels (N,).
+        share: in [0, 1).
+        classes: names for the error message.
     """
     if share == 0:
         return np.arange(len(y)), np.arange(0)
@@ -65,8 +65,8 @@ def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.nd
 
 
 def _balanced_order(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All positions in the order in which growing fractions take them in, and the fraction each
-    one needs, (rank within the class + ½) / class size; both (N,)."""
+    """All positions in the order of growing fractions, and the fraction from which on each is
+    included, (rank within the class + ½) / class size; both (N,)."""
     random = np.random.RandomState(seed)  # its stream is frozen, unlike default_rng's
     share = np.empty(len(y))
     for k in np.unique(y):

@@ -26,7 +26,7 @@ from ..util.checks import (
 from . import text
 from .download import FASHION_CLASSES, SETS, fetch, read_arrays
 from .files import data_home, embedded_path, read_embedded
-from .folder import HELD_OUT, find_images, read_images
+from .folder import TEST_SHARE, find_images, read_images
 from .sampling import hold_out, take_fraction
 from .tensors import ImageSet, LabelledTensors, Splits, mean_std, per_channel
 
@@ -45,29 +45,29 @@ def load(
     """Load a data set by name, split into train, validation and test.
 
     All three parts are standardised with the mean and standard deviation per channel of the chosen
-    training samples alone: a small-data run must not learn even these from images it does not have.
+    training samples alone, so that a small-data run uses no other sample.
 
-    A folder holds train, test and perhaps validation folders, under the usual names, with one
-    folder of images per class; or else the class folders themselves, and a fifth of each class
-    becomes the test images. Images become RGB if any has colour, else one grey channel. Files that
-    are not read, and test images that are training images as well, are counted in a warning.
+    A folder holds train, test and optionally validation folders, under the usual names, with one
+    folder of images per class; or only the class folders, and a fifth of each class becomes the
+    test images. Images become RGB if any has colour, else grey. A warning counts files that are not
+    read, and test images that are also training images.
 
     Args:
         name: "digits", "fashion-mnist-sample", "breast-cancer", "docstrings"; "fashion-mnist",
             "cifar10", "cifar100", "imagenette" (4.1 GB of memory) and "pneumonia-mnist", which are
             downloaded on first use into ``data_home()``; or "folder:PATH". See ``catalog()``.
-        fraction: Share of each class of the training samples, in (0, 1]; see ``take_fraction``.
-        seed: Chooses these. It moves no validation and no test sample.
-        validation: Share of each class of the training samples that is set aside, whatever the seed
-            and the fraction; 0 for an empty set. Sets with validation samples give those instead.
-        size: For folders: height = width, or (height, width). The short side of an image is
+        fraction: share of each class of the training samples, in (0, 1]; see ``take_fraction``.
+        seed: chooses these; validation and test samples do not depend on it.
+        validation: share of each class of the training samples that is held out, for every seed and
+            fraction the same; 0 for an empty set. Sets with validation samples use those instead.
+        size: for folders: height = width, or (height, width). The short side of an image is
             resized, then its centre is cropped.
 
     Raises:
-        SFFError: An unknown name, a number out of range, a class left without samples, files that
-            are damaged or do not fit together.
-        FileNotFoundError: There is no such folder.
-        DownloadError: A set could not be fetched.
+        SFFError: an unknown name, a number out of range, a class without samples, damaged or
+            inconsistent files.
+        FileNotFoundError: there is no such folder.
+        DownloadError: A set could not be downloaded.
     """
     check_fraction(fraction)
     check_seed(seed)
@@ -89,14 +89,15 @@ def load(
     else:
         mean, std = (0.0,) * x.shape[1], (1.0,) * x.shape[1]
 
-    def finish(part: str, x: np.ndarray, y: np.ndarray) -> LabelledTensors:
-        # a new tensor, whose memory layout is the usual one
+    def to_tensors(part: str, x: np.ndarray, y: np.ndarray) -> LabelledTensors:
+        # a new tensor has the standard memory layout
         x = torch.empty(x.shape).copy_(torch.from_numpy(x)).div_(raw.scale)
         x.sub_(per_channel(mean, x)).div_(per_channel(std, x))
         kind = ImageSet if x.dim() == 4 else LabelledTensors
         return kind(x, torch.from_numpy(y), raw.classes, f"{name}/{part}", mean, std)
 
-    return Splits(finish("train", *train), finish("valid", *valid), finish("test", *raw.test))
+    parts = {"train": train, "valid": valid, "test": raw.test}
+    return Splits(*(to_tensors(part, *arrays) for part, arrays in parts.items()))
 
 
 def _warn_of_copies(name: str, train: np.ndarray, others: dict[str, np.ndarray]) -> None:
@@ -108,14 +109,14 @@ def _warn_of_copies(name: str, train: np.ndarray, others: dict[str, np.ndarray])
         copies = sum(digest in known for digest in digests(images))
         if copies:
             warnings.warn(
-                f"{copies:,} of the {len(images):,} {part} images of {name} are training images "
-                "as well, so results on them are too good.",
+                f"{copies:,} of the {len(images):,} {part} images of {name} are also "
+                "training images, so results on them are too good.",
                 stacklevel=3,
             )
 
 
 def catalog() -> list[dict[str, object]]:
-    """Every known data set: sizes, licence, and whether it is present on this machine."""
+    """All data sets: sizes, licence, and whether each is on this machine."""
     rows = [
         ("digits", 1438, 359, 10, "1×8×8", "UCI, shipped with scikit-learn"),
         ("fashion-mnist-sample", 10_000, 2_000, 10, "1×28×28", "MIT"),
@@ -129,10 +130,10 @@ def catalog() -> list[dict[str, object]]:
         ("folder:PATH", None, None, None, "yours", "yours"),
     ]
     keys = ("name", "train", "test", "classes", "shape", "licence")
-    return [dict(zip(keys, row, strict=True)) | {"present": _present(row[0])} for row in rows]
+    return [dict(zip(keys, row, strict=True)) | {"present": _is_present(row[0])} for row in rows]
 
 
-def _present(name: str) -> bool | None:
+def _is_present(name: str) -> bool | None:
     if name.startswith("folder:"):
         return None
     if name in SETS:
@@ -148,7 +149,7 @@ class _Raw:
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
-    valid: tuple[np.ndarray, np.ndarray] | None = None  # None: set some of train aside
+    valid: tuple[np.ndarray, np.ndarray] | None = None  # None: hold out some of train
     scale: int = 255
     standardised: bool = True
 
@@ -181,12 +182,12 @@ def _read_folder(path: str, size: tuple[int, int] | None) -> _Raw:
 
 def _hold_out_test(x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], scale: int) -> _Raw:
     y = y.astype(np.int64)
-    rest, held = hold_out(y, HELD_OUT, classes)
+    rest, held = hold_out(y, TEST_SHARE, classes)
     return _Raw((x[rest], y[rest]), (x[held], y[held]), classes, scale=scale)
 
 
 def _read_digits() -> _Raw:
-    # What sklearn.datasets.load_digits reads; importing that takes longer than importing torch.
+    # The file of sklearn.datasets.load_digits, whose import takes longer than that of torch.
     folder = Path(find_spec("sklearn").origin).parent / "datasets" / "data"
     table = np.loadtxt(folder / "digits.csv.gz", delimiter=",", dtype=np.uint8)  # (1797, 65)
     x = table[:, :-1].reshape(-1, 1, 8, 8)  # 0 … 16

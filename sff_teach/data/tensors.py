@@ -1,7 +1,6 @@
 """Labelled samples in memory, and mini-batches of them.
 
-What holds for images (N, C, H, W) holds for sequences (N, C, L) and for tables (N, C), whose
-columns are channels.
+Samples are images (N, C, H, W), sequences (N, C, L) or tables (N, C), whose columns are channels.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from ..util.checks import SFFError, check_count, check_labels, check_positive, check_samples
 
-FINGERPRINTED = 1 << 20  # values that a fingerprint looks at
-SHIFT = 4  # pixels, of the augmentation
+FINGERPRINT_VALUES = 1 << 20  # values in a fingerprint, at most
+SHIFT = 4  # pixels of the random crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +28,9 @@ class LabelledTensors:
         x: (N, C, ...) float32; images (N, C, H, W) are an ``ImageSet``.
         y: (N,) int64, in [0, K).
         classes: K names.
-        name: Of the data set and its part.
-        mean: Of the training samples, one number per channel.
-        std: Likewise.
+        name: of the data set and its part.
+        mean: of the training samples, one number per channel.
+        std: likewise.
     """
 
     x: Tensor
@@ -66,16 +65,16 @@ class LabelledTensors:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of labels and about a million values: a checkpoint knows its data by it."""
+        """A hash of labels and about a million values, to identify the data of a checkpoint."""
         values = self.x.flatten(1)
-        values = values[:, :: max(1, values.numel() // FINGERPRINTED)]
+        values = values[:, :: max(1, values.numel() // FINGERPRINT_VALUES)]
         digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
         for tensor in (values, self.y):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def subset(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> LabelledTensors:
-        """Some of the samples, standardised as before.
+        """Some of the samples, standardised as they are.
 
         Args:
             index: Positions (M,), a mask (N,) or a slice.
@@ -84,10 +83,10 @@ class LabelledTensors:
             index = range(len(self))[index]
         index = torch.as_tensor(index, device=self.x.device)
         if index.dim() != 1:
-            raise SFFError(f"index has shape {tuple(index.shape)}, not (M,); one sample i is [i].")
+            raise SFFError(f"index has shape {tuple(index.shape)}, not (M,); for sample i use [i]")
         if index.dtype != torch.bool:
-            index = index.long()  # uint8 would be taken for a mask
-        return replace(self, x=_in_order(self.x[index]), y=self.y[index.to(self.y.device)])
+            index = index.long()  # uint8 would be a mask
+        return replace(self, x=_standard_layout(self.x[index]), y=self.y[index.to(self.y.device)])
 
     def values(self) -> Tensor:
         """The samples before they were standardised, (N, C, ...): x · std + mean."""
@@ -98,7 +97,7 @@ class ImageSet(LabelledTensors):
     """Labelled images in memory: x is (N, C, H, W)."""
 
     def as_rgb(self) -> ImageSet:
-        """The images with three equal channels (no copy); colour images come back as they are."""
+        """The images with three equal channels (no copy); colour images are returned unchanged."""
         if self.channels == 3:
             return self
         if self.channels != 1:
@@ -109,13 +108,13 @@ class ImageSet(LabelledTensors):
         """The images before they were standardised, (N, C, H, W); in [0, 1] for every named set."""
         p = self.values()
         if len(p) and p.min() > -1e-4 and p.max() < 1 + 1e-4:
-            p.clamp_(0, 1)  # rounding reaches 1e-6 over, and matplotlib complains
+            p.clamp_(0, 1)  # rounding errors, which matplotlib warns of
         return p
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set; ``train, valid, test = load(name)`` takes them apart."""
+    """The three parts of a data set; ``train, valid, test = load(name)`` unpacks them."""
 
     train: LabelledTensors
     valid: LabelledTensors
@@ -153,13 +152,13 @@ def from_arrays(
         x: (N, C, ...), floating point: a table (N, C), sequences (N, C, L) or images (N, C, H, W).
         y: (N,), whole numbers in [0, K).
         classes: K names; by default the numbers 0 … max(y).
-        mean: One number per channel; by default that of ``x``.
-        std: Likewise.
-        name: Of the data set.
+        mean: one number per channel; by default that of ``x``.
+        std: likewise.
+        name: of the data set.
 
     Raises:
-        SFFError: NaN, labels outside [0, K), shapes that do not fit.
-        TypeError: Pixels that are not floating point, labels that are not whole numbers.
+        SFFError: naN, labels outside [0, K), shapes that do not fit.
+        TypeError: pixels that are not floating point, labels that are not whole numbers.
     """
     x, y = torch.as_tensor(x).detach(), torch.as_tensor(y).detach()
     x = x.float() if x.is_floating_point() else x
@@ -181,7 +180,7 @@ def from_arrays(
     for value in std:
         check_positive(std=value)
     kind = ImageSet if x.dim() == 4 else LabelledTensors
-    data = kind(_in_order(x), y, tuple(str(c) for c in classes), name, mean, std)
+    data = kind(_standard_layout(x), y, tuple(str(c) for c in classes), name, mean, std)
     return replace(data, x=(data.x - per_channel(mean, x)) / per_channel(std, x))
 
 
@@ -193,9 +192,9 @@ def mean_std(x: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[floa
 
     Args:
         x: (N, C, ...).
-        scale: What the values are divided by.
+        scale: what the values are divided by.
     """
-    if x.dtype != np.uint8:  # which is counted: exact, and without a copy as float
+    if x.dtype != np.uint8:  # uint8 is counted below: exact, without a float copy
         over = (0, *range(2, x.ndim))
         return tuple((x.mean(over) / scale).tolist()), safe_std((x.std(over) / scale).tolist())
     level = torch.arange(256, dtype=torch.float64) / scale
@@ -209,7 +208,7 @@ def mean_std(x: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[floa
 
 
 def safe_std(stds: Sequence[float]) -> tuple[float, ...]:
-    """The same numbers, but 1 for a channel without any contrast, which stays as it is."""
+    """The same numbers, but 1 for constant channels, which are then not scaled."""
     return tuple(std if std > 1e-6 else 1.0 for std in stds)
 
 
@@ -223,10 +222,10 @@ def per_channel(values: Sequence[float], x: Tensor) -> Tensor:
     return torch.tensor(values).to(x).reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _in_order(x: Tensor) -> Tensor:
-    """x in the usual memory layout: N, then C, then the others."""
-    # With one channel, PyTorch calls a tensor contiguous also if its strides are those of
-    # channels-last, and convolutions then compute in another order.
+def _standard_layout(x: Tensor) -> Tensor:
+    """x in the standard memory layout: N, then C, then the others."""
+    # With one channel a tensor with the strides of channels-last is contiguous too, but
+    # convolutions then compute in another order.
     strides = torch.empty(x.shape, device="meta").stride()
     return x if x.stride() == strides else torch.empty(x.shape, device=x.device).copy_(x)
 
@@ -245,11 +244,11 @@ def batches(
     """Mini-batches that hold every sample once.
 
     Args:
-        data: One part of a data set.
+        data: one part of a data set.
         batch_size: B.
-        shuffle: Whether to draw a new order.
-        generator: Draws the order, so that it repeats.
-        drop_last: Whether to leave out a last batch that is not full.
+        shuffle: whether to draw a new order.
+        generator: draws the order, so that it repeats.
+        drop_last: whether to leave out a last batch that is not full.
 
     Yields:
         x (B, C, ...) and y (B,).
@@ -266,12 +265,12 @@ def batches(
 def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Flip each image left to right with probability ½ and shift it by up to ``SHIFT`` pixels.
 
-    The shift is a random crop of the image padded by mirroring: zeros would draw a border that no
-    test image has. Not for digits or letters: a mirrored 2 is no 2.
+    The shift is a random crop of the image padded by reflection; zeros would add a border that no
+    test image has. Not for digits or letters, whose mirror image is another sign.
 
     Args:
         x: (B, C, H, W), H and W above 4.
-        generator: Of the CPU; draws flips and shifts.
+        generator: of the CPU; draws flips and shifts.
     """
     b, c, height, width = x.shape
     if min(height, width) <= SHIFT:
@@ -298,7 +297,7 @@ def augment_flip_crop_cutout(x: Tensor, generator: torch.Generator | None = None
 
     Args:
         x: (B, C, H, W), standardised.
-        generator: Of the CPU; draws flips, shifts and places.
+        generator: of the CPU; draws flips, shifts and places.
     """
     x = augment_flip_crop(x, generator)
     centre = torch.rand(2, len(x), 1, generator=generator).to(x.device)

@@ -31,7 +31,7 @@ _NAMES = re.compile(
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, as it was written but for its markup."""
+    """A sentence without its markup."""
 
     text: str
     library: str
@@ -48,17 +48,17 @@ def sentences() -> tuple[Sentence, ...]:
 
 
 def corpus() -> tuple[Sentence, ...]:
-    """The data set "docstrings": 1,000 + 150 + 300 sentences a library, without near copies."""
+    """The data set "docstrings": 1,000 + 150 + 300 sentences per library, without near copies."""
     return tuple(s for s in sentences() if s.part)
 
 
 def mask(text: str) -> str:
-    """The text with ``#`` for every word that holds a library's name: numpy, np, PyTorch, …"""
+    """The text with ``#`` for every word that contains a library's name: numpy, np, PyTorch, …"""
     return _NAMES.sub(MASK, text)
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    """Every four words in a row of a masked sentence, without case, digits and punctuation."""
+    """All sequences of four words of a masked sentence, without case, digits and punctuation."""
     words = re.sub(r"[^a-z0# ]", "", re.sub(r"\d", "0", mask(text).lower())).split()
     return {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}
 
@@ -66,8 +66,8 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 def encode(texts: Sequence[str]) -> np.ndarray:
     """Texts as one-hot characters, (N, V, L) uint8: 1 if character i of text n is letter v.
 
-    Case is ignored and every digit is 0. What is not in ``ALPHABET``, and what follows the end of a
-    text, is 0 in all V channels; a text is cut off after L = 120 characters.
+    Case is ignored and every digit is 0. Characters outside ``ALPHABET`` and positions after the
+    end are 0 in all V channels; a text is cut off after L = 120 characters.
     """
     plain = [re.sub(r"\d", "0", text.lower())[:LENGTH].ljust(LENGTH, "\0") for text in texts]
     codes = np.frombuffer("".join(plain).encode("utf-32-le"), np.uint32)

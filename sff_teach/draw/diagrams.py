@@ -184,56 +184,46 @@ def draw_network(
     blocks = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(shapes)])]
 
     fig, ax = _canvas(3.1 + 0.25 * (notes is not None) + 0.3 * (title is not None))
-    left, middle = 1.75, 1.4
-    heights, widths, between, inside = _network_sizes(shapes, len(cuts), WIDTH - 0.2 - left)
-    margin = min(0.09, between / 5)
-    low, head = middle - 0.75, middle + 0.95
-    spans = [sum(widths[list(block)]) + inside * (len(block) - 1) for block in blocks]
-    roomy = min(spans) > 0.5
-    gradient = min(widths) > 0.2  # drawn for every head or for none: one without would mean a lot
+    left, middle, low, head = 1.75, 1.4, 0.65, 2.35  # x of the frames; y of layers, frames, heads
+    heights, widths, starts, between, margin = _network_sizes(shapes, cuts, left, WIDTH - 0.2)
+    ends = starts + widths
+    edges = [(starts[block[0]], ends[block[-1]]) for block in blocks]
+    roomy = min(end - start for start, end in edges) > 0.5
+    gradient = min(widths) > 0.2  # for all heads or none: one without would have a meaning
     if title is not None:
         _text(ax, 0.15, ax.get_ylim()[1] - 0.22, title, size=11, bold=True, ha="left")
     _network_input(ax, input_shape, middle, left, picture)
-    if not roomy:
-        _text(ax, 0.15, head + 0.5, "block", ha="left", colour=GREY)
-        _text(ax, 0.15, head + 0.13, "head", ha="left", colour=GREY)
-    x, numbered, columns = left + margin, 0.0, []
-    for k, (block, span) in enumerate(zip(blocks, spans)):
-        # a quiet frame around everything that the block's loss may change
-        _rounded(ax, x - margin, low, span + 2 * margin, head + 0.36 - low, 0.12, zorder=1, **FENCE)
-        place = x
+    for block, (start, end) in zip(blocks, edges):
+        frame = start - margin, low, end - start + 2 * margin, head + 0.36 - low
+        _rounded(ax, *frame, 0.12, zorder=1, **FENCE)
         for i in block:
-            _box(ax, place, middle - heights[i] / 2, widths[i], heights[i])
-            columns.append((place + widths[i] / 2, shapes[i], i == block[-1]))
-            place += widths[i] + inside
-        layer, tip = widths[block[-1]], middle + heights[block[-1]] / 2
-        name = ("linear" if rule == "bp" else "head") if roomy else ""
-        _network_head(ax, x + span, layer, min(span, 0.9), tip, head, name, gradient)
-        centre = x + span / 2
-        if centre > numbered + 0.2:
-            _text(ax, centre, head + 0.5, f"block {k + 1}" if roomy else f"{k + 1}")
-            numbered = centre
-        if notes is not None:
-            _text(ax, centre, head + 0.72, notes[k], bold=True)
-        x += span
-        if k + 1 < len(blocks):
-            _crossing(ax, x, x + between, middle, rule)
-            x += between
-    _shape_labels(ax, columns, low - 0.2)
+            _box(ax, starts[i], middle - heights[i] / 2, widths[i], heights[i])
+        last, name = block[-1], "linear" if rule == "bp" else "head"
+        _network_head(
+            ax, end, widths[last], min(end - start, 0.9), middle + heights[last] / 2, head,
+            name if roomy else "", gradient,
+        )  # fmt: skip
+        if block is not blocks[0]:
+            _crossing(ax, start - between, start, middle, rule)
+    _block_labels(ax, [(start + end) / 2 for start, end in edges], head, roomy, notes)
+    _shape_labels(ax, starts + widths / 2, shapes, [block[-1] for block in blocks], low - 0.2)
     words = f"A network of {len(shapes)} layers in {len(blocks)} blocks, each with a head."
     words += "" if notes is None else f" Notes on the blocks: {', '.join(notes)}."
     return with_alt(fig, words if title is None else f"{title}. {words}")
 
 
-def _network_sizes(shapes, cuts, room):
-    """Heights and widths of the layers, the gap at a cut, and the gap between layers of a block."""
+def _network_sizes(shapes, cuts, left, right):
+    """Heights, widths and left edges of the layers; the gap at a cut; a frame's margin."""
     sides = np.array([np.prod(shape[1:], dtype=float) ** 0.5 for shape in shapes])
     heights = np.maximum(0.18, 1.3 * (sides / sides.max()) ** 0.5)
     widths = np.array([0.3 + 0.1 * max(0, np.log2(shape[0]) - 3) for shape in shapes])
-    between = min(0.7, 3.2 / max(1, cuts))
-    inside = min(0.09, 1.2 / len(shapes))
-    gaps = between * cuts + inside * (len(shapes) - cuts - 1) + 2 * min(0.09, between / 5)
-    return heights, widths * min(2.2, (room - gaps) / widths.sum()), between, inside
+    between = min(0.7, 3.2 / max(1, len(cuts)))
+    margin = min(0.09, between / 5)
+    gaps = np.full(len(shapes), min(0.09, 1.2 / len(shapes)))  # before each layer
+    gaps[cuts] = between
+    gaps[0] = margin
+    widths *= min(2.2, (right - left - gaps.sum() - margin) / widths.sum())
+    return heights, widths, left + np.cumsum(gaps + widths) - widths, between, margin
 
 
 def _network_head(ax, right, layer, width, bottom, top, name, gradient):
@@ -280,11 +270,26 @@ def _crossing(ax, start, end, y, rule):
                 ax.add_line(Line2D(*bar, color=colour, linewidth=width, zorder=5))
 
 
-def _shape_labels(ax, columns, y):
-    """Channels and positions under the layers where there is room, last layers of blocks first."""
+def _block_labels(ax, centres, y, roomy, notes):
+    """Numbers, where there is room, and notes above the heads of the blocks."""
+    if not roomy:
+        _text(ax, 0.15, y + 0.5, "block", ha="left", colour=GREY)
+        _text(ax, 0.15, y + 0.13, "head", ha="left", colour=GREY)
+    labelled = 0.0  # x of the last number
+    for k, centre in enumerate(centres, 1):
+        if centre > labelled + 0.2:
+            _text(ax, centre, y + 0.5, f"block {k}" if roomy else f"{k}")
+            labelled = centre
+        if notes is not None:
+            _text(ax, centre, y + 0.72, notes[k - 1], bold=True)
+
+
+def _shape_labels(ax, centres, shapes, first, y):
+    """Channels and positions under the layers where there is room, the layers `first` first."""
     taken = []
-    for x, shape, _ in sorted(columns, key=lambda column: not column[2]):
-        texts = (f"{shape[0]}", "×".join(map(str, shape[1:])) or "1")
+    for i in sorted(range(len(shapes)), key=lambda i: i not in first):
+        x, (channels, *positions) = centres[i], shapes[i]
+        texts = f"{channels}", "×".join(map(str, positions)) or "1"
         half = 0.04 * max(map(len, texts)) + 0.03
         if all(x - half > high or x + half < low for low, high in taken):
             taken.append((x - half, x + half))

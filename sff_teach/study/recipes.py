@@ -1,4 +1,4 @@
-"""Recipes: one frozen record per run, and the named runs of the course."""
+"""Recipes: the settings of a run, and the named recipes of the course."""
 
 import json
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from ..util.checks import check_known
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig):
-    """Everything that decides a run, apart from the machine: training settings, data, network.
+    """All settings of a run: training, data, network.
 
     Attributes:
         data: name of the data set, see ``data.load``.
         fraction: share of the training images, in (0, 1], drawn with ``seed``.
-        validation: share of those images that is kept for validation, in [0, 1).
+        validation: share of the training images that is held out, in [0, 1).
         network: a name of ``models.NETWORKS``, or of a torchvision classifier.
-        stem: see ``localize``, as all that follow.
-        cut: ``bp`` joins the blocks again; ``ff`` trains every layer by itself.
+        stem: see ``localize``, as for all below.
+        cut: ``bp`` merges the blocks again; ``ff`` trains every layer on its own loss.
         kernel_size: of the heads' convolutions.
         filters: of a head per class.
         hidden: channels of a convolution before the goodness, 0 for none.
@@ -43,18 +43,18 @@ class Recipe(TrainConfig):
     vote: str = "mean"
 
 
-# Settings that were added after runs had been stored, with the values those runs were made with.
-BEFORE_THEY_WERE_SETTINGS = {"channels_last": False, "precision": "float32", "compile": False}
+# Settings that did not exist when the first runs were stored, with the values of those runs.
+LEGACY_SETTINGS = {"channels_last": False, "precision": "float32", "compile": False}
 
 
 def stored_recipe(record: Mapping) -> Recipe:
-    """The recipe of a stored run, also of one that was stored before a setting existed."""
-    return Recipe(**(BEFORE_THEY_WERE_SETTINGS | record["recipe"]))
+    """The recipe of a stored run, also if it lacks later settings."""
+    return Recipe(**(LEGACY_SETTINGS | record["recipe"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedRecipe:
-    """A recipe of the course, by the rule it is meant for, and rates of rules that need others."""
+    """A recipe of the course, with its default rule, and learning rates for other rules."""
 
     about: str  # for ``sff-teach train list``
     recipe: Recipe
@@ -63,7 +63,7 @@ class NamedRecipe:
 
 SAMPLE = Recipe(epochs=4)
 LAPTOP = Recipe(augment="flip-crop", validation=0.0, cut=2, kernel_size=3, epochs=4, lr=3e-3)
-# One budget for a GPU: the same epochs, schedule and smoothing for every rule.
+# The same budget for every rule.
 GPU = Recipe(
     augment="flip-crop", validation=0.0, cut="block", head="accurate", epochs=40, batch_size=128,
     lr=3e-3, weight_decay=0.05, label_smoothing=0.1, precision="auto", channels_last=True,
@@ -155,11 +155,11 @@ RECIPES = {
 
 
 def get_recipe(name: str, rule: str | None = None) -> Recipe:
-    """The recipe of that name, by any rule: each rule has its own peak learning rate.
+    """The recipe of that name with a rule and its peak learning rate.
 
     Args:
         name: a key of ``RECIPES``.
-        rule: a learning rule; None for the one that the recipe is meant for.
+        rule: a learning rule; None for the recipe's default.
     """
     check_known(name, RECIPES, "recipe")
     named = RECIPES[name]
@@ -173,5 +173,5 @@ def _measured() -> dict[str, dict[str, str]]:
 
 
 def expected(name: str) -> str:
-    """What to expect of a recipe, in one line that ``results/recipes.py`` measured."""
+    """The expected result of a recipe in one line, measured by ``results/recipes.py``."""
     return _measured().get(name, {}).get(get_recipe(name).rule, "not yet measured")

@@ -1,4 +1,4 @@
-"""Studies: the same comparison over rules, data sizes and seeds, kept run by run."""
+"""Runs of recipes: build, train, measure, and store each run of a study."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ LOCALIZE_OPTIONS = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=1)  # consecutive runs of a study share their images
+@lru_cache(maxsize=1)  # consecutive runs share their data
 def _load(name: str, fraction: float, seed: int, validation: float, rgb: bool) -> Splits:
     splits = load(name, fraction, seed, validation=validation)
     if rgb and not isinstance(splits.train, ImageSet):
@@ -57,7 +57,7 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
 
     Args:
         recipe: which network, and how it is cut.
-        data: samples of the kind that the network will see.
+        data: samples of the training.
     """
     torch.manual_seed(recipe.seed)
     if recipe.network in NETWORKS:
@@ -66,7 +66,7 @@ def build(recipe: Recipe, data: LabelledTensors) -> nn.Module:
         check_known(recipe.network, [*NETWORKS, *torchvision.models.list_models()], "network")
         network = torchvision.models.get_model(recipe.network, num_classes=data.num_classes)
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):  # MobileNetV3 asks for 0.01: a million steps
+            if isinstance(module, nn.BatchNorm2d):  # MobileNetV3 has 0.01, for long training
                 module.momentum = max(module.momentum, 0.1)
     if recipe.rule.startswith("ff"):
         return FFNetwork(network.children(), data.num_classes)
@@ -83,12 +83,12 @@ def run(
     validate: bool = True,
     **fit_options: Any,
 ) -> tuple[nn.Module, History]:
-    """Load, build, train.
+    """Load the data, build the network and train it.
 
     Args:
-        recipe: what to do.
+        recipe: the settings.
         splits: the data; None to load the recipe's.
-        model: what to train; None to build the recipe's network.
+        model: the network; None to build the recipe's.
         validate: whether to measure on the validation images after every epoch.
         fit_options: passed to ``fit``: ``progress``, ``on_epoch``, ``stop``, ``checkpoint``,
             ``pipeline``.
@@ -104,15 +104,15 @@ def run(
 def measure_run(
     recipe: Recipe, on: str = "test", splits: Splits | None = None, **run_options: Any
 ) -> dict:
-    """One run as one flat record, ready for JSON: recipe, accuracies, history, machine.
+    """One run as a flat record for JSON: recipe, accuracies, history, machine.
 
-    ``accuracy`` is by the network's own vote, ``accuracy_mean`` and ``accuracy_last`` by the mean
-    of all blocks and by the last block.
+    ``accuracy`` is that of the network's own vote, ``accuracy_mean`` and ``accuracy_last`` those of
+    the mean of all blocks and of the last block.
 
     Args:
-        recipe: what to run.
-        on: ``"test"``, or ``"valid"`` when the record will be used to choose something.
-        splits: the data, if it is not what the recipe names.
+        recipe: the settings.
+        on: ``"test"``, or ``"valid"`` for tuning.
+        splits: the data; None to load the recipe's.
         run_options: passed to ``run``.
     """
     check_known(on, ("test", "valid"), "part of the data")
@@ -145,7 +145,7 @@ def measure_run(
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes: of tensors since the run began on a GPU, of the whole process on a CPU."""
+    """Peak bytes: on a GPU of tensors in this run, on a CPU of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -157,7 +157,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def machine() -> dict:
-    """Versions, processor or GPU, and git revision that a result was measured with."""
+    """Versions, processor or GPU, and git revision."""
     git = ["git", "describe", "--always", "--dirty"]
     try:
         output = subprocess.check_output(git, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
@@ -190,10 +190,10 @@ def study(
     on: str = "test",
     progress: bool = True,
 ) -> list[dict]:
-    """Run recipes one after another and keep every record; Ctrl-C returns those measured so far.
+    """Run recipes one after another and store every record; Ctrl-C returns those measured so far.
 
     Args:
-        recipes: what to run.
+        recipes: the settings of the runs.
         path: a JSON-lines file; recipes already in it are not run again. Studies may share it.
         on: ``"test"`` or ``"valid"``, see ``measure_run``.
         progress: whether to show a bar over the runs.
@@ -207,14 +207,14 @@ def study(
             if path is not None and key not in known:  # another study may have added it meanwhile
                 known |= {_identity(record): record for record in read_runs(path)}
             if key not in known:
-                known[key] = _measure_and_keep(recipe, on, path)
+                known[key] = _measure_and_store(recipe, on, path)
             records.append(known[key])
     except KeyboardInterrupt:
         print(f"Stopped: {len(records)} of {len(recipes)} runs are measured.")
     return records
 
 
-def _measure_and_keep(recipe: Recipe, on: str, path: str | Path | None) -> dict:
+def _measure_and_store(recipe: Recipe, on: str, path: str | Path | None) -> dict:
     if path is not None:
         check_writable(Path(path))
     record = measure_run(recipe, on, progress=False)
@@ -225,7 +225,7 @@ def _measure_and_keep(recipe: Recipe, on: str, path: str | Path | None) -> dict:
 
 
 def _identity(record: dict) -> tuple[Recipe, str]:
-    """What makes two runs the same run; the device does not count."""
+    """What identifies a run: its recipe without the device, and the data it is measured on."""
     try:
         return replace(stored_recipe(record), device="auto"), record["on"]
     except (KeyError, TypeError):

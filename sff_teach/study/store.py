@@ -1,4 +1,4 @@
-"""Runs kept as JSON lines: each on disk as soon as it is measured, found again by its settings."""
+"""Runs stored as JSON lines, each as soon as it is measured, and found again by its settings."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ..util.files import check_writable, exclusive_lock
 def read_runs(path: str | Path) -> list[dict]:
     """The records of a JSON-lines file, oldest first; none if there is no such file.
 
-    A last line that a killed process left half-written is ignored.
+    An incomplete last line of a killed process is ignored.
     """
     path = Path(path)
     if not path.exists():
@@ -27,7 +27,7 @@ def read_runs(path: str | Path) -> list[dict]:
 
 
 def _parse(line: bytes) -> dict | None:
-    """The record of a line; None for half of one, because no part of a JSON object is JSON."""
+    """The record of a line; None if it is incomplete, since no part of a JSON object is JSON."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -36,15 +36,15 @@ def _parse(line: bytes) -> dict | None:
 
 
 def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | None = None) -> dict:
-    """Add one record to a JSON-lines file; it is on disk before this returns.
+    """Append one record to a JSON-lines file; it is on disk before this returns.
 
-    A half line that a killed process left is removed. Several processes may add to one file. If the
-    file cannot be written, the line is printed, so that the run is not lost.
+    An incomplete line of a killed process is removed. Several processes may append to one file. If
+    it cannot be written, the line is printed, so that the run is not lost.
 
     Args:
         path: the file.
         record: the run.
-        same: whether a stored record is this very run; if one is, it is returned instead.
+        same: whether a stored record is the same run; it is then returned instead.
     """
     path = Path(path)
     try:
@@ -61,7 +61,7 @@ def append_run(path: str | Path, record: dict, same: Callable[[dict], bool] | No
 
 
 def _append_line(file: BinaryIO, line: bytes) -> None:
-    """Write a whole line at the end of the file, or, if that fails, nothing."""
+    """Append a whole line to the file or, if that fails, nothing."""
     file.seek(0)
     end = file.read().rsplit(b"\n", 1)[-1]
     if end and _parse(end) is None:
@@ -88,18 +88,18 @@ def cached_run(path: str | Path, key: Mapping, make: Callable[[], dict]) -> dict
         make: returns the other fields of the record. Its floats are rounded to six decimals.
     """
 
-    def fits(record: dict) -> bool:
+    def matches(record: dict) -> bool:
         return all(record.get(name) == value for name, value in key.items())
 
     for record in read_runs(path):
-        if fits(record):
+        if matches(record):
             return record
     check_writable(Path(path))
-    return append_run(path, {**key, **round_floats(make()), **key}, fits)
+    return append_run(path, {**key, **round_floats(make()), **key}, matches)
 
 
 def round_floats(value: Any) -> Any:
-    """The same value with six decimals in every float, more than any measurement here deserves."""
+    """The same value with every float rounded to six decimals."""
     if isinstance(value, dict):
         return {key: round_floats(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""From stored runs to tables: mean, interval, paired differences, and what they allow to say."""
+"""From stored runs to tables: mean, interval, paired differences, and a verdict."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ class Summary:
 
     @property
     def verdict(self) -> str:
-        """In words, what the interval of the difference allows to say."""
+        """The conclusion from the interval of the difference, in words."""
         if self.difference is None or math.isnan(self.difference_low):
             return "–"  # nothing to compare with, or one seed
         if self.difference_low > 0:
@@ -45,15 +45,15 @@ class Summary:
 
 def summarise(
     records: Iterable[dict],
-    figure: str = "accuracy",
+    metric: str = "accuracy",
     name: Callable[[dict], str] = itemgetter("rule"),
 ) -> list[Summary]:
-    """Group records by data size and rule, in the order met.
+    """Group records by data size and rule, in their order.
 
     Args:
         records: of ``study``, each rule with the same seeds.
-        figure: which number of a record to average.
-        name: what to call a record's group; differences are to the group called "bp".
+        metric: which number of a record to average.
+        name: the name of a record's group; differences are to the group "bp".
     """
     groups: dict[tuple[int, str], dict[int, dict]] = {}
     for record in records:
@@ -61,13 +61,13 @@ def summarise(
     summaries = []
     for (images, rule), runs in groups.items():
         baseline = groups.get((images, "bp"), {}) if rule != "bp" else {}
-        differences = [runs[s][figure] - baseline[s][figure] for s in runs if s in baseline]
+        differences = [runs[s][metric] - baseline[s][metric] for s in runs if s in baseline]
         summaries.append(
             Summary(
                 rule,
                 images,
                 len(runs),
-                *interval([run[figure] for run in runs.values()]),
+                *interval([run[metric] for run in runs.values()]),
                 *(interval(differences) if differences else (None, None, None)),
                 parameters=next(iter(runs.values()))["parameters"],
                 seconds=median(run["seconds"] for run in runs.values()),
@@ -108,7 +108,7 @@ def has_settings(recipe: Recipe, settings: Mapping) -> bool:
 
 
 def best_rate(tuning: Iterable[dict]) -> float:
-    """The learning rate with the best mean accuracy in runs measured on validation images."""
+    """The learning rate with the best mean accuracy in runs on validation images."""
     by_rate: dict[float, list[float]] = {}
     for run in tuning:
         rate = run["recipe"]["lr"] if "recipe" in run else run["lr"]
@@ -116,36 +116,36 @@ def best_rate(tuning: Iterable[dict]) -> float:
     return max(by_rate, key=lambda rate: mean(by_rate[rate]))
 
 
-def runs_matching(folder: Path, name: str, row: Mapping, **also: Any) -> dict[int, dict]:
-    """Seed → the run of a study with these recipe settings, at the rate that tuning chose.
+def runs_matching(folder: Path, name: str, row: Mapping, **filters: Any) -> dict[int, dict]:
+    """Seed → the run of a study with these recipe settings, at the tuned learning rate.
 
     Args:
         folder: of the results.
         name: of the study.
         row: fields of ``Recipe`` and their values.
-        also: more of them.
+        filters: more of them.
     """
-    wanted = {**row, **also}
+    wanted = {**row, **filters}
 
     def matching(path: Path) -> list[dict]:
         return [run for run in read_runs(path) if has_settings(stored_recipe(run), wanted)]
 
     runs = matching(folder / f"{name}.jsonl")
-    if len({run["recipe"]["lr"] for run in runs}) > 1:  # runs of an earlier grid are kept as well
+    if len({run["recipe"]["lr"] for run in runs}) > 1:  # an earlier grid of rates is stored too
         rate = best_rate(matching(folder / f"{name}_tuning.jsonl"))
         runs = [run for run in runs if run["recipe"]["lr"] == rate]
     return {run["seed"]: run for run in runs}
 
 
-def runs_by_row(path: Path, **also: Any) -> dict[str, dict[int, dict]]:
+def runs_by_row(path: Path, **filters: Any) -> dict[str, dict[int, dict]]:
     """Row → seed → the test record, for a study that names its rows.
 
     Args:
         path: its JSON-lines file.
-        also: fields of the records and their values.
+        filters: fields of the records and their values.
     """
     rows: dict[str, dict[int, dict]] = {}
     for run in read_runs(path):
-        if run["on"] == "test" and all(run[key] == value for key, value in also.items()):
+        if run["on"] == "test" and all(run[key] == value for key, value in filters.items()):
             rows.setdefault(run["row"], {})[run["seed"]] = run
     return rows

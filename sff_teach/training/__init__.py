@@ -7,13 +7,6 @@ from .pipeline import balance, fit_pipeline
 from .precision import pick_device
 
 __all__ = [
-    "Evaluation",
-    "History",
-    "TrainConfig",
-    "balance",
-    "evaluate",
-    "evaluate_votes",
-    "fit_pipeline",
-    "learning_rate",
-    "pick_device",
-]
+    "Evaluation", "History", "TrainConfig", "balance", "evaluate", "evaluate_votes",
+    "fit_pipeline", "learning_rate", "pick_device",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints: after each epoch, all that a training needs to go on as if never stopped."""
+"""Checkpoints: the whole state of a training after each epoch, to resume from exactly."""
 
 import warnings
 import zipfile
@@ -19,27 +19,27 @@ FORMAT = "sff-teach checkpoint 3"
 
 
 class Checkpoint:
-    """A file that follows one training; of its processes only the first one writes.
+    """The checkpoint file of one training, written by its first process; without a path, none.
 
-    Without a path nothing is saved. OSError if the file cannot be written.
+    OSError if the file cannot be written.
     """
 
     def __init__(self, path: str | Path | None, run: Run):
         self.path = None if path is None else Path(path)
         self.run = run
-        self.writes = path is not None and run.team.rank == 0
+        self.writes = path is not None and run.processes.rank == 0
         self.warned = False
         if self.path is not None:
             check_writable(self.path)
 
     def exclusive_lock(self) -> AbstractContextManager:
-        """Keep other trainings away from the file; ``OSError`` if one uses it already."""
+        """A lock on the file for this training; ``OSError`` if another one holds it."""
         if not self.writes:
             return nullcontext()
         return exclusive_lock(self.path, f"checkpoint={self.path}")
 
     def save(self) -> None:
-        """Write the state after an epoch, whole or not at all; a full disk is a warning."""
+        """Write the state after an epoch, atomically; an error such as a full disk is a warning."""
         if not self.writes:
             return
         state = self._state()
@@ -72,7 +72,7 @@ class Checkpoint:
         return [o.scaler for o in self.run.learner.optimizers if hasattr(o, "scaler")]
 
     def resume(self) -> int:
-        """Take over the state of the file, if there is one; return how many epochs it has behind.
+        """Load the state from the file, if it exists; return how many epochs are done.
 
         SFFError if the file is damaged, no checkpoint, or of another training.
         """
@@ -114,7 +114,7 @@ def _shapes(modules: dict[str, dict]) -> dict[tuple[str, str], Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; only tensors and plain values are ever read from it."""
+    """The content of a checkpoint, loaded with ``weights_only``: tensors and plain values."""
     with path.open("rb") as file:
         try:
             if zipfile.ZipFile(file).testzip() is not None:  # torch does not check the checksums
@@ -123,7 +123,7 @@ def read(path: Path) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
             if state["format"] != FORMAT:
                 raise ValueError
-        except Exception:  # whatever a damaged file makes of the reader, OSError among it
+        except Exception:  # damaged files raise many kinds
             raise SFFError(
                 f"checkpoint={path} is damaged or no checkpoint of this version; remove it, or "
                 "give another file"
@@ -132,7 +132,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def optimizer_states(optimizers: Sequence) -> list[dict]:
-    """The state of every parameter, in order: the same for one optimiser and for one per block."""
+    """The state of every parameter in order, whether they have one optimiser or several."""
     return [
         optimizer.state.get(parameter, {})
         for optimizer in optimizers
@@ -142,7 +142,7 @@ def optimizer_states(optimizers: Sequence) -> list[dict]:
 
 
 def load_optimizer_states(optimizers: Sequence, states: Sequence[dict]) -> None:
-    """Take over what ``optimizer_states`` gave, for the same parameters in the same order."""
+    """Load what ``optimizer_states`` returned for the same parameters in the same order."""
     remaining = iter(states)
     for optimizer in optimizers:
         own = optimizer.state_dict()

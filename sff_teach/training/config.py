@@ -1,4 +1,4 @@
-"""The one list of training settings: ``fit``, the pipeline, checkpoints and recipes take it."""
+"""The one list of training settings, used by ``fit``, pipeline, checkpoints and recipes."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,11 +14,11 @@ _NOT_IN_HISTORY = ("rule", "device", "channels_last", "compile")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train: everything that ``fit`` can be told, checked when it is made.
+    """How to train: all settings of ``fit``, checked when the object is made.
 
     Attributes:
         rule: the learning rule, see ``rules.RULES``.
-        epochs: how often every training sample is seen.
+        epochs: passes over the training data.
         batch_size: samples per step. A last batch of a single sample is left out, because BatchNorm
             cannot normalise it.
         lr: peak learning rate of AdamW.
@@ -31,8 +31,8 @@ class TrainConfig:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         precision: ``"float32"``; ``"bf16"`` or ``"fp16"`` for the blocks, by ``torch.autocast``,
             while goodness and losses stay in float32; ``"auto"``: the better one for the device.
-        channels_last: whether images are laid out as (H, W, C) in memory; None: where it is faster.
-        compile: whether ``torch.compile`` makes each block's body faster, after slow first steps.
+        channels_last: whether images are stored as (H, W, C) in memory; None: where it is faster.
+        compile: whether to ``torch.compile`` each block's body; the first steps are slow.
     """
 
     rule: str = "sff"
@@ -64,12 +64,12 @@ class TrainConfig:
         check_known(self.compile, (True, False), "compile")
 
     def settings(self) -> dict[str, Any]:
-        """What a History and a checkpoint keep: all that decides what is computed, but the rule."""
+        """What a History and a checkpoint keep: the settings that change results, but the rule."""
         names = [field.name for field in fields(TrainConfig)]
         return {name: getattr(self, name) for name in names if name not in _NOT_IN_HISTORY}
 
     def replace(self, **changes: Any) -> "TrainConfig":
-        """The same configuration with some settings changed; an unknown name is a SFFError."""
+        """A copy with some settings changed; an unknown name is a SFFError."""
         for name in changes:
             check_known(name, [field.name for field in fields(self)], "setting")
         return replace(self, **changes)

@@ -1,9 +1,9 @@
-"""One training on several processes or machines: each learns from its part of every batch.
+"""Data-parallel training: each process or machine learns from its part of every batch.
 
     torchrun --nproc-per-node 2 -m sff_teach train NAME
 
-As soon as the backward pass of a block has made a gradient, it is summed over the processes. So
-the weights are those of one process on the joined batch, but for the order of sums.
+Each gradient is summed over the processes as soon as backward has computed it. The weights are
+those of one process on the whole batch, up to the order of sums.
 """
 
 import os
@@ -25,25 +25,25 @@ from ..rules_extra import OverlappingSFF
 from ..util.checks import SFFError
 
 _LOST = (
-    "another process of this training ended, or the training was told to end; a checkpoint holds "
-    "everything up to its last epoch, and the same command goes on from there"
+    "another process of this training ended, or the training was told to end; with a checkpoint "
+    "the same command resumes after the last complete epoch"
 )
 
 
 class LostProcess(RuntimeError):
-    """A process of the training failed or is gone."""
+    """A process of the training failed or was lost."""
 
 
 def is_distributed() -> bool:
-    """True in a process that trains together with others."""
+    """Whether this process belongs to a group of several."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager
 def torchrun(device: str = "auto") -> Iterator[tuple[str, int]]:
-    """Join the processes that torchrun started, for the time of a ``with``; alone, do nothing.
+    """Within a ``with``, join the processes that torchrun started; a single process needs none.
 
-    Yields the device of this process, a GPU of its own for ``"cuda"``, and its rank.
+    Yields the device of this process, for ``"cuda"`` one GPU per process, and its rank.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2:
         yield device, 0
@@ -57,14 +57,14 @@ def torchrun(device: str = "auto") -> Iterator[tuple[str, int]]:
         torch.cuda.set_device(local)
     elif device == "auto":
         device = "cpu"
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    previous = signal.signal(signal.SIGTERM, _on_sigterm)
     backend = "nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
     try:
         yield device, dist.get_rank()
-        dist.barrier()  # a process that leaves early breaks the connections of the others
+        dist.barrier()  # else a process that ends first breaks the connections
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
         dist.destroy_process_group()
 
 
@@ -73,23 +73,23 @@ def _on_sigterm(number: int, frame: Any) -> None:
 
 
 class SingleProcess:
-    """A training on one process: all of every batch is its own."""
+    """A training on one process, which has the whole of every batch."""
 
-    processes = 1
+    count = 1
     rank = 0
     smallest_batch = 2  # BatchNorm cannot train on one sample
 
     def synchronized(self, learner: Rule) -> AbstractContextManager:
-        """The time in which ``step`` may be called."""
+        """The context in which ``step`` may be called."""
         return nullcontext()
 
     def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch."""
         return x, y
 
-    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float) -> StepResult:
-        """``learner.step`` on what ``shard`` gave, measured on the whole batch."""
-        return learner.step(x, y, done)
+    def step(self, learner: Rule, x: Tensor, y: Tensor, progress: float) -> StepResult:
+        """``learner.step`` on this process's shard; the result is that of the whole batch."""
+        return learner.step(x, y, progress)
 
     def any(self, flag: bool) -> bool:
         """True if ``flag`` is true in any process."""
@@ -101,14 +101,14 @@ class DataParallel(SingleProcess):
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.processes = dist.get_world_size()
+        self.count = dist.get_world_size()
         self.rank = dist.get_rank()
-        self.smallest_batch = max(2, self.processes)
-        self.fraction = 1.0  # of the batch's samples that are here
+        self.smallest_batch = max(2, self.count)
+        self.fraction = 1.0  # of the batch's samples in this process
 
     @contextmanager
     def synchronized(self, learner: Rule) -> Iterator[None]:
-        """Blocks exchange gradients and statistics of BatchNorm, until the ``with`` is left."""
+        """Within the ``with``, gradients and statistics of BatchNorm are summed over processes."""
         if not isinstance(learner.model, SFF) or isinstance(learner, OverlappingSFF):
             raise SFFError("this rule trains on one process only; start it without torchrun")
         with ExitStack() as undo:
@@ -118,32 +118,32 @@ class DataParallel(SingleProcess):
                     undo.callback(hook.remove)
             for module in learner.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.forward = partial(_normalise_joined, module)
-                    undo.callback(delattr, module, "forward")  # the class's own again
+                    module.forward = partial(_synchronized_batch_norm, module)
+                    undo.callback(delattr, module, "forward")  # back to the class's method
             loss = learner.loss
-            # A mean over a part becomes a part of the batch's mean. The loss is scaled and not the
-            # gradient, because gradients of BatchNorm's statistics cross processes before that.
+            # The mean over a shard is weighted by its share of the batch. The loss is scaled and
+            # not the gradient, since BatchNorm sums gradients over processes before that.
             learner.loss = lambda g, y: self.fraction * loss(g, y)
-            undo.callback(delattr, learner, "loss")  # the class's own again
+            undo.callback(delattr, learner, "loss")  # back to the class's method
             yield
 
     def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch."""
-        own_x, own_y = (part.tensor_split(self.processes)[self.rank] for part in (x, y))
+        own_x, own_y = (part.tensor_split(self.count)[self.rank] for part in (x, y))
         self.fraction = len(own_y) / len(y)
         return own_x, own_y
 
-    def step(self, learner: Rule, x: Tensor, y: Tensor, done: float) -> StepResult:
-        """One step of all processes together, each on its part of the batch."""
-        with _connection_errors_explained():
-            result = learner.step(x, y, done)
+    def step(self, learner: Rule, x: Tensor, y: Tensor, progress: float) -> StepResult:
+        """One step of all processes, each on its part of the batch."""
+        with _translate_connection_errors():
+            result = learner.step(x, y, progress)
             measured = torch.stack([result.losses, result.correct.float()])
             dist.all_reduce(measured)
         return StepResult(measured[0], measured[1].round().long())
 
     def any(self, flag: bool) -> bool:
         """True if ``flag`` is true in any process."""
-        with _connection_errors_explained():
+        with _translate_connection_errors():
             flags = torch.tensor(float(flag), device=self.device)
             dist.all_reduce(flags)
         return flags.item() > 0
@@ -153,7 +153,7 @@ def _sum_gradient(parameter: Tensor) -> None:
     dist.all_reduce(parameter.grad)
 
 
-def _normalise_joined(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
+def _synchronized_batch_norm(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """BatchNorm, ``(x - mean) / sqrt(var + eps) · w + b``, with the statistics of all processes."""
     if not module.training:
         return type(module).forward(module, x)
@@ -178,8 +178,8 @@ def _normalise_joined(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Ten
 
 
 @contextmanager
-def _connection_errors_explained() -> Iterator[None]:
-    """Turn the errors of a broken connection into one that says what to do."""
+def _translate_connection_errors() -> Iterator[None]:
+    """Replace the errors of a broken connection by LostProcess, which says what to do."""
     try:
         yield
     except (RuntimeError, ValueError) as error:

@@ -15,7 +15,14 @@ from ..util.progress import Bar
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .evaluation import Evaluation, evaluate, evaluate_votes
-from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate, summary_of
+from .history import (
+    CHECK_EVERY,
+    EpochMetrics,
+    History,
+    divergence_message,
+    learning_rate,
+    summary_of,
+)
 from .loader import Data, lay_out
 from .loop import ended_by_ctrl_c, train_epochs
 from .pipeline import fit_pipeline
@@ -49,25 +56,25 @@ def fit(
         train: a LabelledTensors; a pair (x, y) of tensors or arrays, x (N, C, ...) and y (N,); a
             torch Dataset; or any iterable of batches (x, y) that can be read once per epoch, such
             as a DataLoader, in its own order and batch size. Its y may be soft labels (B, K).
-        valid: data of the same kinds, measured after every epoch; nothing is chosen by it.
+        valid: the same, measured after every epoch; it does not influence the training.
         config: how to train; None for the defaults of TrainConfig.
-        progress: show a bar when training takes longer than two seconds.
+        progress: whether to show a bar, if training takes longer than two seconds.
         on_epoch: called with the history after every epoch, for example ``LiveHistory()``.
         stop: an event; once set, training ends after the current step.
-        checkpoint: a file that is written after every epoch, whole or not at all. If it is there
-            already, training goes on after its last epoch, on a CPU bit for bit as if it had never
-            stopped; model, data and settings must be the same. A DataLoader has to draw its order
-            in this process from a global generator.
+        checkpoint: a file that is written atomically after every epoch. If it exists, training
+            resumes after its last epoch, on a CPU bit for bit as if it had never stopped; model,
+            data and settings must be the same. A DataLoader has to draw its order in this process
+            from a global generator.
         pipeline: for ``sff``, how many processes on the CPU share the blocks; see ``fit_pipeline``.
         overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
-        The History. Ctrl-C, ``stop`` and a loss that is no longer finite end training early;
-        ``history.stopped`` says which. With ``pipeline`` such a loss is a RuntimeError.
+        The History. Ctrl-C, ``stop`` and a loss that is not finite end training early, see
+        ``history.stopped``. With ``pipeline`` such a loss is a RuntimeError.
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
-        OSError: the checkpoint cannot be written, or another process trains with it.
+        OSError: the checkpoint cannot be written, or another process uses it.
     """
     config = resolve_config(config, overrides)
     if pipeline is not None:
@@ -80,7 +87,7 @@ def fit(
         )  # fmt: skip
     run = prepare(model, train, valid, config)
     saved = Checkpoint(checkpoint, run)
-    run.train.keep_on(run.device)
+    run.train.to_device_if_it_fits(run.device)
     with run.training(saved.exclusive_lock()), run.progress_bar(progress) as bar:
         first = saved.resume()
         bar.update(first * (run.steps() or 0))
@@ -109,25 +116,25 @@ def _train_and_measure(run: Run, stop: threading.Event | None, bar: Bar, epoch: 
 def _train_epoch(
     run: Run, epoch: int, metrics: EpochMetrics, stop: threading.Event | None, bar: Bar
 ) -> None:
-    """Learn from every batch once, unless ``stop`` is set or a loss is no longer finite."""
-    config, learner, team = run.config, run.learner, run.team
+    """Train on every batch once, unless ``stop`` is set or a loss is not finite."""
+    config, learner, processes = run.config, run.learner, run.processes
     steps = run.steps() or 1  # if unknown, the schedule is constant
     run.model.train()
-    if team.rank:
-        torch.manual_seed(config.seed + (team.rank << 32) + epoch)  # its own dropout
+    if processes.rank:  # other dropout masks in each process
+        torch.manual_seed(config.seed + (processes.rank << 32) + epoch)
     for x, y in run.batches():
-        if stop is not None and team.any(stop.is_set()):
+        if stop is not None and processes.any(stop.is_set()):
             run.history.stopped = "stopped"
             return
-        done = min((epoch + metrics.steps / steps) / config.epochs, 1.0)
+        progress = min((epoch + metrics.steps / steps) / config.epochs, 1.0)
         for group, optimizer in enumerate(learner.optimizers):
-            rate = learning_rate(learner.progress(group, done), config.lr, config.schedule)
+            position = learner.schedule_progress(group, progress)
             for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
+                parameters["lr"] = learning_rate(position, config.lr, config.schedule)
         samples = len(y)
-        x, y = team.shard(x, y)
+        x, y = processes.shard(x, y)
         x = lay_out(x, run.device, run.channels_last)
-        metrics.add(team.step(learner, x, y.to(run.device), done), samples)
+        metrics.add(processes.step(learner, x, y.to(run.device), progress), samples)
         bar.update()
         if metrics.steps % CHECK_EVERY == 0 and _diverged(run, metrics, epoch):
             return
@@ -135,10 +142,11 @@ def _train_epoch(
 
 
 def _diverged(run: Run, metrics: EpochMetrics, epoch: int) -> bool:
-    """Whether a loss is no longer finite; then training is stopped with a warning."""
+    """Whether a loss is not finite; then training is stopped with a warning."""
     block = metrics.diverged_block()
     if block is None:
         return False
     run.history.stopped = "diverged"
-    warnings.warn(f"training stopped: {divergence(block, epoch, run.config.lr)}.", stacklevel=5)
+    reason = divergence_message(block, epoch, run.config.lr)
+    warnings.warn(f"training stopped: {reason}.", stacklevel=5)
     return True

@@ -1,4 +1,4 @@
-"""What a training measured, and the learning rate it had."""
+"""The measurements of a training, and its learning-rate schedule."""
 
 import math
 import time
@@ -9,18 +9,18 @@ import torch
 from ..rules import StepResult
 from ..util.checks import SFFError
 
-CHECK_EVERY = 50  # steps between two looks at whether losses are finite
+CHECK_EVERY = 50  # steps between two checks that losses are finite
 WARM_UP = 0.3  # share of the steps in which the learning rate rises
 FIRST_RATE = 0.04  # as a share of the peak
 
 
 @dataclass
 class History:
-    """What ``fit`` measured: one row per epoch, and why it ended.
+    """The measurements of ``fit``: one row per epoch, and why training ended.
 
     Attributes:
-        rule: its name.
-        settings: what ``fit`` was called with.
+        rule: name of the rule.
+        settings: of the training, without the rule and the device.
         parameters: how many were trained.
         rows: dicts with epoch (from 1), seconds (of training), steps, complete (False if cut
             short), train_loss and train_accuracy (lists by block; for ``ff`` the share of positives
@@ -42,13 +42,13 @@ class History:
 
     @property
     def last(self) -> dict:
-        """The last epoch's row; never a "best" one."""
+        """The row of the last epoch."""
         if not self.rows:
             raise SFFError("history has no rows: fit stopped before its first step")
         return self.rows[-1]
 
     def column(self, name: str) -> list:
-        """One figure over the epochs, e.g. ``column("valid_accuracy")``."""
+        """One measurement over the epochs, e.g. ``column("valid_accuracy")``."""
         for row in self.rows:
             if name not in row:  # nothing was validated, or the epoch was cut short
                 raise SFFError(f'epoch {row["epoch"]} has no "{name}"; it has {", ".join(row)}')
@@ -66,7 +66,7 @@ class History:
 
 
 class EpochMetrics:
-    """Adds up what the steps of one epoch measured, on the device, without waiting for it."""
+    """Sums the results of an epoch's steps on the device, without synchronising with it."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -76,21 +76,21 @@ class EpochMetrics:
         self.correct: torch.Tensor | int = 0  # (blocks,)
 
     def add(self, result: StepResult, samples: int) -> None:
-        """Add one step on so many samples."""
+        """Add one step and its number of samples."""
         self.steps += 1
         self.samples += samples
         self.losses = self.losses + result.losses * samples
         self.correct = self.correct + result.correct
 
     def diverged_block(self) -> int | None:
-        """The first block (from 1) whose loss is no longer finite; this waits for the device."""
+        """The first block (from 1) whose loss is not finite; this synchronises with the device."""
         if not self.steps:
             return None
-        bad = (~torch.isfinite(self.losses)).nonzero()  # one NaN or infinity leaves the sum so
+        bad = (~torch.isfinite(self.losses)).nonzero()  # NaN and infinity stay in a sum
         return int(bad[0]) + 1 if len(bad) else None
 
     def row(self) -> dict:
-        """The epoch's figures, as History keeps them."""
+        """The epoch's measurements under their names in a History."""
         row = {"seconds": time.perf_counter() - self.start, "steps": self.steps}
         if self.steps:
             row["train_loss"] = [loss / self.samples for loss in self.losses.tolist()]
@@ -98,12 +98,12 @@ class EpochMetrics:
         return row
 
 
-def divergence(block: int, epoch: int, lr: float) -> str:
-    """What to say when the loss of a block (from 1) is no longer finite in an epoch (from 0).
+def divergence_message(block: int, epoch: int, lr: float) -> str:
+    """The message for a loss that is not finite.
 
     Args:
-        block: its number.
-        epoch: its number.
+        block: its number, from 1.
+        epoch: its number, from 0.
         lr: peak learning rate.
     """
     return (
@@ -112,26 +112,26 @@ def divergence(block: int, epoch: int, lr: float) -> str:
     )
 
 
-def one_cycle(done: float) -> float:
-    """The learning rate, as a share of its peak, when ``done`` of all steps are over.
+def one_cycle(progress: float) -> float:
+    """The learning rate, as a share of its peak, after the share ``progress`` of all steps.
 
-    A cosine up to the peak, then one down to 0, as in ``torch.optim.lr_scheduler.OneCycleLR``; a
-    function of the step has no state to save. Source: Smith & Topin 2019.
+    Cosine up to the peak, then down to 0, as ``torch.optim.lr_scheduler.OneCycleLR``, but without
+    state to save. Source: Smith & Topin 2019.
     """
-    if done < WARM_UP:
-        return FIRST_RATE + (1 - FIRST_RATE) * _half_cosine(done / WARM_UP)
-    return 1 - _half_cosine((done - WARM_UP) / (1 - WARM_UP))
+    if progress < WARM_UP:
+        return FIRST_RATE + (1 - FIRST_RATE) * _half_cosine(progress / WARM_UP)
+    return 1 - _half_cosine((progress - WARM_UP) / (1 - WARM_UP))
 
 
-def learning_rate(done: float, lr: float, schedule: str) -> float:
-    """The rate after some of the steps.
+def learning_rate(progress: float, lr: float, schedule: str) -> float:
+    """The learning rate at a point of the training.
 
     Args:
-        done: share of all steps, in [0, 1].
+        progress: share of the steps done, in [0, 1].
         lr: the peak.
         schedule: ``"one-cycle"`` or ``"constant"``.
     """
-    return lr * one_cycle(done) if schedule == "one-cycle" else lr
+    return lr * one_cycle(progress) if schedule == "one-cycle" else lr
 
 
 def _half_cosine(t: float) -> float:
@@ -139,7 +139,7 @@ def _half_cosine(t: float) -> float:
 
 
 def summary_of(row: dict) -> str:
-    """An epoch's figures, block by block, in a line."""
+    """An epoch's loss and accuracy by block, in one line."""
     text = f"loss {_by_block(row['train_loss'], '{:.3g}')}"
     if "valid_accuracy" in row:
         text += f", validation {_by_block(row['valid_block_accuracy'], '{:.0%}')}"

@@ -1,4 +1,4 @@
-"""What fit and evaluate read: tensors in memory, a torch Dataset, or any iterable of batches."""
+"""The data of fit and evaluate: tensors in memory, a torch Dataset, or an iterable of batches."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,16 +16,16 @@ Data = LabelledTensors | tuple | list | Dataset | Iterable
 
 
 class Loader:
-    """Batches of labelled samples, read anew in every epoch; ``name`` is what messages say.
+    """Batches of labelled samples, read anew in every epoch; ``name`` is used in messages.
 
     Attributes:
         sample: (1 or 2, C, ...) the first samples.
-        samples: how many there are; None if they come in batches of their own.
-        num_classes: K, or None where the data does not say it.
+        samples: their number; None for an iterable of batches.
+        num_classes: K, or None if unknown.
     """
 
     def __init__(self, data: Data, name: str):
-        if isinstance(data, LabelledTensors) or not _comes_in_batches(data):
+        if isinstance(data, LabelledTensors) or not _yields_batches(data):
             data = as_labelled_tensors(data, name)
         self.data = data
         self.name = name
@@ -39,7 +39,7 @@ class Loader:
     def _first_batch(self) -> tuple[Tensor, Tensor]:
         if isinstance(self.data, Iterator):
             raise SFFError(f"{self.name} can be read only once; give a list or a DataLoader")
-        with torch.random.fork_rng(devices=[]):  # looking at the data draws no random number
+        with torch.random.fork_rng(devices=[]):  # leaves the random state unchanged
             batch = next(iter(self.batches(2)), None)
         if batch is None:
             raise SFFError(f"{self.name} holds no batches")
@@ -58,7 +58,7 @@ class Loader:
             raise SFFError(f"{self.name} y {tuple(y.shape)}: soft labels are (B, {num_classes})")
 
     def steps(self, batch_size: int, smallest: int = 2) -> int | None:
-        """Batches of an epoch, without a last one of less than ``smallest``; None if unknown."""
+        """Batches per epoch, without a last one of fewer than ``smallest``; None if unknown."""
         if self.samples is not None:
             full, rest = divmod(self.samples, batch_size)
             return full + (rest >= smallest)
@@ -73,7 +73,7 @@ class Loader:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """All samples once, in a new order if a generator draws one; streams ignore arguments."""
+        """All samples once, shuffled if there is a generator; streams ignore the arguments."""
         options = {"generator": generator, "shuffle": generator is not None, "drop_last": drop_last}
         if self.in_memory:
             return batches(self.data, batch_size, **options)
@@ -90,19 +90,16 @@ class Loader:
         augment: str | None = None,
         smallest: int = 2,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training: every sample once, in a new order, augmented.
-
-        A last batch of less than ``smallest`` is left out: BatchNorm cannot train on one sample.
-        """
+        """One epoch of training, shuffled, augmented, without a last batch below ``smallest``."""
         too_few = self.samples is not None and 0 < self.samples % batch_size < smallest
         for x, y in self.batches(batch_size, generator, drop_last=too_few):
             yield (x if augment is None else AUGMENTATIONS[augment](x, generator)), y
 
     def fingerprint(self) -> str:
-        """By what a checkpoint knows the data; of a stream, the shape of a sample."""
+        """What identifies the data in a checkpoint; for a stream, the shape of a sample."""
         return self.data.fingerprint if self.in_memory else str(tuple(self.sample.shape[1:]))
 
-    def keep_on(self, device: torch.device) -> None:
+    def to_device_if_it_fits(self, device: torch.device) -> None:
         """Move samples in memory to a CUDA device if they take at most half of its free memory."""
         if device.type != "cuda" or not self.in_memory:
             return
@@ -111,7 +108,7 @@ class Loader:
             self.data = replace(self.data, x=x.to(device), y=y.to(device))
 
 
-def _comes_in_batches(data: Any) -> bool:
+def _yields_batches(data: Any) -> bool:
     no_batches = isinstance(data, Tensor | np.ndarray | str | dict) or _is_pair(data)
     return isinstance(data, Dataset) or (isinstance(data, Iterable) and not no_batches)
 
@@ -125,7 +122,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
-    """A LabelledTensors as it is; a pair (x, y) of tensors or arrays as one, values unchanged."""
+    """A LabelledTensors itself, or one made of a pair (x, y) with unchanged values."""
     if isinstance(data, LabelledTensors):
         check_samples(data.x, f"{name} x")
         return data
@@ -141,7 +138,7 @@ def as_labelled_tensors(data: Any, name: str = "data") -> LabelledTensors:
 def pick_layout(
     channels_last: bool | None, model: nn.Module, x: Tensor, device: torch.device
 ) -> bool:
-    """Whether to compute channels-last; None: for convolutions on a CPU or a CUDA device."""
+    """Whether to use channels-last memory; None: for convolutions on a CPU or a CUDA device."""
     if channels_last and x.dim() != 4:
         raise SFFError(f"channels_last=True is for images (N, C, H, W), not for {tuple(x.shape)}")
     if channels_last is None:
@@ -151,10 +148,10 @@ def pick_layout(
 
 
 def lay_out(x: Tensor, device: torch.device | str, channels_last: bool) -> Tensor:
-    """A batch (B, C, ...) on its device, in the memory layout in which the network computes.
+    """A batch (B, C, ...) on the device, in the network's memory layout.
 
-    The strides are set even where torch calls both layouts equal (one channel, one pixel): they
-    decide which convolution torch takes, and another one rounds differently.
+    The strides are set even where both layouts count as contiguous (one channel, one pixel): they
+    decide which kernel torch uses, and another kernel rounds differently.
     """
     last = channels_last and x.dim() == 4
     layout = torch.channels_last if last else torch.contiguous_format

@@ -15,9 +15,9 @@ def train_epochs(
     train_epoch: Callable[[int], dict],
     on_epoch: Callable[[History], None] | None,
 ) -> None:
-    """Train from epoch ``first`` on and keep what each epoch measured, unless something stops it.
+    """Train from epoch ``first`` on, with a row in the history and a checkpoint for each epoch.
 
-    ``train_epoch`` trains an epoch and returns its row for the history.
+    ``train_epoch`` trains one epoch and returns its row.
     """
     history = run.history
     for epoch in range(first, run.config.epochs):
@@ -37,10 +37,10 @@ def train_epochs(
 
 @contextmanager
 def ended_by_ctrl_c(run: Run) -> Iterator[None]:
-    """Ctrl-C leaves the ``with`` and ends the training, which keeps what it has."""
+    """Ctrl-C inside the ``with`` ends the training, which keeps the completed steps."""
     try:
         yield
     except KeyboardInterrupt:
-        if run.team.processes > 1:
+        if run.processes.count > 1:
             raise  # the others would wait for this one
         run.history.stopped = "interrupted"

@@ -1,8 +1,8 @@
 """Blocks of an SFF network on several processes: an exact pipeline without bubbles.
 
-A block's update needs nothing from later blocks. So a process passes its output on after the
-forward pass and learns by itself, while the next process works on what it got. The weights come out
-bit for bit as in one process.
+A block's update needs nothing from later blocks. So a process sends its output on right after the
+forward pass; it updates its blocks while the next process computes. The weights are bit for bit
+those of one process.
 """
 
 import copy
@@ -32,13 +32,13 @@ from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
-from .history import CHECK_EVERY, EpochMetrics, History, divergence, learning_rate
+from .history import CHECK_EVERY, EpochMetrics, History, divergence_message, learning_rate
 from .loader import Loader, lay_out
 from .loop import train_epochs
 from .prepare import Run, optimizer_maker, prepare, resolve_config
 
-AHEAD = 2  # outputs that may wait for the next process
-POLL = 0.1  # seconds between two looks at what the processes have done
+MAX_PENDING = 2  # outputs on their way to the next process
+POLL = 0.1  # seconds between two looks for reports
 
 
 def fit_pipeline(
@@ -56,25 +56,25 @@ def fit_pipeline(
 ) -> History:
     """Train like ``fit(model, train, valid, rule="sff", ...)``, with the blocks on processes.
 
-    The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads, but a
-    block that draws random numbers of its own (dropout) draws others. Blocks are shared out by
-    their measured time, torch's threads evenly. A script that calls this needs Python's usual
-    ``if __name__ == "__main__":``, because each process imports it anew.
+    The weights are those of ``fit`` on the CPU bit for bit, at the same number of threads, except
+    that dropout draws other random numbers. Blocks are distributed by their measured time, torch's
+    threads evenly. A script that calls this needs ``if __name__ == "__main__":``, because each
+    process imports it.
 
-    Source: no bubble and no stale weight follow from SFF's locality; backprop's pipelines have
-    either (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
+    Source: SFF's locality allows a pipeline without bubbles or stale weights; backprop's pipelines
+    have one of them (GPipe, Huang et al. 2019; PipeDream, Narayanan et al. 2019).
 
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
         train: a LabelledTensors or a pair (x, y) of tensors or arrays.
         valid: the same, measured after every epoch, while the processes go on.
         config: how to train; ``rule`` must be ``"sff"``, ``precision`` float32.
-        processes: how many, each with at least one block.
+        processes: their number, each with at least one block.
         progress: as for ``fit``.
         on_epoch: as for ``fit``.
-        checkpoint: as for ``fit``, and in the same form: either goes on from the other's file.
+        checkpoint: as for ``fit``, which can resume from the file and the other way round.
         trace: a list that gets one record per process, block and step (all from 0), with the
-            seconds at which it started, had sent its output, and stopped.
+            seconds at which it started, sent its output, and stopped.
         overrides: settings of TrainConfig that replace those of ``config``.
 
     Returns:
@@ -87,7 +87,7 @@ def fit_pipeline(
     """
     config = resolve_config(config, overrides)
     _check_pipeline(model, config, processes)
-    own = copy.deepcopy(model).cpu()  # what the processes learn; the caller's only gets the result
+    own = copy.deepcopy(model).cpu()  # the caller's model only gets the result
     run = prepare(own, train, valid, config.replace(device="cpu"))
     if not run.train.in_memory:
         raise TypeError("a pipeline reads tensors in memory: give a LabelledTensors or (x, y)")
@@ -105,7 +105,7 @@ def fit_pipeline(
             run, processes, first=first, threads=threads, trace=trace is not None,
             keep_optimizers=checkpoint is not None, folder=Path(folder),
         )  # fmt: skip
-        with closing(_rows(job, run, progress, trace)) as rows:
+        with closing(_epoch_rows(job, run, progress, trace)) as rows:
             train_epochs(run, saved, first, lambda epoch: next(rows), on_epoch)
     model.load_state_dict(own.state_dict())
     model.eval()
@@ -114,7 +114,7 @@ def fit_pipeline(
 
 
 def _check_pipeline(model: SFF, config: TrainConfig, processes: int) -> None:
-    """SFFError for what a pipeline cannot do."""
+    """Raise for what a pipeline does not support."""
     check_count(processes, "processes")
     if not isinstance(model, SFF):
         raise TypeError("model must be an SFF network; give what localize returns")
@@ -128,32 +128,32 @@ def _check_pipeline(model: SFF, config: TrainConfig, processes: int) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process has to know."""
+    """The settings of every process."""
 
     config: TrainConfig
     plan: list[int]  # which blocks each process has, see balance
-    costs: "BlockCosts"  # with shapes and strides of what is handed on
+    costs: "BlockCosts"  # with shapes and strides of the blocks' inputs
     normalise: str  # between blocks
     channels_last: bool
     sizes: list[int]  # samples per batch of an epoch
-    first: int  # epochs that are over already
+    first: int  # epochs done before
     threads: int  # of torch, in each process
     trace: bool  # whether reports hold the times of every step
     keep_optimizers: bool  # whether they hold the optimisers' state
-    folder: Path  # where the processes meet, read their blocks and report
+    folder: Path  # of the files that the processes exchange
 
     @property
     def processes(self) -> int:
-        """How many share the blocks."""
+        """Their number."""
         return len(self.plan) - 1
 
     def report(self, epoch: int, rank: int) -> Path:
-        """The file in which a process tells what an epoch brought."""
+        """The file with a process's results of an epoch."""
         return self.folder / f"report-{epoch}-{rank}"
 
 
 def _make_job(run: Run, processes: int, **others: Any) -> _Job:
-    """Measure the blocks on the first batch, share them out, and write down what is to do."""
+    """Time the blocks on the first batch and distribute them over the processes."""
     data, batch_size = run.train.data, run.config.batch_size
     x = lay_out(data.x[:batch_size], "cpu", run.channels_last)
     costs = measure_blocks(run.model, x, data.y[:batch_size])
@@ -169,8 +169,8 @@ def _make_job(run: Run, processes: int, **others: Any) -> _Job:
     )
 
 
-def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iterator[dict]:
-    """Run the processes; per epoch, once all are through with it, take over what they learned."""
+def _epoch_rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iterator[dict]:
+    """Run the processes; after each epoch load their weights, validate and yield its row."""
     # a file, because shared memory is often small
     start = {
         "train": run.train.data,
@@ -179,9 +179,9 @@ def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iter
         "optimizers": optimizer_states(run.learner.optimizers),
     }
     torch.save(start, job.folder / "start.pt")
-    done = torch.zeros(1, dtype=torch.int64).share_memory_()  # steps of the first process
-    context = spawn(_work, (job, done), nprocs=job.processes, join=False)
-    ended = 0.0  # the epoch before
+    steps_done = torch.zeros(1, dtype=torch.int64).share_memory_()  # steps of the first process
+    context = spawn(_run_process, (job, steps_done), nprocs=job.processes, join=False)
+    ended = 0.0  # time at which the epoch before ended
     try:
         with run.progress_bar(progress) as bar:
             for epoch in range(job.first, job.config.epochs):
@@ -191,18 +191,18 @@ def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iter
                 files = [job.report(epoch, rank) for rank in range(job.processes)]
                 while not all(file.exists() for file in files):
                     context.join(timeout=POLL)
-                    bar.update(max(0, done.item() - bar.n))
+                    bar.update(max(0, steps_done.item() - bar.n))
                 reports = [torch.load(file, weights_only=True) for file in files]
                 for file in files:
                     file.unlink()
-                _take_over(run, reports)
-                row = _joined_row(reports, ended) | run.validate()
+                _load_reports(run, reports)
+                row = _merge_rows(reports, ended) | run.validate()
                 ended = max(report["ended"] for report in reports)
                 if trace is not None:
                     trace += [record for report in reports for record in report["trace"]]
                 yield {"epoch": epoch + 1, "complete": True} | row
     except (ProcessRaisedException, ProcessExitedException) as error:
-        raise LostProcess(_failure(error)) from None
+        raise LostProcess(_failure_message(error)) from None
     finally:
         for process in context.processes:
             process.kill()
@@ -211,8 +211,8 @@ def _rows(job: _Job, run: Run, progress: bool, trace: list[dict] | None) -> Iter
             Path(file).unlink(missing_ok=True)
 
 
-def _failure(error: ProcessRaisedException | ProcessExitedException) -> str:
-    """What ended a process, in a sentence."""
+def _failure_message(error: ProcessRaisedException | ProcessExitedException) -> str:
+    """Why a process ended, in a sentence."""
     if isinstance(error, ProcessRaisedException):
         what = f"failed ({str(error).strip().splitlines()[-1]})"
     elif error.exit_code > 0:
@@ -222,8 +222,8 @@ def _failure(error: ProcessRaisedException | ProcessExitedException) -> str:
     return f"process {error.error_index + 1} of the pipeline {what}; the model is as it was before"
 
 
-def _take_over(run: Run, reports: list[dict]) -> None:
-    """The processes' state after an epoch becomes this one's."""
+def _load_reports(run: Run, reports: list[dict]) -> None:
+    """Load the processes' state after an epoch into this one."""
     states = [state for report in reports for state in report["blocks"]]
     for block, state in zip(run.model.blocks, states, strict=True):
         block.load_state_dict(state)
@@ -233,8 +233,8 @@ def _take_over(run: Run, reports: list[dict]) -> None:
     run.generator.set_state(reports[0]["order"])
 
 
-def _joined_row(reports: list[dict], previous: float) -> dict:
-    """An epoch's row from those of the processes; ``previous`` is when the one before ended."""
+def _merge_rows(reports: list[dict], previous: float) -> dict:
+    """One row from those of the processes; ``previous`` is when the epoch before ended."""
     row = dict(reports[0]["row"])
     for name in ("train_loss", "train_accuracy"):
         row[name] = [value for report in reports for value in report["row"][name]]
@@ -246,39 +246,39 @@ def _joined_row(reports: list[dict], previous: float) -> dict:
 # ---------------------------------------------------------------- in each process
 
 
-def _work(rank: int, job: _Job, done: Tensor) -> None:
-    """Train the blocks of one process; ``done`` (1,) counts the first one's steps."""
+def _run_process(rank: int, job: _Job, steps_done: Tensor) -> None:
+    """Train the blocks of one process; ``steps_done`` (1,) counts the first one's steps."""
     torch.set_num_threads(job.threads)
     _join_group(rank, job)
-    # its own job, in a private folder
+    # unpickling is safe: this training wrote the file into a private folder
     start = torch.load(job.folder / "start.pt", weights_only=False, mmap=True)
     stage = _Stage(rank, job, start["blocks"], start["optimizers"])
     generator = torch.Generator()
     generator.set_state(start["order"])
     train = Loader(start["train"], "train")
-    stream = _received(job, rank) if rank else _own_batches(job, train, generator)
+    stream = _received_batches(job, rank) if rank else _training_batches(job, train, generator)
     for epoch in range(job.first, job.config.epochs):
-        report = stage.train_epoch(epoch, stream, done) | {"order": generator.get_state()}
+        report = stage.train_epoch(epoch, stream, steps_done) | {"order": generator.get_state()}
         path = job.report(epoch, rank)
         unfinished = path.with_name("unfinished-" + path.name)
         torch.save(report, unfinished)
         os.replace(unfinished, path)
     if stage.send is not None:
-        stage.send.finish()
+        stage.send.wait()
     dist.barrier()  # a process that leaves early breaks the connections of the others
     dist.destroy_process_group()
 
 
 def _join_group(rank: int, job: _Job) -> None:
-    """Connect the processes, by the machine's own network interface only."""
+    """Connect the processes through the loopback interface only."""
     for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-    store = dist.FileStore(str(job.folder / "meet"), job.processes)
+    store = dist.FileStore(str(job.folder / "rendezvous"), job.processes)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=job.processes)
 
 
 class _Stage:
-    """The blocks of one process; ``states`` are of the optimisers of the whole network."""
+    """The blocks of one process; ``states`` are those of all blocks' optimisers."""
 
     def __init__(self, rank: int, job: _Job, blocks: nn.ModuleList, states: Sequence[dict]):
         self.rank = rank
@@ -293,8 +293,8 @@ class _Stage:
         self.send = None if last else _Sender(rank + 1, job.costs.strides[stop])
         self.trace: list[dict] = []
 
-    def train_epoch(self, epoch: int, stream: Iterator, done: Tensor) -> dict:
-        """One epoch; what it brought, and the state after it."""
+    def train_epoch(self, epoch: int, stream: Iterator, steps_done: Tensor) -> dict:
+        """Train one epoch; its results, and the state after it."""
         steps, metrics, began = len(self.job.sizes), EpochMetrics(), None
         self.trace = []
         for number in range(epoch * steps, (epoch + 1) * steps):
@@ -305,9 +305,9 @@ class _Stage:
                 block = metrics.diverged_block()
                 if block is not None:
                     lr = self.job.config.lr
-                    raise FloatingPointError(divergence(self.start + block, epoch, lr))
+                    raise FloatingPointError(divergence_message(self.start + block, epoch, lr))
             if self.rank == 0:
-                done.fill_(number + 1)
+                steps_done.fill_(number + 1)
         return {
             "row": metrics.row(),
             "began": began,
@@ -318,10 +318,10 @@ class _Stage:
         }
 
     def step(self, number: int, x: Tensor, y: Tensor) -> StepResult:
-        """Every block learns from the batch; the last one's output is sent on before it learns."""
+        """Train every block on the batch; the last output is sent on before that block's update."""
         config, losses, goodness = self.job.config, [], []
-        done = number / (config.epochs * len(self.job.sizes))
-        rate = learning_rate(done, config.lr, config.schedule)
+        progress = number / (config.epochs * len(self.job.sizes))
+        rate = learning_rate(progress, config.lr, config.schedule)
         for index, (block, optimizer) in enumerate(zip(self.blocks, self.optimizers), self.start):
             start = time.monotonic()
             torch.manual_seed((config.seed * 1_000_003 + number) * 1009 + index)  # of dropout
@@ -343,78 +343,75 @@ class _Stage:
         return summarise(losses, goodness, y)
 
 
-def _own_batches(job: _Job, train: Loader, generator: torch.Generator) -> Iterator:
-    """What ``fit`` would train on: the same order, augmentation and memory layout."""
+def _training_batches(job: _Job, train: Loader, generator: torch.Generator) -> Iterator:
+    """The batches of ``fit``: the same order, augmentation and memory layout."""
     for _ in range(job.first, job.config.epochs):
         for x, y in train.shuffled(job.config.batch_size, generator, job.config.augment):
             yield lay_out(x, "cpu", job.channels_last), y
 
 
-def _received(job: _Job, rank: int) -> Iterator:
-    """The batches as the process before sends them, one asked for ahead."""
+def _received_batches(job: _Job, rank: int) -> Iterator:
+    """The batches from the process before; the next one is requested in advance."""
     cut = job.plan[rank]
 
-    def ask(size: int):
+    def request(size: int):
         x = _empty((size, *job.costs.shapes[cut]), job.costs.strides[cut])
         y = torch.empty(size, dtype=torch.int64)
-        return x, y, (dist.irecv(_memory(x), rank - 1), dist.irecv(y, rank - 1))
+        return x, y, (dist.irecv(_flat_view(x), rank - 1), dist.irecv(y, rank - 1))
 
     sizes = iter(job.sizes * (job.config.epochs - job.first))
-    waiting = ask(next(sizes))
-    while waiting is not None:
-        x, y, works = waiting
-        for request in works:
-            request.wait()
+    pending = request(next(sizes))
+    while pending is not None:
+        x, y, works = pending
+        for work in works:
+            work.wait()
         size = next(sizes, None)
-        waiting = None if size is None else ask(size)
+        pending = None if size is None else request(size)
         yield x, y
 
 
 class _Sender:
-    """Sends outputs to the next process without waiting, at most ``AHEAD`` at a time.
-
-    ``strides`` of a sample: in this layout the next process takes it.
-    """
+    """Sends outputs to the next process without waiting, at most ``MAX_PENDING`` at a time."""
 
     def __init__(self, to: int, strides: tuple[int, ...]):
         self.to = to
         self.strides = strides
-        self.waiting: deque = deque()
+        self.pending: deque = deque()
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
-        self.finish(AHEAD - 1)
-        x = _memory(_empty(x.shape, self.strides).copy_(x))
+        self.wait(MAX_PENDING - 1)
+        x = _flat_view(_empty(x.shape, self.strides).copy_(x))
         y = y.contiguous()
-        # both tensors are kept here until they have left
-        self.waiting.append((x, y, dist.isend(x, self.to), dist.isend(y, self.to)))
+        # both tensors must live until they are sent
+        self.pending.append((x, y, dist.isend(x, self.to), dist.isend(y, self.to)))
 
-    def finish(self, left: int = 0) -> None:
-        """Wait until no more than so many outputs are still on their way."""
-        while len(self.waiting) > left:
-            *_, first, second = self.waiting.popleft()
+    def wait(self, remaining: int = 0) -> None:
+        """Wait until at most ``remaining`` outputs are on their way."""
+        while len(self.pending) > remaining:
+            *_, first, second = self.pending.popleft()
             first.wait()
             second.wait()
 
 
 def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    """A batch whose samples have these strides, one behind the other."""
+    """A batch whose samples have these strides and follow each other in memory."""
     return torch.empty_strided(shape, (torch.Size(shape[1:]).numel(), *strides))
 
 
-def _memory(x: Tensor) -> Tensor:
-    """The same memory as a row, whatever its layout."""
+def _flat_view(x: Tensor) -> Tensor:
+    """The same memory as a vector, in any layout."""
     return x.as_strided((x.numel(),), (1,))
 
 
-# ---------------------------------------------------------------- which blocks go where
+# ---------------------------------------------------------------- blocks to processes
 
 
 def balance(seconds: Sequence[float], processes: int) -> list[int]:
-    """Share blocks out in order so that the slowest process has the least to do.
+    """Distribute blocks, in order, so that the slowest process is as fast as possible.
 
     Args:
         seconds: per block, or any other cost.
-        processes: how many; each gets at least one block.
+        processes: their number; each gets at least one block.
 
     Returns:
         processes + 1 positions: process r has the blocks from ``[r]`` up to ``[r + 1]``.
@@ -428,7 +425,7 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
 
     @cache
     def best(start: int, parts: int) -> tuple[float, list[int]]:
-        """The slowest part's seconds, and the cuts, of the blocks from ``start`` on."""
+        """Seconds of the slowest part, and the cuts, for the blocks from ``start`` on."""
         if parts == 1:
             return sum(seconds[start:]), [len(seconds)]
         plans = []
@@ -442,7 +439,7 @@ def balance(seconds: Sequence[float], processes: int) -> list[int]:
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """What a training step measured on a model's copy.
+    """Times and shapes of a network's blocks in one training step.
 
     Attributes:
         seconds: per block, the fastest of some rounds.

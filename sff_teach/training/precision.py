@@ -1,4 +1,4 @@
-"""Where and how fast a training computes: device, precision, memory layout, compilation."""
+"""Device, precision, memory layout and compilation of a training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from ..util.checks import SFFError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``"auto"``: CUDA, else Apple's MPS, else the CPU; any other name if it works here.
+    """``"auto"``: CUDA, else Apple's MPS, else the CPU; any other name if it is usable here.
 
     Args:
         name: as for ``torch.device``, or ``"auto"``.
@@ -36,7 +36,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
     Args:
         name: of ``config.PRECISIONS``.
-        device: where the network computes.
+        device: of the network.
     """
     if name != "auto":
         return name
@@ -49,7 +49,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 def accelerated(
     learner: Rule, precision: str, *, channels_last: bool = False, compile: bool = False
 ) -> Iterator[None]:
-    """Make the blocks of a rule's model faster for the time of a training.
+    """Within the ``with``, set precision, layout and compilation of a rule's model.
 
     Forward passes run under ``torch.autocast``; class goodness itself stays in float32. With fp16
     the gradients of every optimiser are scaled.
@@ -58,7 +58,7 @@ def accelerated(
         learner: the rule.
         precision: from ``pick_precision``.
         channels_last: the memory layout of images.
-        compile: whether ``torch.compile`` makes the bodies faster; they stay compiled.
+        compile: whether to ``torch.compile`` the bodies; they stay compiled.
     """
     blocks = learner.model.blocks if isinstance(learner.model, SFF) else []
     device = next(learner.model.parameters()).device
@@ -73,7 +73,7 @@ def accelerated(
             optimizer = learner.optimizers[min(k, len(learner.optimizers) - 1)]
             scale = optimizer.scale_gradient if precision == "fp16" else None
             block.forward = _half_precision_forward(block, device, precision, scale)
-            undo.callback(delattr, block, "forward")  # the class's own again
+            undo.callback(delattr, block, "forward")  # back to the class's method
         for block in blocks if compile else []:
             block.body.compile()
         yield
@@ -108,7 +108,7 @@ class GradScaledOptimizer:
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
         self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(device.type)
-        self.scaler.scale(torch.ones((), device=device))  # it makes its scale on first use
+        self.scaler.scale(torch.ones((), device=device))  # creates its scale
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)

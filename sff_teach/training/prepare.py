@@ -1,4 +1,4 @@
-"""What a training begins with, on one process or several: everything checked and in its place."""
+"""The start of a training: check the arguments of ``fit`` and build what it trains."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ BAR_AFTER_SECONDS = 2.0
 
 @dataclass
 class Run:
-    """A training that is about to begin."""
+    """A checked training: configuration, model, data, rule and history."""
 
     config: TrainConfig
     model: SFF | FFNetwork  # on its device
@@ -41,52 +41,52 @@ class Run:
     generator: torch.Generator  # of order, augmentation and negatives
     learner: Rule  # with its optimisers
     history: History
-    team: SingleProcess  # the processes that train together
+    processes: SingleProcess  # those that train together
 
     def steps(self) -> int | None:
-        """Steps of an epoch; None if that is unknown."""
-        return self.train.steps(self.config.batch_size, self.team.smallest_batch)
+        """Steps per epoch; None if unknown."""
+        return self.train.steps(self.config.batch_size, self.processes.smallest_batch)
 
     def batches(self) -> Iterator:
         """One epoch of training: x (B, C, ...) and y, in a new order."""
         config = self.config
         return self.train.shuffled(
-            config.batch_size, self.generator, config.augment, self.team.smallest_batch
+            config.batch_size, self.generator, config.augment, self.processes.smallest_batch
         )
 
     def validate(self) -> dict:
-        """What an epoch's row says of the validation data; nothing without them."""
+        """An epoch's measurements on the validation data; {} without any."""
         if self.valid is None:
             return {}
         return measure(self.model, self.valid, self.channels_last)[0].row()
 
     @contextmanager
     def training(self, lock: AbstractContextManager) -> Iterator[None]:
-        """All that holds while the network trains, the checkpoint's lock included."""
+        """All contexts of a training: lock, random state, precision, processes."""
         config, precision = self.config, self.history.settings["precision"]
         options = {"channels_last": self.channels_last, "compile": config.compile}
         cuda = [self.device] if self.device.type == "cuda" else []
         with (
             lock,
             torch.random.fork_rng(devices=cuda),
-            torch.enable_grad(),  # perhaps a cell that evaluates switched it off
+            torch.enable_grad(),  # the caller may have switched it off
             accelerated(self.learner, precision, **options),
-            self.team.synchronized(self.learner),
+            self.processes.synchronized(self.learner),
         ):
             torch.manual_seed(config.seed)
             yield
 
     def progress_bar(self, show: bool) -> Bar:
-        """A bar over all steps, with an estimate; it appears when training takes a while."""
+        """A bar over all steps, shown if training takes more than two seconds."""
         steps = self.steps()
         return Bar(
             total=None if steps is None else self.config.epochs * steps, unit="step",
-            delay=BAR_AFTER_SECONDS, leave=False, disable=not show or self.team.rank > 0,
+            delay=BAR_AFTER_SECONDS, leave=False, disable=not show or self.processes.rank > 0,
         )  # fmt: skip
 
 
 def resolve_config(config: TrainConfig | None, overrides: dict) -> TrainConfig:
-    """The settings to train with: those of the config, or the defaults, with some replaced."""
+    """The config, or the default one, with some settings replaced."""
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, not {type(config).__name__}")
     return (TrainConfig() if config is None else config).replace(**overrides)
@@ -97,14 +97,14 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
     check_module(model)
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    team = DataParallel(device) if is_distributed() else SingleProcess()
+    processes = DataParallel(device) if is_distributed() else SingleProcess()
     loader = Loader(train, "train")
-    _check_batches(model, loader, config, team)
+    _check_batches(model, loader, config, processes)
     network = as_network(model, loader, device)
     rule = get_rule(config.rule)
     _check_acceleration(network, rule, precision, config.compile, device)
     if isinstance(valid, LabelledTensors) and not len(valid):
-        valid = None  # what load(..., validation=0) gives
+        valid = None  # as from load(..., validation=0)
     if valid is not None:
         valid = Loader(valid, "valid")
         as_network(network, valid, device)
@@ -114,7 +114,7 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
         optimizer_maker(config, device),
         label_smoothing=config.label_smoothing,
         generator=generator,
-        together=precision != "fp16",  # a block whose gradient overflows skips a step by itself
+        together=precision != "fp16",  # fp16: a block may skip a step
     )
     parameters = sum(p.numel() for group in learner.groups() for p in group if p.requires_grad)
     return Run(
@@ -127,26 +127,26 @@ def prepare(model: nn.Module, train: Data, valid: Data | None, config: TrainConf
         generator=generator,
         learner=learner,
         history=History(config.rule, config.settings() | {"precision": precision}, parameters),
-        team=team,
+        processes=processes,
     )
 
 
 def optimizer_maker(
     config: TrainConfig, device: torch.device
 ) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """From parameters to AdamW; torch's fused form where there is one."""
+    """A function from parameters to AdamW, fused where torch supports it."""
     fused = device.type in ("cpu", "cuda")
     return partial(AdamW, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def _check_batches(
-    model: nn.Module, loader: Loader, config: TrainConfig, team: SingleProcess
+    model: nn.Module, loader: Loader, config: TrainConfig, processes: SingleProcess
 ) -> None:
-    """Raise SFFError where a batch is too small, the schedule has no end, or nothing to augment."""
+    """Raise if a batch is too small, the schedule has no end, or samples cannot be augmented."""
     if config.augment is not None and loader.sample.dim() != 4:
         raise SFFError(f"augment={config.augment!r} is for images (N, C, H, W)")
-    if team.processes > 1 and config.batch_size < team.smallest_batch:
-        raise SFFError(f"batch_size={config.batch_size} is below the {team.processes} processes")
+    if processes.count > 1 and config.batch_size < processes.smallest_batch:
+        raise SFFError(f"batch_size={config.batch_size} is below the {processes.count} processes")
     steps = loader.steps(config.batch_size)
     if steps is None and config.schedule != "constant":
         raise SFFError('train has no len(), so the schedule has no end; give schedule="constant"')
@@ -160,7 +160,7 @@ def _check_batches(
 def _check_acceleration(
     model: nn.Module, rule: type[Rule], precision: str, compile: bool, device: torch.device
 ) -> None:
-    """Raise SFFError for options that do not work with this network, rule or machine."""
+    """Raise for settings that this network, rule or machine does not support."""
     if (precision != "float32" or compile) and not isinstance(model, SFF):
         raise SFFError("precision and compile are for networks of blocks, not for Forward-Forward")
     if precision == "fp16" and issubclass(rule, OverlappingSFF):

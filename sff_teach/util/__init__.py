@@ -1,3 +1,3 @@
-"""Small helpers that every room may use, and the version."""
+"""Helpers for all other modules, and the version."""
 
 __version__ = "0.1.0"

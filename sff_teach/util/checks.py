@@ -1,7 +1,7 @@
 """Checks of arguments, called at the front doors: `fit`, `evaluate`, `localize`, `load`, commands.
 
-A wrong kind of thing raises TypeError, a wrong value SFFError. Inside the package torch's own
-exception stands, and so does whatever a user's code raises.
+A wrong type raises TypeError, a wrong value SFFError. Exceptions of torch and of the user's own
+code are not caught.
 """
 
 import difflib
@@ -18,11 +18,11 @@ from .modes import evaluating
 
 
 class SFFError(ValueError):
-    """An argument has a value that this package cannot work with, or its own state forbids it."""
+    """An argument has an invalid value, or an object is in the wrong state."""
 
 
 def short_repr(value: object) -> str:
-    """The value in at most about 60 characters, on one line: arrays as dtype and shape."""
+    """The repr on one line, of about 60 characters; of arrays, dtype and shape."""
     if isinstance(value, Tensor | np.ndarray):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{type(value).__name__}({dtype}, shape {tuple(value.shape)})"
@@ -31,19 +31,19 @@ def short_repr(value: object) -> str:
 
 
 def escape_unprintable(text: object) -> str:
-    """A path or another text on one line, its unprintable characters written as escapes."""
+    """A text on one line, with unprintable characters as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def sentence(error: BaseException) -> str:
-    """What a command line prints for an error: its text on one line, or its type if it has none."""
+    """An error's text on one line, or its type if it has none."""
     return escape_unprintable(" ".join(str(error).split())) or type(error).__name__
 
 
 def exit_code(program: str, command: Callable[[], object], *others: type[Exception]) -> int:
-    """Run a command: 0, or 2 after an error that is told in one sentence, or 130 after Ctrl-C.
+    """Run a command: 0, or 2 after an error that is printed in one sentence, or 130 after Ctrl-C.
 
-    `others` are errors to tell besides SFFError and OSError.
+    `others` are error types besides SFFError and OSError.
     """
     try:
         command()
@@ -56,7 +56,7 @@ def exit_code(program: str, command: Callable[[], object], *others: type[Excepti
 
 
 def check_known(name: object, known: Iterable, what: str) -> None:
-    """Raise unless `name` is one of the `known` ones; the message says which is nearest."""
+    """Raise unless `name` is one of `known`; the message names the nearest."""
     known = list(known)
     # types first: an array would be compared with a name value by value
     if any(isinstance(name, type(k)) and name == k for k in known):
@@ -90,7 +90,7 @@ def check_count(value: object, argument: str, minimum: int = 1, maximum: float =
 
 
 def check_seed(seed: object) -> None:
-    """Raise unless `seed` is a whole number in [0, 2³²), which every generator here accepts."""
+    """Raise unless `seed` is a whole number in [0, 2³²), as NumPy's generators need it."""
     check_count(seed, "seed", minimum=0, maximum=2**32 - 1)
 
 
@@ -115,7 +115,7 @@ def check_labels(
 ) -> None:
     """Raise unless `y` is an int64 tensor (B,), not empty, with every label in [0, num_classes).
 
-    `length` is the number of images that the labels belong to, where that is known.
+    `length` is the number of samples, if known.
     """
     if not isinstance(y, Tensor):
         raise TypeError(f"{argument} must be a torch tensor, not {type(y).__name__}")
@@ -152,7 +152,7 @@ def check_samples(x: object, argument: str = "x") -> None:
         raise TypeError(f"{argument} is {x.dtype}, but must be floating point; use {remedy}")
     if x.numel() == 0:
         raise SFFError(f"{argument} is empty: its shape is {tuple(x.shape)}")
-    # min and max pass NaN on, and need no mask as large as the images
+    # min and max propagate NaN and need no mask
     if not x.is_meta and not torch.stack(torch.aminmax(x.detach())).isfinite().all():
         bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten()
         count = f"{len(bad):,} of {len(x):,} samples"
@@ -168,10 +168,9 @@ def check_module(model: object) -> None:
 
 
 def check_fits(model: nn.Module, x: Tensor, argument: str = "x") -> Tensor:
-    """What `model` returns for `x`, run once in evaluation mode; raises unless that is (B, K).
+    """The model's output for `x` in evaluation mode; raises unless it is (B, K).
 
-    Its first convolution must get as many channels as it takes; the model may make them of others.
-    What torch or the model's own code raises is passed on.
+    The input of the first convolution must have its number of channels.
     """
 
     def check_channels(layer: nn.Module, inputs: tuple) -> None:

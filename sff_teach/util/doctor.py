@@ -1,4 +1,4 @@
-"""What a bug report should contain: versions and devices."""
+"""Versions and devices for a bug report."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ def _version(package: str) -> str:
 
 
 def report() -> str:
-    """Versions of the package and what it uses, processor, disk and accelerators, as text."""
+    """Versions of the package and its dependencies, processor, disk and accelerators, as text."""
     import torch
 
     free = shutil.disk_usage(Path.cwd()).free / 2**30

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError before the work if the file could not be written after it; make its folder."""
+    """Make the file's folder; raise OSError if the file cannot be written."""
     folder = Path(path).absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
@@ -19,7 +19,7 @@ def check_writable(path: Path) -> None:
 
 
 def atomic_write(path: Path, write) -> None:
-    """Write a file next to its place, then move it there: readers see the old or the new one.
+    """Write a temporary file and move it to ``path``: readers see the old or the new file.
 
     ``write`` is called with the open binary file.
     """
@@ -37,22 +37,22 @@ def atomic_write(path: Path, write) -> None:
 
 
 def remove_partial_files(*paths: Path) -> None:
-    """Remove what ``atomic_write`` had begun to write for these paths when its process was killed.
+    """Remove the temporary files of ``atomic_write`` whose process was killed.
 
-    Whoever calls it makes sure, by ``exclusive_lock``, that no other process is writing them.
+    Call it inside ``exclusive_lock``, so that no other process is writing them.
     """
     for path in map(Path, paths):
-        begun = f".{glob.escape(path.name)}.{'[!.]' * 8}"  # as mkstemp names it
-        for file in path.absolute().parent.glob(begun):
+        partial = f".{glob.escape(path.name)}.{'[!.]' * 8}"  # as mkstemp names it
+        for file in path.absolute().parent.glob(partial):
             file.unlink(missing_ok=True)
 
 
 @contextmanager
 def exclusive_lock(path: Path, name: str, wait: float = 0) -> Iterator[None]:
-    """Be the only process that works on ``path``; OSError after ``wait`` seconds (-1: never).
+    """Lock ``path`` for this process; OSError after ``wait`` seconds (-1: never).
 
-    The lock is the kernel's, on a file beside it: it ends with its process, however that ends, and
-    no clock matters. Where there can be none, on some network disks or a full one, we go without.
+    The kernel releases the lock when the process ends. Without support for locks, as on some
+    network disks, or on a full disk, there is no lock.
     """
     path = Path(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))

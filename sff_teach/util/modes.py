@@ -1,4 +1,4 @@
-"""What is borrowed for a while and then put back: training modes and random states."""
+"""Training modes and random states: change them temporarily, save and restore them."""
 
 import random
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from torch import nn
 
 @contextmanager
 def preserve_training_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """On leaving, also by an error, every module is in the mode it was in on entering."""
-    original = getattr(model, "original", None)  # of a cut network; its mode follows
+    """Restore the training mode of every module on leaving."""
+    original = getattr(model, "original", None)  # a cut network sets its mode too
     others = original.modules() if isinstance(original, nn.Module) else ()
     modes = [(module, module.training) for module in (*model.modules(), *others)]
     try:
@@ -25,13 +25,13 @@ def preserve_training_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode without gradients: nothing in the model changes, not even BatchNorm."""
+    """Evaluation mode without gradients; modes are restored on leaving."""
     with preserve_training_mode(model), torch.no_grad():
         yield model.eval()
 
 
 def random_state() -> dict[str, Any]:
-    """Of Python, NumPy, torch and the GPUs in use, in types that ``weights_only`` reads."""
+    """The state of Python, NumPy, torch and the GPUs in use, in types for ``weights_only``."""
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -42,7 +42,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what ``random_state`` returned."""
+    """Restore a state that ``random_state`` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

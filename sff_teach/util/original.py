@@ -1,4 +1,4 @@
-"""A network that shares its layers with another model, and takes that model along."""
+"""A base class for networks that share their layers with another model."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class SharesOriginal(nn.Module):
-    """A module whose layers belong to ``original`` as well: mode, device, dtype and state are one.
+    """A module that shares layers with ``original``, and its mode, device, dtype and state.
 
-    The original is no submodule, so its parameters are not listed twice. What it has beyond the
-    shared layers, such as its own classifier, is kept in the state dict below ``original.``.
+    The original is no submodule, so its parameters are not listed twice. Its other layers, such as
+    its classifier, are in the state dict below ``original.``.
 
     Args:
         original: the other model, or None.
@@ -18,15 +18,15 @@ class SharesOriginal(nn.Module):
 
     def __init__(self, original: nn.Module | None):
         super().__init__()
-        self._original = [original]  # in a list, so that it does not become a submodule
+        self._original = [original]  # in a list, so that it is no submodule
 
     @property
     def original(self) -> nn.Module | None:
-        """The user's own model object, trained in place; None if the blocks were built directly."""
+        """The user's model, trained in place; None if the blocks were built directly."""
         return self._original[0]
 
     def train(self, mode: bool = True) -> "SharesOriginal":
-        """Set training or evaluation mode, of the original as well."""
+        """Set training or evaluation mode, also of the original."""
         super().train(mode)
         if self.original is not None:
             self.original.train(mode)
@@ -38,8 +38,8 @@ class SharesOriginal(nn.Module):
             self.original._apply(fn, recurse)
         return self
 
-    def _own_of_original(self) -> Iterator[tuple[str, Tensor]]:
-        """The original's parameters and buffers that no shared layer has, by their name in it."""
+    def _unshared_state(self) -> Iterator[tuple[str, Tensor]]:
+        """The original's parameters and buffers outside the shared layers, by name."""
         if self.original is None:
             return
         shared = {id(tensor) for tensor in (*self.parameters(), *self.buffers())}
@@ -49,7 +49,7 @@ class SharesOriginal(nn.Module):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, tensor in self._own_of_original():
+        for name, tensor in self._unshared_state():
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
 
     def _load_from_state_dict(
@@ -58,7 +58,7 @@ class SharesOriginal(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        for name, tensor in self._own_of_original():
+        for name, tensor in self._unshared_state():
             if prefix + name in state_dict:
                 with torch.no_grad():
                     tensor.copy_(state_dict[prefix + name])

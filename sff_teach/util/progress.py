@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 
 class Bar(tqdm):
-    """A bar that still can be read when a notebook is opened again, as tqdm's own widget cannot.
+    """A bar that is text in a notebook and so stays readable when the notebook is reopened.
 
     Args:
         *args: of ``tqdm``.
-        **options: of ``tqdm``; ``leave=False`` counts in a terminal only.
+        **options: of ``tqdm``; ``leave=False`` has an effect in a terminal only.
     """
 
     def __init__(self, *args: Any, **options: Any):
@@ -24,12 +24,7 @@ class Bar(tqdm):
         super().__init__(*args, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
-        """Show the bar as it is now; tqdm calls this.
-
-        Args:
-            msg: what tqdm writes instead in a terminal.
-            pos: the line there.
-        """
+        """Show the bar; called by tqdm with the arguments of its own ``display``."""
         if not self._in_notebook:
             return super().display(msg, pos)
         from IPython.display import display

@@ -1,4 +1,4 @@
-"""Statistics that more than one room needs."""
+"""Confidence intervals."""
 
 from collections.abc import Sequence
 

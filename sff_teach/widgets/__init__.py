@@ -1,7 +1,4 @@
-"""Explorers for the notebooks: controls whose settings are computed and drawn.
-
-Without a front end a figure remains.
-"""
+"""Explorers for the notebooks: interactive controls with a figure, static without a kernel."""
 
 from .cost import cost_explorer, run_cost
 from .fraction import fraction_explorer, run_fraction
@@ -12,18 +9,7 @@ from .reach import reach_explorer, run_reach
 from .schedule import run_schedule, schedule_explorer
 
 __all__ = [
-    "cost_explorer",
-    "fraction_explorer",
-    "goodness_explorer",
-    "goodness_split",
-    "inspector",
-    "layers_explorer",
-    "reach_explorer",
-    "run_cost",
-    "run_fraction",
-    "run_layers",
-    "run_reach",
-    "run_schedule",
-    "schedule_explorer",
-    "starting_results",
-]
+    "cost_explorer", "fraction_explorer", "goodness_explorer", "goodness_split", "inspector",
+    "layers_explorer", "reach_explorer", "run_cost", "run_fraction", "run_layers", "run_reach",
+    "run_schedule", "schedule_explorer", "starting_results",
+]  # fmt: skip

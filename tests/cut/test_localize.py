@@ -19,7 +19,7 @@ from sff_teach import cnn, cnn1d, mlp
 from sff_teach.analysis.cost import TrainingStep, saved_by_block
 from sff_teach.core import SFF, LinearHead
 from sff_teach.cut import cut_points, describe, split_stages, trace
-from sff_teach.cut.graph import stage_graph, stage_module, twins
+from sff_teach.cut.graph import matching_nodes, stage_graph, stage_module
 from sff_teach.cut.localize import localize, small_stem
 from sff_teach.cut.measure import EXAMPLES, feature_points, measure
 from sff_teach.losses import class_loss
@@ -112,7 +112,7 @@ def classifier(model, size):
     """What follows the features, as a module."""
     evaluation, training = trace(model), trace(model, training=True)
     measure(evaluation, (EXAMPLES, 3, size, size))
-    end, pairs = feature_points(evaluation)[-1], twins(evaluation, training)
+    end, pairs = feature_points(evaluation)[-1], matching_nodes(evaluation, training)
     (logits,) = next(iter(reversed(evaluation.graph.nodes))).args
     graphs = (evaluation, end, logits), (training, pairs[end], pairs[logits])
     return stage_module((evaluation, training), *(stage_graph(*graph) for graph in graphs))

@@ -129,7 +129,7 @@ def test_learned_votes_of_a_model_elsewhere(monkeypatch):
 
     monkeypatch.setattr(model, "block_goodness", goodness)
     model.to("meta")
-    learn_vote(model, here.x, here.y, batch_size=10)
+    learn_vote(model, here.x, here.y)
     assert seen == ["meta", "meta"]
 
 

@@ -163,12 +163,12 @@ def test_a_network_joined_by_bp_is_not_trained_locally_by_name_only(name):
 def test_greedy_ff_updates_one_layer_at_a_time():
     rule = make("ff-greedy")
     before = copy.deepcopy(rule.model.layers.state_dict())
-    rule.step(*next(stream(1)), done=0.1)
+    rule.step(*next(stream(1)), progress=0.1)
     changed = {n.split(".")[0] for n, v in rule.model.layers.state_dict().items()
                if not torch.equal(v, before[n])}  # fmt: skip
     assert changed == {"0"}
     before = copy.deepcopy(rule.model.layers.state_dict())
-    rule.step(*next(stream(1)), done=0.6)
+    rule.step(*next(stream(1)), progress=0.6)
     changed = {n.split(".")[0] for n, v in rule.model.layers.state_dict().items()
                if not torch.equal(v, before[n])}  # fmt: skip
     assert changed == {"1"}

@@ -54,9 +54,9 @@ def gradients():
     x, y = digits.x[:11].double(), digits.y[:11]
     alone, shared = network().double().train(), network().double().train()
     learner(alone).step(x, y)
-    team, rule = distributed.DataParallel(CPU), learner(shared)
-    with team.synchronized(rule):
-        result = team.step(rule, *team.shard(x, y), 0.0)
+    group, rule = distributed.DataParallel(CPU), learner(shared)
+    with group.synchronized(rule):
+        result = group.step(rule, *group.shard(x, y), 0.0)
     assert all(type(block) is type(alone.blocks[0]) for block in shared.blocks)
     return {
         "alone": [p.grad for p in alone.parameters()],
@@ -82,7 +82,7 @@ def together(tmp_path_factory):
 
     @cache
     def reports(*rules):
-        folder = tmp_path_factory.mktemp("team")
+        folder = tmp_path_factory.mktemp("group")
         spawn(worker, (str(folder), rules), nprocs=PROCESSES)
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
@@ -207,11 +207,11 @@ def test_a_batch_must_have_an_image_for_each(group, monkeypatch):
 def test_a_broken_connection_is_a_sentence_and_other_errors_stay_themselves():
     with (
         pytest.raises(distributed.LostProcess, match="the same command goes on"),
-        distributed._connection_errors_explained(),
+        distributed._translate_connection_errors(),
     ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     with (
         pytest.raises(RuntimeError, match="out of memory"),
-        distributed._connection_errors_explained(),
+        distributed._translate_connection_errors(),
     ):
         raise RuntimeError("out of memory")

@@ -92,7 +92,7 @@ def test_same_seed_same_weights_and_the_callers_random_state_is_untouched(digits
 def test_evaluate_is_the_manual_count_and_changes_nothing(digits):
     model = network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    result = evaluate(model, digits.test, batch_size=100)
+    result = evaluate(model, digits.test)
     assert model.training  # back in the mode it was in
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
