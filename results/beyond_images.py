@@ -35,7 +35,8 @@ from sklearn.pipeline import make_pipeline
 from sff_teach import cnn1d, from_arrays, load, localize, mlp
 from sff_teach.data import LabelledTensors, text
 from sff_teach.study import cached_run, interval, machine, runs_by_row
-from sff_teach.training.fit import evaluate_votes, fit
+from sff_teach.training.evaluation import evaluate_votes
+from sff_teach.training.fit import fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "beyond_images.jsonl"

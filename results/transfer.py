@@ -37,7 +37,8 @@ from sff_teach.study import (
     runs_by_row,
     stored_recipe,
 )
-from sff_teach.training.fit import evaluate, fit
+from sff_teach.training.evaluation import evaluate
+from sff_teach.training.fit import fit
 
 HERE = Path(__file__).parent
 STORE = HERE / "transfer.jsonl"

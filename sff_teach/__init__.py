@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .models import cnn, cnn1d, mlp
     from .rules import StepResult, block_optimizers, sff_backward, sff_step
     from .training.config import TrainConfig
-    from .training.fit import Evaluation, evaluate, fit
+    from .training.evaluation import Evaluation, evaluate
+    from .training.fit import fit
     from .training.history import History
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
 
 _MODULES = (  # that define these names
     "core", "cut.localize", "data", "forward_forward", "models", "rules", "training.config",
-    "training.fit", "training.history",
+    "training.evaluation", "training.fit", "training.history",
 )  # fmt: skip
 
 

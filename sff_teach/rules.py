@@ -123,10 +123,7 @@ def sff_backward(
 
 
 def block_optimizers(
-    model: SFF,
-    make: Callable[[list[nn.Parameter]], Optimizer],
-    *,
-    together: bool = False,
+    model: SFF, make: Callable[[list[nn.Parameter]], Optimizer], *, together: bool = False
 ) -> list[Optimizer] | Optimizer:
     """Make the optimisers that ``sff_step`` takes.
 

@@ -16,12 +16,7 @@ from .rules import RULES, Loss, ScalableForwardForward, StepResult, summarise
 
 
 def overlap_step(
-    model: SFF,
-    x: Tensor,
-    y: Tensor,
-    optimizers: Sequence[Optimizer],
-    *,
-    loss: Loss = class_loss,
+    model: SFF, x: Tensor, y: Tensor, optimizers: Sequence[Optimizer], *, loss: Loss = class_loss
 ) -> StepResult:
     """One minibatch of SFF in which a block's loss also updates the block before it.
 

@@ -1,10 +1,10 @@
-"""Assignments: one source notebook each, and what is made of it.
+"""Assignments: one source notebook each, and the copies made from it.
 
 A source is an ordinary nbgrader source: solutions between ``### BEGIN SOLUTION`` and
 ``### END SOLUTION``, hidden tests between ``### BEGIN HIDDEN TESTS`` and ``### END HIDDEN TESTS``,
 marks for written answers between ``=== BEGIN MARK SCHEME ===`` and ``=== END MARK SCHEME ===``.
-``release`` makes of it what ``nbgrader generate_assignment`` makes, without nbgrader; a test holds
-the two equal where nbgrader is installed.
+``release`` makes the same copy as ``nbgrader generate_assignment``, without nbgrader; a test
+compares the two where nbgrader is installed.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def sources() -> list[Path]:
 
 
 def copy_path(source: Path, kind: str) -> Path:
-    """Return where the ``"release"``, ``"solution"`` or ``"teacher"`` copy of a source lies."""
+    """Return the path of the ``"release"``, ``"solution"`` or ``"teacher"`` copy of a source."""
     return FOLDER / kind / source.parent.name / source.name
 
 
 def read(path: Path):
-    """Return a source with the course's present bootstrap cell and the link to Colab in it."""
+    """Return a source with the current bootstrap cell and link to Colab."""
     notebook = nbformat.read(path, as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     if not first.source.startswith(MARK):
@@ -82,8 +82,8 @@ def is_test(cell) -> bool:
     return role(cell, "grade") and not role(cell, "solution")
 
 
-def by_hand(cell) -> bool:
-    """Tell whether a person gives the points of a cell."""
+def is_marked_by_hand(cell) -> bool:
+    """Tell whether a person marks the cell."""
     return role(cell, "task") or (role(cell, "grade") and role(cell, "solution"))
 
 
@@ -92,7 +92,7 @@ def is_locked(cell) -> bool:
     return not role(cell, "solution") and (role(cell, "grade") or role(cell, "locked"))
 
 
-def _nothing(lines: list[str]) -> list[str]:
+def _drop(lines: list[str]) -> list[str]:
     return []
 
 
@@ -104,8 +104,8 @@ def _without_marks(lines: list[str]) -> list[str]:
 
 
 def release(notebook):
-    """Return the students' copy: no solution, hidden test or mark scheme; cells locked as nbgrader
-    locks them, and with its checksums, by which it knows them again."""
+    """Return the students' copy: no solution, hidden test or mark scheme; cells are locked and have
+    checksums as nbgrader writes them."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         if is_locked(cell):
@@ -116,7 +116,7 @@ def release(notebook):
         for kind, allowed in ((HIDDEN, "grade"), (SCHEME, "task")):
             if has_region(cell.source, kind) and not role(cell, allowed):
                 raise ValueError(f"{kind} in a cell that is no {allowed} cell: {cell.source[:60]}")
-            cell.source = replace_regions(cell.source, kind, _nothing)
+            cell.source = replace_regions(cell.source, kind, _drop)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if any(role(cell, name) for name in ("grade", "solution", "locked")):
@@ -126,7 +126,7 @@ def release(notebook):
 
 
 def clear_solution(cell) -> None:
-    """Put nbgrader's stub in the place of a cell's solution, in place."""
+    """Replace a cell's solution by nbgrader's stub, in place."""
     stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
     if has_region(cell.source, SOLUTION):
         if not role(cell, "solution"):
@@ -151,7 +151,7 @@ def solution(notebook):
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         for kind in (HIDDEN, SCHEME):
-            cell.source = replace_regions(cell.source, kind, _nothing)
+            cell.source = replace_regions(cell.source, kind, _drop)
         cell.source = replace_regions(cell.source, SOLUTION, _without_marks)
         cell.metadata.pop("nbgrader", None)
     set_student(notebook, "solution")
@@ -159,8 +159,7 @@ def solution(notebook):
 
 
 def answered(notebook):
-    """Return the students' copy with all of the instructor's code in it, as a perfect student
-    would hand it in."""
+    """Return the students' copy with the instructor's code as its answers."""
     copied = release(notebook)
     for cell, ours in zip(copied.cells, notebook.cells, strict=True):
         if is_answer(ours):
@@ -199,7 +198,7 @@ def points(notebook) -> dict[str, float]:
 
 
 def leaks(source, released) -> list[str]:
-    """Return what of a source's solutions, hidden tests and mark schemes stands in its release."""
+    """Return the parts of solutions, hidden tests and mark schemes that are in the release."""
     secret: set[str] = set()
     public: set[str] = set()
     for cell in source.cells:
@@ -208,7 +207,7 @@ def leaks(source, released) -> list[str]:
             for inside, part in regions(cell.source, kind):
                 if inside:
                     secret.update(line.strip() for line in part[1:-1])
-            shown = replace_regions(shown, kind, _nothing)
+            shown = replace_regions(shown, kind, _drop)
         public.update(line.strip() for line in shown.split("\n"))
     secret = {line for line in secret - public if len(line) > 8}
     text = text_of(released)
@@ -230,7 +229,7 @@ def is_bootstrap(cell) -> bool:
 
 
 def run_cell(cell, namespace: dict) -> Exception | None:
-    """Execute a code cell; return the exception that it raised, if any. What it prints is lost."""
+    """Execute a code cell without its printed output; return the exception it raised, if any."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             exec(compile(cell.source, f"<{cell.id}>", "exec"), namespace)
@@ -240,8 +239,7 @@ def run_cell(cell, namespace: dict) -> Exception | None:
 
 
 def run(notebook, student_id: str, to_the_end: bool = False) -> dict[str, str | None]:
-    """Run a notebook cell by cell, past errors, as nbgrader does; no further than its last test,
-    unless told.
+    """Run a notebook cell by cell, past errors, as nbgrader does, up to its last test or its end.
 
     Returns:
         For every test cell by grade id: None if it passed, else what was raised. To the end: the
@@ -263,5 +261,5 @@ def run(notebook, student_id: str, to_the_end: bool = False) -> dict[str, str | 
 def visible(cell):
     """Return a copy of a cell without its hidden tests."""
     cell = copy.deepcopy(cell)
-    cell.source = replace_regions(cell.source, HIDDEN, _nothing)
+    cell.source = replace_regions(cell.source, HIDDEN, _drop)
     return cell

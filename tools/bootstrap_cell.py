@@ -3,10 +3,10 @@
     python tools/bootstrap_cell.py          prints the cell
 
 The cell finds the course where it is installed, in a folder above the notebook, or in the kit
-(`make colab-kit`) beside it, which unpacks itself (sff_teach/__init__.py). A file is looked for
-before it goes on the path: Python remembers what was missing, and a second run must find it. No
-installer runs, so Colab keeps its own torch and numpy. While `REPOSITORY` is None nothing is
-fetched, and no link to Colab is printed.
+(`make colab-kit`) beside it, which unpacks itself (sff_teach/__init__.py). Only existing files are
+put on the path, because Python caches missing ones and a second run must find them. No installer
+runs, so Colab keeps its own torch and numpy. While `REPOSITORY` is None nothing is fetched, and no
+link to Colab is written.
 
 Whoever owns a public repository of the course sets its address below and the tag of a release; then
 `make stamp`, commit, and set that tag on the commit. In Colab the cell then clones this tag.

@@ -13,7 +13,7 @@ from tools.reading_time import core_minutes, write_minutes
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A self-check answer; without the empty line Markdown would not see what stands inside.
+# A self-check answer; Markdown inside <details> needs the empty line.
 ANSWER = re.compile(
     r"(?s)<details><summary>(?=\S)(.+?)</summary>\n\n\*\*(Right|No|Not quite)\.\*\* (.*?)</details>"
 )
@@ -29,7 +29,7 @@ OPENING = {  # what the text before the first code cell says, and how it is reco
 
 
 def course_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, str]]:
-    """Yield what every notebook of the course has and this one has not."""
+    """Yield the parts of a course notebook that are missing in this one."""
     title = [heading for heading in page.headings if heading.level == 1]
     if len(title) != 1 or page.headings[0] != title[0] or title[0].cell != 1:
         yield 0, f"{len(title)} headings of level 1; want one, in the first cell"
@@ -57,17 +57,14 @@ def opening_problems(path: Path, notebook, page: Page) -> Iterator[tuple[int, st
         yield number, "the first code cell is not that of tools/bootstrap_cell.py; run make stamp"
     first = cells[0].source
     if with_links(first, place_in_repository(path)) != first:
-        yield (
-            1,
-            "the links below the title are not those of the repository; run make stamp",
-        )
+        yield (1, "the links below the title are not those of the repository; run make stamp")
     for link in page.links:
         if link.cell > 1 and link.url.startswith(COLAB):
             yield link.cell, "a second link to Colab"
 
 
 def minutes_problems(notebook) -> Iterator[tuple[int, str]]:
-    """Yield minutes that are not those of the formula, and a core too long for one sitting."""
+    """Yield minutes that differ from the formula's, and a core that is too long."""
     stamped = copy.deepcopy(notebook)
     write_minutes(stamped)
     for number, (cell, right) in enumerate(zip(notebook.cells, stamped.cells), 1):
@@ -89,7 +86,7 @@ def exercise_problems(notebook) -> Iterator[tuple[int, str]]:
 
 
 def stub_problems(notebook) -> Iterator[tuple[int, str]]:
-    """Yield stubs that students complete and that nothing checks."""
+    """Yield exercise stubs without a check."""
     code = [(n, c) for n, c in enumerate(notebook.cells, 1) if c.cell_type == "code"]
     for (number, cell), (_, after) in zip(code, [*code[1:], (0, None)]):
         if "exercise" in cell.metadata.get("tags", []):
@@ -99,7 +96,7 @@ def stub_problems(notebook) -> Iterator[tuple[int, str]]:
 
 
 def summary_problems(page: Page) -> Iterator[tuple[int, str]]:
-    """Yield a missing summary, or a summary that leads nowhere."""
+    """Yield a missing summary, or a summary without a link onward."""
     summary = [h.cell for h in page.headings if h.text.strip().lower().startswith("summary")]
     onward = re.compile(r"(\.ipynb|README\.md)(#|$)")
     if not summary:
@@ -109,7 +106,7 @@ def summary_problems(page: Page) -> Iterator[tuple[int, str]]:
 
 
 def place_in_repository(path: Path) -> str:
-    """Return where a notebook stands, or would stand, in the repository."""
+    """Return the path of a notebook in the repository."""
     path = path.resolve()
     inside = path.relative_to(ROOT) if ROOT in path.parents else Path(path.parent.name, path.name)
     return inside.as_posix()
@@ -118,8 +115,8 @@ def place_in_repository(path: Path) -> str:
 def question_problems(notebook) -> Iterator[tuple[int, str]]:
     """Yield what the self-check questions before the summary lack.
 
-    A question is a paragraph that begins with a bold letter; its answers are <details>, whose text
-    begins with the verdict and goes on with the reason.
+    A question is a paragraph that begins with a bold letter; its answers are <details> with a
+    verdict and a reason.
     """
     text, number = "", 0
     for count, cell in enumerate(notebook.cells, 1):

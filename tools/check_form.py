@@ -1,4 +1,4 @@
-"""A notebook's two files: the students' copy is clean, the executed one was run as it stands."""
+"""The form of a notebook's two files: the students' clean copy and the executed copy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MAX_LINE = 100
 TAGS = {"raises-exception", "hide-input", "exercise", "solution", "check", "gpu"}
 NOTEBOOK_METADATA = {"kernelspec", "language_info"}
 CELL_METADATA = {"tags", "jupyter", "collapsed", "cellView", "nbgrader", "editable", "deletable"}
-# As Jupyter writes it, so that opening a notebook does not change its file. The version of Python
-# is left out: it differs from reader to reader, and `make lab` saves none (tools/saving.py).
+# As Jupyter writes it, so that opening a notebook does not change its file, but without the version
+# of Python, which `make lab` does not save (tools/saving.py).
 LANGUAGE = {
     "codemirror_mode": {"name": "ipython", "version": 3},
     "file_extension": ".py",
@@ -26,7 +26,7 @@ LANGUAGE = {
 }
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-# Picture data in HTML: random letters, in which any pattern may turn up by chance.
+# Picture data in HTML, in which any pattern may occur by chance.
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a traceback in a terminal or notebook
 _TOP_FOLDERS = "home|Users|root|work|tmp|var|private|opt|usr|mnt|srv|builds|content"
@@ -34,7 +34,7 @@ MACHINE_PATH = re.compile(rf"(?<![\w.~/…-])(?:/(?:{_TOP_FOLDERS})/|[A-Z]:\\+Us
 
 
 def executed_copy(path: Path) -> Path:
-    """Return where the executed copy of a notebook is kept: executed/ beside notebooks/."""
+    """Return the path of a notebook's executed copy: executed/ beside notebooks/."""
     return path.parent.parent / "executed" / path.name
 
 
@@ -148,7 +148,7 @@ def output_problems(cell) -> Iterator[str]:
 
 
 def output_texts(output) -> Iterator[str]:
-    """Yield every text of an output in which a path may stand."""
+    """Yield every text of an output that may contain a path."""
     if output.output_type == "stream":
         yield output.text
     elif output.output_type == "error":

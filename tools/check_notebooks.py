@@ -59,7 +59,7 @@ def check_notebook(path: Path) -> list[str]:
         *page_problems(path, page),
         *course_problems(path, notebook, page),
     ]
-    return _told(path.name, problems)
+    return _messages(path.name, problems)
 
 
 def check_executed(path: Path) -> list[str]:
@@ -73,12 +73,12 @@ def check_executed(path: Path) -> list[str]:
         return [f"executed/{path.name} is missing; run make notebooks NB=notebooks/{path.name}"]
     try:
         problems = executed_problems(copy, read_notebook(copy), read_notebook(path))
-        return _told(f"executed/{path.name}", problems)
+        return _messages(f"executed/{path.name}", problems)
     except ValueError as error:
         return [str(error)]
 
 
-def _told(name: str, problems) -> list[str]:
+def _messages(name: str, problems) -> list[str]:
     return [
         f"{name}{f', cell {number}' if number else ''}: {problem}" for number, problem in problems
     ]

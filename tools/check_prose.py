@@ -1,16 +1,16 @@
-"""Find figures in prose that nobody measured, asserted or cited.
+"""Find figures in prose that are not measured, asserted or cited.
 
     python tools/check_prose.py [FILE …]        without names: all notebooks and README.md
 
-A figure is a number with %, points, ×, times or seconds behind it, outside code, formulas and
-comments. It stands on firm ground if
+A figure is a number before %, points, ×, times or seconds, outside code, formulas and comments. It
+is supported if
 
 - its paragraph, or table row, names a source with its year: "(Wang et al., 2021)"; or
 - the same notebook computes it: it appears, or rounds to it, in an output, an assert, a caption, or
   a formula of the same cell; or
 - it appears in one of the generated pages, results/*.md.
 
-Anything else is reported. Invented numbers for an exercise, say, need a reason in the paragraph:
+Other figures are reported. Invented numbers, as in an exercise, need a reason in the paragraph:
 ``<!-- not measured: an example -->``.
 """
 
@@ -38,7 +38,7 @@ COMPUTED = re.compile(r"assert|check_equal|caption|alt=|fraction")
 
 
 def computed_by(notebook: dict) -> str:
-    """What a notebook's code cells print, show or assert."""
+    """The texts that a notebook's code cells print, show or assert."""
     parts = []
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
@@ -53,7 +53,7 @@ def computed_by(notebook: dict) -> str:
 
 
 def numbers(text: str) -> set[float]:
-    """All numbers that stand in a text."""
+    """All numbers in a text."""
     return {float(n.replace(",", "")) for n in re.findall(r"(?<![\d.,])\d[\d,]*(?:\.\d+)?", text)}
 
 
@@ -65,8 +65,8 @@ def rounds_to(known: set[float], figure: str, percent: bool) -> bool:
     return any(round(factor * n, decimals) == wanted for n in known for factor in factors)
 
 
-def unfounded(prose: str, computed: str, stored: str) -> list[str]:
-    """The figures of a piece of Markdown that have no ground, each with its surroundings."""
+def unsupported(prose: str, computed: str, stored: str) -> list[str]:
+    """The unsupported figures of a Markdown text, each with its context."""
     found = []
     known = numbers(computed) | numbers(stored) | numbers(" ".join(FORMULA.findall(prose)))
     for paragraph in re.split(r"\n\s*\n|\n(?=\s*[-|])", SPOKEN.sub("", prose)):
@@ -80,10 +80,10 @@ def unfounded(prose: str, computed: str, stored: str) -> list[str]:
 
 
 def problems(path: Path, stored: str) -> list[str]:
-    """One line per figure without ground."""
+    """One line per unsupported figure."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        return [f"{path.name}: {one}" for one in unfounded(text, "", stored)]
+        return [f"{path.name}: {one}" for one in unsupported(text, "", stored)]
     notebook = json.loads(text)
     executed = executed_copy(path)  # the notebook itself keeps no outputs
     run = json.loads(executed.read_text(encoding="utf-8")) if executed.exists() else notebook
@@ -92,7 +92,7 @@ def problems(path: Path, stored: str) -> list[str]:
         f"{path.name}, cell {number}: {one}"
         for number, cell in enumerate(notebook["cells"], 1)
         if cell["cell_type"] == "markdown"
-        for one in unfounded("".join(cell["source"]), computed, stored)
+        for one in unsupported("".join(cell["source"]), computed, stored)
     ]
 
 
@@ -102,11 +102,11 @@ def stored_pages(root: Path = ROOT) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Report, and 1 if there is anything to report."""
+    """Print the unsupported figures; 1 if there are any."""
     paths = [Path(name) for name in names]
     paths = paths or [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
     lines = [line for path in paths for line in problems(path, stored_pages())]
-    print("\n".join(lines) or "Every figure in the prose has a ground.")
+    print("\n".join(lines) or "Every figure in the prose is supported.")
     return int(bool(lines))
 
 

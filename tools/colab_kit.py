@@ -4,8 +4,7 @@
 
 The kit is one file. Unzipped it is a course folder that works anywhere, with the wheel in it.
 Uploaded to Colab as it is, beside a notebook, it unpacks itself when the bootstrap cell imports it.
-It holds only files that git has (new ones too, unless ignored), and of the assignments only the
-students' release.
+It holds only files that git does not ignore, and of the assignments only the students' release.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ import sff_teach  # noqa: E402
 
 ASSIGNMENTS = "notebooks/assignments/"
 FOLDERS = ("sff_teach/", "notebooks/", "executed/", "data/", "results/", "docs/")
-PAPERS = ("README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-def belongs(path: str) -> bool:
-    """Tell whether a file of the repository, by its path in it, goes into the kit.
+def is_in_kit(path: str) -> bool:
+    """Tell whether a file, by its path in the repository, is part of the kit.
 
-    Of the assignments only the release; nothing that says how they are marked.
+    Of the assignments only the release, without anything about their marking.
     """
     if path.startswith(ASSIGNMENTS):
         return path.startswith(f"{ASSIGNMENTS}release/")
     if path.startswith("docs/teaching"):
         return False
-    return path in PAPERS or path.startswith(FOLDERS)
+    return path in DOCUMENTS or path.startswith(FOLDERS)
 
 
 def files() -> list[str]:
-    """Return the paths, in the repository, of what goes into the kit."""
+    """Return the paths of the kit's files in the repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     here = [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
-    return sorted(filter(belongs, here))
+    return sorted(filter(is_in_kit, here))
 
 
 def build_wheel(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
-PICTURES = (  # file, notebook, beginning of the caption, why one would open the notebook
+PICTURES = (  # file, notebook, beginning of the caption, heading
     ("one-pass", "00", "SFF. Every block", "The whole idea in one picture"),
     ("decides", "00", "Blocks 1 to 4 say", "Watch a network make up its mind, block by block"),
     ("washed-out", "04", "Untrained networks", "Why Forward-Forward fails on CNNs"),
@@ -48,7 +48,7 @@ def figures(notebook: Path) -> list[tuple[bytes, str, str]]:
     return found
 
 
-def runs_matching(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
+def find_figure(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
     """The notebook and the figure whose caption begins like this."""
     (notebook,) = (ROOT / "executed").glob(f"{number}_*.ipynb")
     for picture, alt, caption in figures(notebook):
@@ -62,7 +62,7 @@ def page() -> tuple[str, dict[str, bytes]]:
     lines = ["# Gallery", "", "Ten pictures from the notebooks; `make gallery` collects them anew."]
     pictures = {}
     for name, number, beginning, title in PICTURES:
-        notebook, picture, alt, caption = runs_matching(number, beginning)
+        notebook, picture, alt, caption = find_figure(number, beginning)
         pictures[f"{name}.png"] = picture
         alt = " ".join(alt.split()).replace("]", ")").replace("[", "(")
         link = f"[Notebook {number}](../executed/{notebook.name})"

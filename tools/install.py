@@ -24,10 +24,7 @@ INPUTS = ("pyproject.toml", "requirements.lock", os.path.join("tools", "install.
 
 # No news pop-up and no update check: the course does not phone home. Lab reads this from the venv.
 LAB_SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {
-        "fetchNews": "false",
-        "checkForUpdates": False,
-    }
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
 }
 
 

@@ -4,7 +4,7 @@
 
 For each notebook under notebooks/assignments/source it writes the students' copy (release/, which
 is committed), one with the answers for after the deadline (solution/) and one to mark by
-(teacher/); git ignores the last two. The present bootstrap cell goes into sources and copies alike.
+(teacher/); git ignores the last two. Sources and copies get the current bootstrap cell.
 Then it runs the check of tools/mutation_check.py and writes docs/teaching_mutations.md.
 """
 
@@ -30,7 +30,7 @@ def mark_scheme(notebook) -> str:
             total += points
             how = (
                 "by hand, after the scheme in the cell"
-                if assignments.by_hand(cell)
+                if assignments.is_marked_by_hand(cell)
                 else "all tests passing, the visible and the hidden ones; else 0"
             )
             name = mutation_check.title(notebook, grade_id(cell))
@@ -38,9 +38,9 @@ def mark_scheme(notebook) -> str:
     rows.append(f"| together | {total:g} | |")
     rows += [
         "",
-        "What a student sees who made one of the usual mistakes stands in "
-        "[docs/teaching_mutations.md](../../../../docs/teaching_mutations.md). Copies with answers "
-        "or hidden tests are for you alone; hand out what lies in `release/`.",
+        "[docs/teaching_mutations.md](../../../../docs/teaching_mutations.md) lists the messages "
+        "that students get for usual mistakes. Copies with answers or hidden tests are for you "
+        "alone; hand out the files in `release/`.",
     ]
     return "\n".join(rows)
 

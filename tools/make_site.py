@@ -2,10 +2,10 @@
 
     python tools/make_site.py
 
-No notebook is run, and the finished site asks nothing of any other machine. The pages are copied
-to build/site-source first, where the reference's pages are added, so that Sphinx writes nothing
-into the course itself. Every build starts anew: Sphinx would not repeat the warnings of pages that
-it has read already, and here each warning stops the build.
+No notebook is run, and the site needs no other host. The pages are copied to build/site-source
+first, where the reference's pages are added, so that Sphinx writes nothing into the course itself.
+Every build starts from scratch, because each warning stops the build and Sphinx does not repeat
+warnings of cached pages.
 """
 
 import importlib.util
@@ -38,8 +38,8 @@ PAGES = (
 # What the pages link to.
 FILES = ("docs/gallery/*.png", "results/*.png", "LICENSE", "*/LICENSE", "CITATION.cff")
 
-# The landing page is the README with the contents below it, unseen; they fill the side bar.
-CONTENTS = (  # heading, pages in the order of their names, the first ones before
+# The landing page is the README with hidden contents below it, which fill the side bar.
+CONTENTS = (  # heading, pages
     ("The course", "executed/*"),
     ("Assignments", "notebooks/assignments/release/*/*"),
     ("Guides", "docs/teaching", "docs/*"),
@@ -56,7 +56,7 @@ INTERNAL = (
     "util.progress", "widgets.panel",
 )  # fmt: skip
 
-# To a file of the course. Pictures are no links, but a picture in a link is.
+# A link to a file of the course, also around a picture; a picture alone is no link.
 LINK = re.compile(
     r"(?<!!)\[([^\[\]]*(?:!\[[^\]]*\]\([^)]*\))?[^\[\]]*)\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)"
 )
@@ -64,16 +64,15 @@ LINK = re.compile(
 # Between the ends of an interval, which stay on one line.
 INTERVAL = re.compile(r"(?<=\d) … (?=[-+−]?\d)")
 
-# Of MathJax: one renderer with its fonts, and what its menu offers people who listen to formulas.
+# Parts of MathJax: one renderer with its fonts, and spoken formulas.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "sre")
 
 
-def for_the_site(text: str, folder: Path, copied: set[Path]) -> str:
-    """Return Markdown of a folder with its links as the site has them.
+def rewrite_links(text: str, folder: Path, copied: set[Path]) -> str:
+    """Return Markdown of a folder with its links as on the site.
 
-    The README is the site's index. A link to what is not copied leads to the repository, or goes
-    where there is no address of one. Headings of notebooks have anchors as those of pages; Jupyter
-    would keep their capitals.
+    The README is the site's index. A link to a file that is not copied leads to the repository, or
+    is removed if there is no address. Anchors of notebooks' headings are in lower case.
     """
 
     def changed(link: re.Match) -> str:
@@ -104,7 +103,7 @@ def fold(cell: dict) -> None:
 
 
 def copy_pages() -> None:
-    """Lay out the pages and what they link to as in the course, the README as index.md."""
+    """Copy the pages and the files they link to in the same folders, the README as index.md."""
     pages = {page for pattern in PAGES for page in ROOT.glob(pattern)}
     files = {file for pattern in FILES for file in ROOT.glob(pattern)}
     copied = pages | files
@@ -123,10 +122,10 @@ def copy_pages() -> None:
                 fold(cell)
                 if cell["cell_type"] == "markdown":
                     source = "".join(cell["source"])
-                    cell["source"] = for_the_site(source, file.parent, copied)
+                    cell["source"] = rewrite_links(source, file.parent, copied)
             text = json.dumps(notebook, ensure_ascii=False, indent=1)
         else:
-            text = INTERVAL.sub("\u00a0…\u00a0", for_the_site(text, file.parent, copied))
+            text = INTERVAL.sub("\u00a0…\u00a0", rewrite_links(text, file.parent, copied))
         copy.write_text(text, encoding="utf-8")
     (SOURCE / "README.md").rename(SOURCE / "index.md")
 
@@ -170,7 +169,7 @@ def write_reference() -> None:
 
 
 def copy_mathjax() -> None:
-    """Copy MathJax from the package that carries it to the site's static files."""
+    """Copy MathJax from its Python package to the site's static files."""
     carrier = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
     for name in MATHJAX:
         part, copy = carrier / "static" / "mathjax" / name, SOURCE / "_static" / "mathjax" / name

@@ -2,9 +2,9 @@
 
     python tools/mutation_check.py          writes docs/teaching_mutations.md
 
-The mistakes lie in notebooks/assignments/mutations, by the grade id of the solution cell. Each says
-what is mistaken, how it changes the solution (`old` becomes `new`, or `code` in the place of the
-solution), and which words of the visible tests' message tell the student (`says`).
+The mistakes are in notebooks/assignments/mutations, by the grade id of the solution cell. Each has
+a description, a change of the solution (`old` becomes `new`, or `code` replaces the solution), and
+words of the visible tests' message for it (`says`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tools.assignments import SOLUTION, grade_id, is_test  # noqa: E402
 
 PAGE = ROOT / "docs" / "teaching_mutations.md"
 STUDENT = "ada17"
-WANTED = 10  # usual mistakes for each task; `fewer` says why where there are not so many
+WANTED = 10  # usual mistakes for each task; `fewer` gives a reason for a smaller number
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mistake: the message of the visible tests, None if they all passed."""
+    """The result for a mistake: the message of the visible tests, None if they all passed."""
 
     cell: str
     mistake: str
@@ -113,7 +113,7 @@ def check(source: Path, student_id: str = STUDENT) -> list[Outcome]:
 
 
 def _try(name: str, mistake: dict, cells: list, namespace: dict) -> Outcome:
-    namespace = dict(namespace)  # what the mistake defines is gone afterwards
+    namespace = dict(namespace)  # without the mistake's definitions afterwards
     for cell in cells:
         error = assignments.run_cell(cell, namespace)
         if error:

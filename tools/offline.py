@@ -1,8 +1,7 @@
 """Run a command with the network cut off: python tools/offline.py COMMAND …
 
-The command gets a network namespace of its own (Linux), in which only the machine itself answers,
-under 127.0.0.1. Whoever is not root gets it through a user namespace. Where the system allows
-neither, this says so and fails: a proof that was skipped would look like one that was made.
+The command runs in its own network namespace (Linux) with only a loopback interface; without root
+this needs a user namespace. Where the system allows neither, the command is not run and this fails.
 """
 
 import ctypes
@@ -15,7 +14,7 @@ from pathlib import Path
 
 NEWUSER, NEWNET = 0x10000000, 0x40000000  # of unshare(2)
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 1  # of netdevice(7)
-OUTSIDE = ("192.0.2.1", 443)  # an address that nobody has, RFC 5737
+OUTSIDE = ("192.0.2.1", 443)  # an unassigned address, RFC 5737
 
 
 def cut_off() -> None:
@@ -37,7 +36,7 @@ def cut_off() -> None:
 
 
 def is_cut_off() -> bool:
-    """Tell whether no way leads out: the system has no route to an address outside."""
+    """Tell whether the system has no route to an address outside."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(OUTSIDE)  # sends nothing: only looks for a route
@@ -57,7 +56,7 @@ def main(command: list[str]) -> None:
             "namespaces."
         )
     if not is_cut_off():
-        sys.exit("The network should be cut off now, and there still is a way out.")
+        sys.exit("The network should be cut off now, but there is still a route to the outside.")
     print(f"The network is cut off for: {' '.join(command)}", flush=True)
     os.execvp(command[0], command)
 

@@ -1,8 +1,8 @@
-"""How long a section of a notebook takes, by one formula, written below the section's heading.
+"""The minutes for each section of a notebook, by one formula, written below its heading.
 
-A reader is taken to read 120 words of prose and 10 lines of code a minute, to look at a figure for
-three quarters of a minute, and to work on an exercise for as long as it says ("●○○ · 5 minutes").
-Folded hints and answers belong to their exercise and are not counted again, nor are folded cells.
+The formula counts 120 words of prose and 10 lines of code a minute, three quarters of a minute per
+figure, and an exercise's own minutes ("●○○ · 5 minutes"). Folded hints, answers and cells do not
+count.
 `make stamp` writes the minutes, and the guard compares them.
 """
 
@@ -20,14 +20,14 @@ OPENING = re.compile(r"\*\*Minutes:\*\*[^;]*;")
 
 
 class Section(NamedTuple):
-    """A heading of level 2 with what stands below it."""
+    """A heading of level 2 and the text below it."""
 
     optional: bool
     minutes: int
 
 
 def sections(notebook) -> list[Section]:
-    """Return a notebook's sections in order; what stands before the first heading is not one."""
+    """Return a notebook's sections in order, without the text before the first heading."""
     found: list[Section] = []
     spent: list[float] = []
     for cell in notebook.cells:
@@ -60,7 +60,7 @@ def _code_minutes(cell) -> float:
 
 
 def core_minutes(notebook) -> int:
-    """Return the minutes of the sections marked core, to the next five."""
+    """Return the minutes of the core sections, rounded up to a multiple of five."""
     return _total(sections(notebook), optional=False)
 
 

@@ -1,13 +1,12 @@
-"""Run notebooks and write what came of it into executed/; students' copies stay without outputs.
+"""Run notebooks and write the executed copies; students' copies stay without outputs.
 
     python tools/run_notebooks.py [notebooks/05_….ipynb …]      without names: all of them
 
 Each notebook is stamped (tools/stamp.py) and run from top to bottom in a fresh kernel. Both copies
-are written only if every cell did what it should: an error (except in a cell tagged
-raises-exception, which must raise) or a file that grew too large leaves them as they were. Cell ids
-stay. What differs from run to run or from machine to machine goes (tools/tidy_outputs.py). The
-version of the package and the seconds taken are kept in the executed copy's `metadata.sff_teach`;
-the guard compares the two copies cell by cell.
+are written only if no cell failed, each cell tagged raises-exception raised, and the file is not
+too large. What differs from run to run or from machine to machine is removed
+(tools/tidy_outputs.py). The version of the package and the seconds are stored in the executed
+copy's `metadata.sff_teach`; the guard compares the two copies cell by cell.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class NotebookError(Exception):
 
 
 def stamp(notebook, path: Path) -> None:
-    """Make a notebook the copy that students open: without outputs, with what is generated in it.
+    """Make a notebook the copy that students open: without outputs, with its generated parts.
 
     Generated are the bootstrap cell, the links below the title, the minutes and the metadata.
     """
@@ -115,7 +114,7 @@ def _failed(cell) -> bool:
 
 
 def record(notebook, seconds: float) -> None:
-    """Keep of a run's metadata only what says how the outputs came about."""
+    """Reduce the metadata to the package's version and the seconds of the run."""
     record = {"version": sff_teach.__version__, "seconds": round(seconds, 1)}
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": LANGUAGE, "sff_teach": record}

@@ -1,11 +1,11 @@
-"""What `make lab` leaves out on saving, so that a notebook that was only read stays as it was."""
+"""A hook of `make lab`, so that saving a notebook that was only read does not change its file."""
 
 
 def without_version(model: dict, **_) -> None:
-    """Take out the reader's version of Python, which JupyterLab adds to every notebook it opens.
+    """Remove the version of Python, which JupyterLab adds to every notebook it opens.
 
     Args:
-        model: what Jupyter Server is about to save: a notebook, or another file.
+        model: a notebook or another file, as Jupyter Server is about to save it.
     """
     if model["type"] == "notebook":
         model["content"]["metadata"].get("language_info", {}).pop("version", None)

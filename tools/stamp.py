@@ -1,10 +1,10 @@
-"""Clean the notebooks, and write what is generated into them: first cell, links, minutes, metadata.
+"""Clean the notebooks and write their generated parts: first cell, links, minutes, metadata.
 
     python tools/stamp.py [notebooks/05_….ipynb …]      without names: all notebooks and README.md
 
-No notebook is run for it. Outputs go: what a run shows is kept in executed/ (`make notebooks`). Its
-copies get the notebooks' present prose, as long as the code is what ran. The README gets each
-notebook's minutes, and links to Colab once there is an address.
+No notebook is run. Outputs are removed; those of a run are in executed/ (`make notebooks`), whose
+copies get the notebooks' current prose if the code has not changed. The README gets each notebook's
+minutes, and links to Colab once there is an address.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def stamp_notebook(text: str, path: Path) -> str:
 
 
 def refresh_executed(clean, executed):
-    """Return the executed copy with the notebook's present prose, or None if other code ran.
+    """Return the executed copy with the notebook's current prose, or None if the code differs.
 
-    The bootstrap cell is generated, and only finds the package: another one needs no run.
+    A different bootstrap cell does not count: it only finds the package.
     """
 
     def code(notebook):
@@ -70,7 +70,7 @@ def refresh_executed(clean, executed):
 
 
 def stamp_executed(path: Path) -> str | None:
-    """Return the executed copy's file with the present prose, or None if it must run."""
+    """Return the executed copy's file with the current prose, or None if it must run."""
     target = executed_copy(path)
     if not target.exists():
         return None
@@ -83,7 +83,7 @@ def stamp_executed(path: Path) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Stamp, and say what changed; 1 if a notebook could not be stamped."""
+    """Stamp the files and print what changed; 1 if a notebook could not be stamped."""
     paths = [Path(argument).resolve() for argument in arguments]
     bad = 0
     for path in paths or [*sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), README]:

@@ -1,6 +1,6 @@
-"""Take out of a notebook's outputs what differs from run to run or from machine to machine.
+"""Remove from a notebook's outputs what differs from run to run or from machine to machine.
 
-Progress bars, paths and addresses go. A live widget is replaced by a still of what it showed.
+Progress bars, paths and addresses are removed. A live widget is replaced by a static copy.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def tidy(notebook) -> None:
 
 
 def is_progress_bar(output) -> bool:
-    """Tell whether an output is a progress bar, which means nothing once the work is done."""
+    """Tell whether an output is a progress bar."""
     if output.output_type == "stream":
         return output.name == "stderr" and bool(PROGRESS_BAR.search(output.text))
     return bool(PROGRESS_BAR.search(output.get("data", {}).get("text/plain", "")))
 
 
 def still(output, state: dict):
-    """Replace a live widget by what it showed when the run ended: its pictures and tables."""
+    """Replace a live widget by its pictures and tables at the end of the run."""
     data = output.get("data", {})
     if WIDGET_VIEW not in data or is_progress_bar(output):
         return output
@@ -70,7 +70,7 @@ def widget_html(model: str, state: dict) -> list[str]:
 
 
 def merge_streams(outputs: list) -> list:
-    """Join neighbouring pieces of the same stream: where they were cut is chance."""
+    """Merge neighbouring outputs of the same stream, which is split at random."""
     merged: list = []
     for output in outputs:
         last = merged[-1] if merged else None
@@ -86,7 +86,7 @@ def merge_streams(outputs: list) -> list:
 
 
 def tidy_output(output) -> None:
-    """Take paths and addresses out of every text of an output, in place."""
+    """Remove paths and addresses from every text of an output, in place."""
     if output.output_type == "stream":
         output.text = tidy_text(output.text)
     elif output.output_type == "error":

@@ -199,10 +199,7 @@ class ModeStage(nn.Module):
     """A stage with one graph for evaluation and another for training, on the same modules."""
 
     def __init__(
-        self,
-        roots: tuple[nn.Module, nn.Module],
-        evaluation: fx.Graph,
-        training: fx.Graph,
+        self, roots: tuple[nn.Module, nn.Module], evaluation: fx.Graph, training: fx.Graph
     ):
         super().__init__()
         for op in ("call_module", "get_attr"):  # a whole module before its parameters

@@ -34,7 +34,7 @@ from .graph import (
     stage_graph,
     stage_module,
     trace,
-)  # fmt: skip
+)
 from .measure import EXAMPLES, channel_dim, feature_points, measure, positions, runs_on
 from .verify import find_classifier, verify, verify_listed
 

@@ -177,7 +177,6 @@ def draw_goodness(
     negative: ArrayLike,
     theta: float | None = None,
     *,
-    title: str | None = None,
     xlabel: str = "goodness g",
     ax: Axes | None = None,
 ) -> Figure:
@@ -187,7 +186,6 @@ def draw_goodness(
         positive: (B,) values.
         negative: (B,) values.
         theta: the threshold; the share of each set above it is then written beside its median.
-        title: of the panel.
         xlabel: of the panel.
         ax: a panel to draw into, instead of a new figure.
     """
@@ -212,14 +210,12 @@ def draw_goodness(
     _mark(ax, marks, max(count.max() for count in counts))
     ax.spines["bottom"].set_zorder(9)
     ax.set(xlabel=xlabel, ylabel="share, %")
-    if title:
-        ax.set_title(title)
     beyond = int((both > bins[-1]).sum())
     if beyond:
         ax.annotate(f"{beyond} more →", (1, 0.03), xycoords="axes fraction", ha="right", fontsize=9)
     words = f"Distributions of goodness. {'; '.join(text for _, text, *_ in marks)}."
     before = getattr(ax.figure, "alt", "")
-    return with_alt(ax.figure, f"{before} {title + ': ' if title else ''}{words}".strip())
+    return with_alt(ax.figure, f"{before} {words}".strip())
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
@@ -479,11 +475,7 @@ def _beats(a: tuple, b: tuple) -> bool:
 
 @course_style()
 def draw_images(
-    pixels: ArrayLike,
-    titles: Sequence[str] | None = None,
-    *,
-    ncols: int = 8,
-    width: float = WIDTH,
+    pixels: ArrayLike, titles: Sequence[str] | None = None, *, ncols: int = 8, width: float = WIDTH
 ) -> Figure:
     """Draw a grid of images.
 
@@ -553,8 +545,7 @@ def draw_class_goodness(
     fig.supxlabel("goodness g (each panel has its own scale)", fontsize=10)
     chosen = ", ".join(f"{name} {classes[int(values.argmax())]}" for name, values in panels)
     return with_alt(
-        fig,
-        f"Goodness of the classes for one image. Highest: {chosen}. True class: {classes[y]}.",
+        fig, f"Goodness of the classes for one image. Highest: {chosen}. True class: {classes[y]}."
     )
 
 

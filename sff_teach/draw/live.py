@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..training.fit import History
+from ..training.history import History
 from .charts import describe_history, draw_history
 from .style import INK, OKABE_ITO, display_data, end_labels, figure_data, ink, new_figure, with_alt
 

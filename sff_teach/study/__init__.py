@@ -4,15 +4,7 @@ from ..util.stats import interval
 from .recipes import RECIPES, NamedRecipe, Recipe, expected, get_recipe, stored_recipe
 from .runs import CONTROLS, build, load_for, machine, measure_run, run, study
 from .store import append_run, cached_run, read_runs
-from .summary import (
-    FASHION,
-    Summary,
-    best_rate,
-    runs_by_row,
-    runs_matching,
-    summarise,
-    table,
-)
+from .summary import FASHION, Summary, best_rate, runs_by_row, runs_matching, summarise, table
 
 __all__ = [
     "CONTROLS", "FASHION", "RECIPES", "NamedRecipe", "Recipe", "Summary",

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 from ..training.config import TrainConfig
@@ -167,11 +166,7 @@ def get_recipe(name: str, rule: str | None = None) -> Recipe:
     return replace(named.recipe, rule=rule, lr=named.rates.get(rule, named.recipe.lr))
 
 
-@lru_cache(maxsize=1)
-def _measured() -> dict[str, dict[str, str]]:
-    return json.loads((Path(__file__).parent / "expected.json").read_text(encoding="utf-8"))
-
-
 def expected(name: str) -> str:
     """The expected result of a recipe in one line, measured by ``results/recipes.py``."""
-    return _measured().get(name, {}).get(get_recipe(name).rule, "not yet measured")
+    measured = json.loads((Path(__file__).parent / "expected.json").read_text(encoding="utf-8"))
+    return measured.get(name, {}).get(get_recipe(name).rule, "not yet measured")

@@ -23,7 +23,8 @@ from ..forward_forward import FFNetwork
 from ..heads import learn_vote
 from ..models import NETWORKS
 from ..training.distributed import is_distributed
-from ..training.fit import evaluate_votes, fit
+from ..training.evaluation import evaluate_votes
+from ..training.fit import fit
 from ..training.history import History
 from ..util import __version__
 from ..util.checks import SFFError, check_known

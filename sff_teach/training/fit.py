@@ -14,7 +14,6 @@ from ..util.checks import SFFError, check_count
 from ..util.progress import Bar
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .evaluation import Evaluation, evaluate, evaluate_votes
 from .history import (
     CHECK_EVERY,
     EpochMetrics,
@@ -27,8 +26,6 @@ from .loader import Data, lay_out
 from .loop import ended_by_ctrl_c, train_epochs
 from .pipeline import fit_pipeline
 from .prepare import Run, prepare, resolve_config
-
-__all__ = ["Evaluation", "History", "evaluate", "evaluate_votes", "fit"]
 
 
 def fit(

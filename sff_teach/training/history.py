@@ -112,26 +112,22 @@ def divergence_message(block: int, epoch: int, lr: float) -> str:
     )
 
 
-def one_cycle(progress: float) -> float:
-    """The learning rate, as a share of its peak, after the share ``progress`` of all steps.
-
-    Cosine up to the peak, then down to 0, as ``torch.optim.lr_scheduler.OneCycleLR``, but without
-    state to save. Source: Smith & Topin 2019.
-    """
-    if progress < WARM_UP:
-        return FIRST_RATE + (1 - FIRST_RATE) * _half_cosine(progress / WARM_UP)
-    return 1 - _half_cosine((progress - WARM_UP) / (1 - WARM_UP))
-
-
 def learning_rate(progress: float, lr: float, schedule: str) -> float:
     """The learning rate at a point of the training.
+
+    One cycle is a cosine up to the peak, then one down to 0, as in
+    ``torch.optim.lr_scheduler.OneCycleLR``, but without state to save. Source: Smith & Topin 2019.
 
     Args:
         progress: share of the steps done, in [0, 1].
         lr: the peak.
         schedule: ``"one-cycle"`` or ``"constant"``.
     """
-    return lr * one_cycle(progress) if schedule == "one-cycle" else lr
+    if schedule == "constant":
+        return lr
+    if progress < WARM_UP:
+        return lr * (FIRST_RATE + (1 - FIRST_RATE) * _half_cosine(progress / WARM_UP))
+    return lr * (1 - _half_cosine((progress - WARM_UP) / (1 - WARM_UP)))
 
 
 def _half_cosine(t: float) -> float:

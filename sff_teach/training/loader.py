@@ -68,10 +68,7 @@ class Loader:
             return None
 
     def batches(
-        self,
-        batch_size: int,
-        generator: torch.Generator | None = None,
-        drop_last: bool = False,
+        self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """All samples once, shuffled if there is a generator; streams ignore the arguments."""
         options = {"generator": generator, "shuffle": generator is not None, "drop_last": drop_last}

@@ -13,7 +13,8 @@ from .. import draw
 from ..study.recipes import Recipe
 from ..study.runs import load_for, run
 from ..study.summary import FASHION, runs_matching
-from ..training.fit import History, evaluate
+from ..training.evaluation import evaluate
+from ..training.history import History
 from ..util.checks import check_known
 from ..util.stats import interval
 from .panel import (

@@ -16,7 +16,8 @@ from .. import draw
 from ..core import SFF, GoodnessHead, LocalBlock
 from ..data import load
 from ..models import cnn
-from ..training.fit import History, fit
+from ..training.fit import fit
+from ..training.history import History
 from ..util.checks import check_count, check_known
 from .panel import KERNELS, RULES, SEEDS, TrainingExplorer, columns, dropdown, in_words, slider
 

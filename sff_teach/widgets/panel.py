@@ -16,7 +16,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from .. import draw
-from ..training.fit import History
+from ..training.history import History
 from ..util.checks import SFFError
 
 RULES = ("sff", "deepsup", "bp-goodness", "bp")

@@ -15,7 +15,6 @@ from sff_teach import GoodnessHead, LocalBlock, cnn, localize
 from sff_teach.analysis.cost import (
     PairedTiming,
     TrainingStep,
-    cuda_peak,
     flops,
     live_bytes,
     median_interval,
@@ -209,11 +208,6 @@ def test_median_interval_holds_with_the_probability_it_claims():
     outside = 2 * sum(math.comb(20, i) for i in range(low)) / 2**20  # fewer than `low` below it
     assert (low, high) == (6, 15) and outside <= 0.05
     assert 2 * sum(math.comb(20, i) for i in range(low + 1)) / 2**20 > 0.05  # the narrowest
-
-
-def test_no_gpu_no_peak(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cuda_peak(lambda: None) is None
 
 
 # --- the bars ------------------------------------------------------------------------------------

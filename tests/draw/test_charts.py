@@ -100,8 +100,8 @@ def rows_by_blocks(counts=(2, 4, 9), seeds=5):
 
 def two_panels():
     fig, axes = plots.new_figure(9, 3.4, ncols=2)
-    plots.draw_goodness(*goodness(), 2, title="mean of squares", ax=axes[0])
-    plots.draw_goodness(*[784 * g for g in goodness()], 784, title="sum", ax=axes[1])
+    plots.draw_goodness(*goodness(), 2, ax=axes[0])
+    plots.draw_goodness(*[784 * g for g in goodness()], 784, ax=axes[1])
     return fig
 
 
@@ -147,7 +147,7 @@ CHARTS = {
     "blocks, rules": lambda: plots.draw_block_accuracy(
         {"bp": evaluation(0.89), "sff": [evaluation(0.7, 0.84), evaluation(0.71, 0.85)]}
     ),
-    "goodness": lambda: plots.draw_goodness(*goodness(), theta=2.0, title="Layer 1"),
+    "goodness": lambda: plots.draw_goodness(*goodness(), theta=2.0),
     "goodness, same": lambda: plots.draw_goodness(goodness()[0], goodness(1)[0], theta=2.0),
     "goodness, no threshold": lambda: plots.draw_goodness(*goodness()),
     "goodness, constant": lambda: plots.draw_goodness([1.0, 1.0], [1.0], theta=1.0),
@@ -186,8 +186,7 @@ DAILY = {
 
 def each(figures):
     return pytest.mark.parametrize(
-        "name",
-        [n if n in DAILY else pytest.param(n, marks=pytest.mark.nightly) for n in figures],
+        "name", [n if n in DAILY else pytest.param(n, marks=pytest.mark.nightly) for n in figures]
     )
 
 

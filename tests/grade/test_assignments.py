@@ -30,9 +30,7 @@ each = pytest.mark.parametrize("source", SOURCES, ids=name)
 each_with_tasks = pytest.mark.parametrize("source", SOURCES[:4], ids=name)  # the fifth is a project
 # Its tests train, for a student in each night.
 daily_or_nightly = pytest.mark.parametrize(
-    "source",
-    [*SOURCES[:4], pytest.param(SOURCES[4], marks=pytest.mark.nightly)],
-    ids=name,
+    "source", [*SOURCES[:4], pytest.param(SOURCES[4], marks=pytest.mark.nightly)], ids=name
 )
 
 

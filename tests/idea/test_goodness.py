@@ -113,11 +113,7 @@ def test_goodness_of_a_tables_row_is_one_square_per_class():
 
 
 @pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"form": "fast"}, "form"),
-        ({"filters": 3}, "filters=3"),
-    ],
+    "options, message", [({"form": "fast"}, "form"), ({"filters": 3}, "filters=3")]
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

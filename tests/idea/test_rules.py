@@ -172,7 +172,7 @@ def test_greedy_ff_updates_one_layer_at_a_time():
     changed = {n.split(".")[0] for n, v in rule.model.layers.state_dict().items()
                if not torch.equal(v, before[n])}  # fmt: skip
     assert changed == {"1"}
-    assert [rule.progress(g, 0.75) for g in (0, 1)] == [1.0, 0.5]
+    assert [rule.schedule_progress(g, 0.75) for g in (0, 1)] == [1.0, 0.5]
 
 
 def test_wrong_models_and_names():

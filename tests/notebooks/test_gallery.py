@@ -12,6 +12,6 @@ def test_gallery_is_that_of_the_notebooks():
 
 def test_every_picture_has_words():
     for name, number, beginning, title in gallery.PICTURES:
-        _, picture, alt, caption = gallery.runs_matching(number, beginning)
+        _, picture, alt, caption = gallery.find_figure(number, beginning)
         assert picture.startswith(b"\x89PNG") and len(alt) > 40 and len(caption) > 30, name
         assert title

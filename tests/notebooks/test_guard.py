@@ -23,13 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from tools import bootstrap_cell, notebook_times, run_notebooks, stamp
 from tools.bootstrap_cell import BOOTSTRAP, COLAB, MARK
 from tools.check_form import LANGUAGE, MAX_BYTES, WIDGET_VIEW, executed_copy
-from tools.check_notebooks import (
-    ROOT,
-    check_executed,
-    check_markdown,
-    check_notebook,
-    course_files,
-)
+from tools.check_notebooks import ROOT, check_executed, check_markdown, check_notebook, course_files
 
 NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
 PAGES = [path for path in course_files() if path.suffix == ".md"]

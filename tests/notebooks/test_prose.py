@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools.check_prose import ROOT, problems, stored_pages, unfounded
+from tools.check_prose import ROOT, problems, stored_pages, unsupported
 
 PAGES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "README.md"]
 
@@ -36,7 +36,7 @@ def test_every_figure_has_a_ground(path):
     ],
 )
 def test_what_counts_as_ground(prose, ground):
-    assert (unfounded(prose, "accuracy 88.49 %\nassert share < 0.6", "| 77.7 |") == []) == ground
+    assert (unsupported(prose, "accuracy 88.49 %\nassert share < 0.6", "| 77.7 |") == []) == ground
 
 
 def test_a_planted_figure_is_found(tmp_path):

@@ -285,12 +285,3 @@ def test_ci_calls_targets_that_exist():
 
 def test_every_target_is_documented():
     assert set(re.findall(r"^([a-z-]+):.*## \w", MAKEFILE, re.MULTILINE)) == TARGETS
-
-
-@pytest.mark.parametrize(("name", "needed"), [("bug", True), ("result", True), ("lesson", False)])
-def test_forms_ask_for_doctor(name, needed):
-    path = ROOT / f".github/ISSUE_TEMPLATE/{name}.yml"
-    form = yaml.safe_load(path.read_text(encoding="utf-8"))
-    asked = {field["id"]: field for field in form["body"]}
-    assert "sff-teach doctor" in asked["doctor"]["attributes"]["label"]
-    assert asked["doctor"].get("validations", {}).get("required", False) == needed

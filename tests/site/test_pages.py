@@ -120,7 +120,7 @@ def test_links_are_those_of_the_site(monkeypatch):
         (".", "https://example.org/B#More", "https://example.org/B#More"),
         (".", "gone.md", "gone.md"),  # Sphinx stops there
     ):
-        text = make_site.for_the_site(
+        text = make_site.rewrite_links(
             f"see [x]({link}), f[0](x)", ROOT / folder, {guide, ROOT / "data/README.md"}
         )
         assert text == f"see [x]({changed}), f[0](x)"
@@ -128,13 +128,13 @@ def test_links_are_those_of_the_site(monkeypatch):
 
 def test_a_notebook_s_name_leads_to_its_copy_with_results():
     copies = {path for path in NOTEBOOKS if path.name.startswith("05")}
-    text = make_site.for_the_site("[x](notebooks/05_class_goodness.ipynb#Summary)", ROOT, copies)
+    text = make_site.rewrite_links("[x](notebooks/05_class_goodness.ipynb#Summary)", ROOT, copies)
     assert text == "[x](executed/05_class_goodness.ipynb#summary)"
 
 
 def test_without_a_repository_nothing_leads_to_one(site, pages):
     assert REPOSITORY is None
-    text = make_site.for_the_site("see [the tests](tests)", ROOT, set())
+    text = make_site.rewrite_links("see [the tests](tests)", ROOT, set())
     assert text == "see the tests"
 
 

@@ -206,7 +206,7 @@ def test_a_batch_must_have_an_image_for_each(group, monkeypatch):
 
 def test_a_broken_connection_is_a_sentence_and_other_errors_stay_themselves():
     with (
-        pytest.raises(distributed.LostProcess, match="the same command goes on"),
+        pytest.raises(distributed.LostProcess, match="the same command resumes"),
         distributed._translate_connection_errors(),
     ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")

@@ -16,8 +16,9 @@ from sff_teach.forward_forward import FFNetwork
 from sff_teach.models import cnn, cnn1d, mlp
 from sff_teach.study.runs import CONTROLS
 from sff_teach.training import prepare
-from sff_teach.training.fit import History, evaluate, evaluate_votes, fit
-from sff_teach.training.history import one_cycle, summary_of
+from sff_teach.training.evaluation import evaluate, evaluate_votes
+from sff_teach.training.fit import fit
+from sff_teach.training.history import History, learning_rate, summary_of
 from tests._helpers import nightly_but
 
 QUIET = {"progress": False, "device": "cpu"}
@@ -205,11 +206,12 @@ def test_a_plain_classifier_trains_by_bp_only(digits):
     assert evaluate(classifier, digits.test).accuracy > 0.8
 
 
-def test_one_cycle_rises_to_one_and_falls_to_zero():
-    assert one_cycle(0) == pytest.approx(0.04)
-    assert one_cycle(0.3) == pytest.approx(1)  # the peak
-    assert one_cycle(1) == pytest.approx(0, abs=1e-7)  # float32 cosine
-    assert one_cycle(0.1) < one_cycle(0.2) and one_cycle(0.5) > one_cycle(0.9)
+def test_one_cycle_rises_to_the_peak_and_falls_to_zero():
+    rates = [learning_rate(progress, 2.0, "one-cycle") for progress in (0, 0.1, 0.3, 0.9, 1)]
+    assert rates[0] == pytest.approx(0.08) and rates[2] == pytest.approx(2.0)
+    assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
+    assert rates[4] == pytest.approx(0, abs=1e-7)
+    assert learning_rate(0.9, 2.0, "constant") == 2.0
 
 
 def test_a_column_that_is_not_there(digits):
