@@ -179,8 +179,8 @@ class _MeanSquare(Function):
 class _SecondMomentGoodness(Function):
     """``g = wᵀ M w + 2 b mᵀ w + b²``, (B, N, C), (F, C) and (F,) → (B, F), and its gradient.
 
-    ``M = hᵀ h / N`` and ``m`` is the mean of h over the positions. Autograd does not know that M is
-    symmetric. With that, ``dg/dw = 2 (M w + b m)`` is what forward has computed already, and
+    ``M = hᵀ h / N`` and ``m`` is the mean of h over the positions. Autograd does not use the
+    symmetry of M. With it, ``dg/dw = 2 (M w + b m)`` is what forward has computed already, and
     ``dg/dh = 2 (w wᵀ h + b w) / N``: two matrix products fewer, and h is read once. The products
     with the weight are 1×1 convolutions, which are faster than ``@`` on a CPU.
     """

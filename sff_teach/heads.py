@@ -148,7 +148,7 @@ def learn_classifier(model: SFF, x: Tensor, y: Tensor) -> nn.Module:
     scaled, y = (features - mean) / std.clamp_min(1e-6), y.to(features.device)
     linear = nn.Linear(features.shape[1], model.num_classes, device=features.device)
     _minimise([linear.weight, linear.bias], lambda: F.cross_entropy(linear(scaled), y))
-    with torch.no_grad():  # the same function of the features as they are
+    with torch.no_grad():  # the same function of the unscaled features
         linear.weight.div_(std.clamp_min(1e-6))
         linear.bias.sub_(linear.weight @ mean)
     original.set_submodule(model.classifier, linear.to(like.dtype))

@@ -19,7 +19,7 @@ import re
 REPOSITORY: str | None = None  # for instance "https://github.com/OWNER/NAME", if you own it
 TAG = "v0.1.0"  # what Colab opens and clones; a tag, because a branch changes under a class
 
-# The first line marks the cell: a notebook whose first code cell starts so gets the rest anew.
+# The first line identifies the cell; `make stamp` replaces the rest.
 MARK = "# Run this cell first"
 RESULTS, WORK, IN_COLAB = "Read it with its results", "Open the copy to work in", "Open in Colab"
 COLAB = "https://colab.research.google.com/github/"

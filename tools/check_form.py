@@ -43,7 +43,7 @@ def clean_problems(notebook) -> Iterator[tuple[int, str]]:
     yield from format_problems(notebook)
     yield from source_problems(notebook)
     for key in sorted(set(notebook.metadata) - NOTEBOOK_METADATA):
-        yield 0, f"stored metadata nobody needs: {key}"
+        yield 0, f"unneeded metadata: {key}"
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None):
             yield number, "an output or a count is kept; run make stamp"
@@ -78,7 +78,7 @@ def format_problems(notebook) -> Iterator[tuple[int, str]]:
         yield 0, "language_info is not what Jupyter writes; run make stamp"
     for number, cell in enumerate(notebook.cells, 1):
         for key in sorted(set(cell.metadata) - CELL_METADATA):
-            yield number, f"stored metadata nobody needs: {key}"
+            yield number, f"unneeded metadata: {key}"
         for tag in cell.metadata.get("tags", []):
             if tag not in TAGS:
                 yield number, f"unknown tag {tag!r}; known: {', '.join(sorted(TAGS))}"

@@ -53,7 +53,7 @@ def fingerprint():
 
 
 def is_installed():
-    """Tell whether .venv holds what the lock says, by the stamp of the last complete run."""
+    """Tell whether .venv has the locked packages, by the stamp of the last complete run."""
     try:
         with open(STAMP) as file:
             stamp = json.load(file)
@@ -73,7 +73,7 @@ def venv_works():
 
 
 def run(*command, **options):
-    """Run a command, showing what it says; return whether it succeeded."""
+    """Run a command with its output shown; return whether it succeeded."""
     return subprocess.call(command, cwd=ROOT, **options) == 0
 
 
@@ -129,7 +129,7 @@ def install():
         and run(*pip, "install", "--quiet", *course)
     ):
         raise SystemExit(
-            "The packages could not be installed (the reason stands above); check that this "
+            "The packages could not be installed (the reason is above); check that this "
             "machine reaches a Python package index and has 8 GB of free disk, then try again."
         )
     return "pip"

@@ -74,8 +74,8 @@ def mutate(cell, mistake: dict):
     count = cell.source.count(mistake["old"])
     if count != 1:
         raise ValueError(
-            f"{grade_id(cell)}, {mistake['mistake']!r}: {mistake['old']!r} stands {count} times in "
-            "the solution; want once."
+            f"{grade_id(cell)}, {mistake['mistake']!r}: {mistake['old']!r} is {count} times in "
+            "the solution; it must be there once"
         )
     cell.source = cell.source.replace(mistake["old"], mistake["new"])
     return cell

@@ -29,7 +29,7 @@ def pytest_runtest_logreport(report):
 
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workerinput"):
-        return  # one of several beside each other; the process that started it sees all
+        return  # a worker; the main process reports
     if session.config.getoption("dist", "no") != "no":
         LATE.parent.mkdir(exist_ok=True)
         LATE.write_text("\n".join(late()))

@@ -18,7 +18,7 @@ OUTSIDE = ("192.0.2.1", 443)  # an unassigned address, RFC 5737
 
 
 def cut_off() -> None:
-    """Move this process into a network namespace of its own and start its loopback."""
+    """Move this process into a new network namespace and start its loopback interface."""
     uid, gid = os.getuid(), os.getgid()
     flags = NEWNET if uid == 0 else NEWUSER | NEWNET
     libc = ctypes.CDLL(None, use_errno=True)

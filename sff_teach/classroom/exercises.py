@@ -59,7 +59,7 @@ def checked(
     mistakes: Mapping[str, Callable] | None = None,
     atol: float = 1e-5,
 ) -> Callable:
-    """Compare your function or class with the course's, and return the one to go on with.
+    """Compare your function or class with the course's, and return the one to continue with.
 
     An answer that is missing, fails or differs never stops the notebook: what is wrong is printed,
     and the course's version is returned.
@@ -153,7 +153,7 @@ def _is_empty(answer: Callable) -> bool:
 
 
 def _holds_dots(code: CodeType) -> bool:
-    """Whether ``...`` stands for something; in an index, as in ``z[..., 1:]``, it does not."""
+    """Whether ``...`` is a placeholder, and not an index as in ``z[..., 1:]``."""
     if ... not in code.co_consts:
         return False
     try:

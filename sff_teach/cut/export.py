@@ -27,7 +27,7 @@ def export(model: nn.Module, shape: Sequence[int], training: bool = False) -> fx
             traced = torch.export.export(
                 model, (x,), dynamic_shapes=(batch,), strict=False
             ).module()
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             reason = "its forward branches on values" if "data-dependent" in str(error) else error
             raise SFFError(error_text(error, f"torch.export: {reason}")) from error
         if _attributes(model) != attributes:

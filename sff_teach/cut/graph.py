@@ -85,7 +85,7 @@ class Tracer(fx.Tracer):
             value = super().call_module(m, forward, args, kwargs)
             _check_side_effects(m, attributes, rng)
             return value
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             for node in reversed(list(self.graph.nodes)[count:]):
                 self.graph.erase_node(node)
             for table, was in ((self.module_stack, stack), (vars(m), attributes)):
@@ -124,7 +124,7 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         try:
             graph = tracer.trace(model)
             _check_side_effects(model, attributes, rng)
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             name = type(model).__name__
             raise SFFError(f"{name} cannot be traced by torch.fx: {error_text(error)}") from error
         traced = fx.GraphModule(model, graph)

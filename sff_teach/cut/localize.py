@@ -294,7 +294,7 @@ def _measured_graphs(
     name = type(model).__name__
     try:
         shape, _ = _first_that_works(shapes, lambda s: measure(evaluation, (EXAMPLES, *s)))
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # any exception of the model's own code
         text = f"{name} cannot run on a sample of shape {shapes[0]}: {error_text(error)}"
         raise SFFError(f"{text}; give input_shape=(C, H, W)") from error
     try:
@@ -339,7 +339,7 @@ def _first_that_works(shapes: list[tuple[int, ...]], attempt: Callable) -> tuple
     for shape in shapes:
         try:
             return shape, attempt(shape)
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             problem = problem or error
     raise problem
 
@@ -392,7 +392,7 @@ def _measured_stages(bodies: list[nn.Module], shape: tuple[int, ...]) -> list[St
         try:
             traced = trace(nn.Sequential(body))  # untraceable modules become leaves
             measure(traced, x, dim)
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             raise SFFError(f"stages[{number}] cannot run on {x}: {error_text(error)}") from error
         output = next(iter(reversed(traced.graph.nodes))).all_input_nodes[0]
         if len(output.meta["channels"]) != 1:

@@ -30,7 +30,7 @@ def measure(traced: fx.GraphModule, shape: Sequence[int], dim: int = 1) -> None:
             node.meta.pop("shape", None)
         try:
             _ShapeFlopInterpreter(traced, counter, dim).run(x)
-        except Exception:  # whatever the model's own code raises
+        except Exception:  # any exception of the model's own code
             if _count_features(traced, points := _measured(traced)) == len(points):
                 raise
 
@@ -59,7 +59,7 @@ def dry_run(
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), quiet():
                 run(example(model, shape).requires_grad_().clone(), counter)
-        except Exception:  # whatever the model's own code raises
+        except Exception:  # any exception of the model's own code
             run(example(model, shape).requires_grad_().clone(), counter)
 
 
@@ -69,7 +69,7 @@ def runs_on(model: nn.Module, shape: Sequence[int]) -> bool:
         try:
             for training in (False, True):
                 model.train(training)(example(model, (EXAMPLES, *shape)))
-        except Exception:  # whatever the model's own code raises
+        except Exception:  # any exception of the model's own code
             return False
     return True
 

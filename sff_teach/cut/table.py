@@ -88,7 +88,7 @@ def describe(model: SFF, input_shape: Sequence[int]) -> BlockTable:
 
     try:
         dry_run(model, (1, *input_shape), run)
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # any exception of the model's own code
         text = f"the model cannot run on input_shape={tuple(input_shape)}: {error_text(error)}"
         raise SFFError(text) from error
     return table

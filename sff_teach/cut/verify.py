@@ -71,7 +71,7 @@ def _run(
         set_torch_seed(0)
         try:
             outputs = tensors_in(module(noisy_example(model, (EXAMPLES, *shape))))
-        except Exception as error:  # whatever the model's own code raises
+        except Exception as error:  # any exception of the model's own code
             return error
         found = {"features": [outputs.pop()] if features else []}
         found |= {"outputs": outputs, "buffers": [*model.buffers()]}
@@ -190,7 +190,7 @@ def verify_listed(model: nn.Module, stages: nn.Sequential, shape: Sequence[int])
             try:
                 with computed:
                     model.train(training)(x.clone())
-            except Exception as error:  # whatever the model's own code raises
+            except Exception as error:  # any exception of the model's own code
                 text = f"{name} cannot run on a sample of shape {tuple(shape)}: {error_text(error)}"
                 raise SFFError(text) from error
         with preserve_model(model), preserve_training_mode(stages), torch.no_grad():

@@ -25,7 +25,7 @@ TIMEOUT = 30  # seconds without a byte
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from."""
+    """The files of a data set, and how to read them."""
 
     files: dict[str, str]  # address → MD5
     read: Callable[[Sequence[Path]], dict[str, np.ndarray]]  # from these files to arrays

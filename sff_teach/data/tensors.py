@@ -74,7 +74,7 @@ class LabelledTensors:
         return digest.hexdigest()[:16]
 
     def subset(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> LabelledTensors:
-        """Some of the samples, standardised as they are.
+        """Some of the samples, with the same standardisation.
 
         Args:
             index: Positions (M,), a mask (N,) or a slice.

@@ -1,6 +1,6 @@
 """Text without a download: which library does a sentence of a docstring come from?
 
-data/README.md says how data/docstrings.txt.gz was made, and of which versions of the libraries.
+data/README.md describes how data/docstrings.txt.gz was made, and from which versions.
 """
 
 import gzip

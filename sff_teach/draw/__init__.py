@@ -1,4 +1,4 @@
-"""Figures in one style: charts, diagrams, and ``show``, which puts one into a notebook."""
+"""Figures in one style: charts, diagrams, and ``show`` for notebooks."""
 
 from .charts import (
     block_lines,

@@ -1,4 +1,4 @@
-"""Charts: trainings, comparisons of rules, goodness, images. Each is a figure with alt text."""
+"""Charts of trainings, comparisons of rules, goodness and images, each with an alt text."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
 
     Args:
         history: of a training.
-        epochs: how many there will be, for a figure that grows during training; it fixes the axes.
+        epochs: their total number, which fixes the axes of a figure during training.
     """
     rows = history.rows
     epoch = [row["epoch"] for row in rows]
@@ -66,7 +66,7 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
             colour = OKABE_ITO["vermillion"]
             right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
             labels.append((*_last(epoch, vote), "vote", colour))
-        if not history.rule.startswith("ff"):  # whose share of right pairs is no accuracy
+        if not history.rule.startswith("ff"):  # its share of correct pairs is no accuracy
             train = _percent([row["train_accuracy"][-1] for row in rows])
             right.plot(epoch, train, color=GREY, linestyle=(0, (1, 1.3)), linewidth=1.6)
             name = "in training" if blocks == 1 else f"block {blocks} in training"
@@ -76,13 +76,13 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
 
 
 def describe_history(history: History) -> str:
-    """The last epoch in words: loss and accuracy."""
+    """Loss and accuracy of the last epoch, as text."""
     last = history.rows[-1]
     return f"After epoch {last['epoch']}: {summary_of(last)}."
 
 
 def epoch_axis(ax: Axes, last: int) -> None:
-    """Let the x axis hold the epochs from 1 to the last.
+    """Set the x axis to the epochs from 1 to the last.
 
     Args:
         ax: a panel.
@@ -94,13 +94,13 @@ def epoch_axis(ax: Axes, last: int) -> None:
 
 
 def block_lines(ax: Axes, history: History, name: str, unit: float = 1) -> list[tuple]:
-    """Draw a figure of every block over the epochs; return the labels of the lines' ends.
+    """Draw a measurement of every block over the epochs; return the labels of the lines.
 
     Args:
         ax: a panel.
         history: of a training.
-        name: of the figure in a row; an epoch that was cut short may lack it.
-        unit: what it is multiplied by.
+        name: of the measurement; an epoch that was cut short may lack it.
+        unit: a factor.
     """
     epoch = [row["epoch"] for row in history.rows]
     blocks = len(history.rows[0]["train_loss"])
@@ -135,16 +135,17 @@ def draw_block_accuracy(
     """
     fig, ax = new_figure(7.5, 3.8, xlabel="block (1 is next to the image)", ylabel="accuracy, %")
     groups = {
-        name: one if isinstance(one, list | tuple) else [one] for name, one in results.items()
+        name: result if isinstance(result, list | tuple) else [result]
+        for name, result in results.items()
     }
-    deepest = max(len(one.block_accuracy) for group in groups.values() for one in group)
+    deepest = max(len(result.block_accuracy) for group in groups.values() for result in group)
     edge, labels, words = deepest + 0.3, [], []
     for i, (name, group) in enumerate(groups.items()):
         look = rule_style(name, i)
-        runs = _percent([one.block_accuracy for one in group])  # (seeds, blocks)
+        runs = _percent([result.block_accuracy for result in group])  # (seeds, blocks)
         depth, mean = range(1, runs.shape[1] + 1), runs.mean(0)
         prefix = f"{look.label}: " if len(groups) > 1 else ""
-        if len(depth) == 1:  # no vote: a level to compare the others with
+        if len(depth) == 1:  # no vote
             ax.axhline(mean[0], color=look.colour, linestyle=look.dash, linewidth=1.4)
             labels.append((edge, mean[0], f"{prefix}{mean[0]:.1f}", look.colour))
             words.append(f"{look.label} {mean[0]:.1f}")
@@ -152,7 +153,7 @@ def draw_block_accuracy(
         for run in runs if len(runs) > 1 else []:
             ax.plot(depth, run, color=look.colour, linestyle="-", alpha=0.25, linewidth=1)
         ax.plot(depth, mean, **look.line)
-        vote = _percent([one.accuracy for one in group]).mean()
+        vote = _percent([result.accuracy for result in group]).mean()
         ax.axhline(vote, color=look.colour, linestyle=(0, (2, 1.5)), linewidth=1.4)
         labels.append((depth[-1], mean[-1], f"{prefix}last block {mean[-1]:.1f}", look.colour))
         labels.append((edge, vote, f"{prefix}vote {vote:.1f}", look.colour))
@@ -219,7 +220,7 @@ def draw_goodness(
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
-    """Edges of forty bins; a long thin tail, which would squash the rest, lies beyond them."""
+    """Edges of forty bins, without a long tail that would compress the others."""
     low, high = values.min(), values.max()
     reach = low + 1.3 * (np.quantile(values, 0.995) - low)
     if high - low > 1.2 * (reach - low) > 0:
@@ -228,7 +229,7 @@ def _bins(values: np.ndarray) -> np.ndarray:
 
 
 def _mark(ax: Axes, marks: list[tuple], top: float) -> None:
-    """Vertical lines with a text each, as stairs above `top`, so that no line crosses a text."""
+    """Vertical lines with texts at rising heights above `top`, so that no line crosses a text."""
     inches = ax.get_position().width * ax.figure.get_figwidth()
     step = 0.14
     if inches < 4.5:
@@ -309,7 +310,7 @@ def draw_compare(rows: Iterable[Mapping]) -> Figure:
 
 
 def _known_first(names: Iterable[str]) -> list[str]:
-    """The known rules among the names in their usual order, then the others as they come."""
+    """The known rules in their usual order, then the other names."""
     names = list(dict.fromkeys(names))
     return [n for n in RULE_STYLE if n in names] + [n for n in names if n not in RULE_STYLE]
 
@@ -393,7 +394,7 @@ def draw_differences(
         effects: name of a row → mean, lower and upper end, in points.
         base: what all of them are differences to.
         rules: the rule of each row; by default the first word of its name.
-        margin: how far below zero "as good" still reaches, in points; None draws no line.
+        margin: of non-inferiority, in points; None draws no line.
     """
     looks = [rule_style(rule) for rule in rules or [re.split("[ ,]", row)[0] for row in effects]]
     fig, ax = new_figure(8.5, 0.4 * len(effects) + 1, xlabel=f"points more than {base}")
@@ -417,8 +418,7 @@ def draw_differences(
 def draw_frontier(points: Sequence[Mapping]) -> Figure:
     """Draw accuracy against memory and against FLOPs, one mark per way to run a step.
 
-    A number stands for a row; its open mark computes parts again. The line joins what nothing beats
-    on both axes.
+    A number refers to a row; open marks recompute parts. The line joins the Pareto-optimal points.
 
     Args:
         points: dicts with ``row`` (whose first word is the rule), ``measured_as`` (the row whose
@@ -449,7 +449,7 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
                         elinewidth=0.7)  # fmt: skip
             places.append((point[ratio], mean, f"{numbers[point['measured_as']]}", INK))
         ends = [place[:2] for place in places]
-        best = sorted(end for end in ends if not any(_beats(other, end) for other in ends))
+        best = sorted(end for end in ends if not any(_dominates(other, end) for other in ends))
         ax.plot(*zip(*best, strict=True), color=GREY, linestyle="-", linewidth=1, zorder=0)
         ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
         number_marks(ax, places)
@@ -465,8 +465,8 @@ def _frontier_style(row: str):
     return rule_style(row.split(",")[0].split(" ")[0])
 
 
-def _beats(a: tuple, b: tuple) -> bool:
-    """Whether (cost, accuracy) `a` is as good as `b` in both and better in one."""
+def _dominates(a: tuple, b: tuple) -> bool:
+    """Whether (cost, accuracy) `a` dominates `b`."""
     return a != b and a[0] <= b[0] and a[1] >= b[1]
 
 
@@ -566,7 +566,7 @@ def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int) -> None:
 
 @course_style()
 def draw_goodness_maps(image: ArrayLike, maps: Mapping[str, Sequence[ArrayLike]]) -> Figure:
-    """Draw an image and where each block finds evidence: the maps z², enlarged to its size.
+    """Draw an image and each block's goodness maps z², enlarged to its size.
 
     The number under a map is its mean: the goodness of that class, with one filter per class.
 
@@ -575,7 +575,9 @@ def draw_goodness_maps(image: ArrayLike, maps: Mapping[str, Sequence[ArrayLike]]
         maps: by class, (h, w) arrays, one per block.
     """
     height, width = np.shape(image)[-2:]
-    rows = {name: [_numpy(one).astype(float) for one in group] for name, group in maps.items()}
+    rows = {
+        name: [_numpy(values).astype(float) for values in group] for name, group in maps.items()
+    }
     blocks = len(next(iter(rows.values())))
     cell = min(1.7, (WIDTH - 0.4) / (blocks + 1))
     size = (cell * (blocks + 1) + 0.4, (cell + 0.1) * len(rows) + 0.5)
@@ -586,12 +588,14 @@ def draw_goodness_maps(image: ArrayLike, maps: Mapping[str, Sequence[ArrayLike]]
     for i, (name, group) in enumerate(rows.items()):
         draw_picture(axes[i, 0], image)
         axes[i, 0].set_ylabel(name, fontsize=10, fontweight="bold")
-        for ax, one, limit in zip(axes[i, 1:], group, limits, strict=True):
-            ax.imshow(one, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest",
+        for ax, values, limit in zip(axes[i, 1:], group, limits, strict=True):
+            ax.imshow(values, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest",
                       extent=(-0.5, width - 0.5, height - 0.5, -0.5))  # fmt: skip
             _bare(ax)
-            ax.set_xlabel(f"mean {one.mean():.3g}", fontsize=9, labelpad=2)
-        words.append(f"{name} mean by block {', '.join(f'{one.mean():.3g}' for one in group)}")
+            ax.set_xlabel(f"mean {values.mean():.3g}", fontsize=9, labelpad=2)
+        words.append(
+            f"{name} mean by block {', '.join(f'{values.mean():.3g}' for values in group)}"
+        )
     for k, ax in enumerate(axes[0]):
         ax.set_title(f"block {k}" if k else "image", fontsize=10, loc="center")
     return with_alt(fig, f"An image and the goodness maps of every block. {'; '.join(words)}.")
@@ -601,12 +605,12 @@ def draw_picture(ax: Axes, pixels: ArrayLike) -> None:
     """Show one image in given axes without ticks.
 
     Args:
-        ax: where.
+        ax: a panel.
         pixels: (C, H, W) or (H, W) in [0, 1].
     """
     pixels = _numpy(pixels)
     low, high = pixels.min(), pixels.max()
-    if low < -1e-3 or high > 1 + 1e-3:  # would be clipped without a word
+    if low < -1e-3 or high > 1 + 1e-3:  # imshow would clip silently
         raise SFFError(f"pixels run from {low:.2f} to {high:.2f}, not 0 to 1; use data.pixels()")
     if pixels.ndim == 3:
         pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)

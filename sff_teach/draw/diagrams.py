@@ -1,4 +1,4 @@
-"""The algorithms and the network as pictures, drawn in one visual language.
+"""Diagrams of the algorithms and of networks, in one visual language.
 
 Black arrow: activations. Dashed vermillion arrow: gradient. Blue box: weights that learn inside a
 block. Orange box: a head. Double bar: detach. One unit is one inch.
@@ -59,7 +59,7 @@ def _box(ax, x, y, w, h, text="", colour=BLOCK):
 
 
 def _arrow(ax, *points, gradient=False, size=0.1):
-    """A polyline with a head at its last point."""
+    """A polyline with an arrowhead at its end."""
     points = np.array(points, dtype=float)
     direction = points[-1] - points[-2]
     direction /= np.linalg.norm(direction)
@@ -105,7 +105,7 @@ diagram_cka = partial(_stored, "cka")  # two networks compared by which images a
 
 @course_style()
 def draw_timeline(trace: Sequence[dict]) -> Figure:
-    """Draw what the processes of a pipeline did when, as ``fit_pipeline`` measured it.
+    """Draw the timeline of a pipeline's processes, as ``fit_pipeline`` measured it.
 
     Args:
         trace: the records that ``fit_pipeline(..., trace=trace)`` adds, of some ten steps.
@@ -151,7 +151,7 @@ def draw_timeline(trace: Sequence[dict]) -> Figure:
 
 
 def _bar(colour: str, darker: bool = False) -> dict:
-    """How time looks in which a device passes forward or learns."""
+    """The style of a bar of a forward or backward pass."""
     return {"facecolor": tint(colour, 0.25 + 0.25 * darker), "edgecolor": ink(colour)}
 
 
@@ -171,12 +171,12 @@ def draw_network(
     Args:
         shapes: the output shape (C, H, W) of every layer, or (C, N) for N tokens; or the table of
             ``describe``, whose blocks are then drawn as one layer each, cut from each other.
-        cuts: how many layers stand in front of each cut, from 1 to ``len(shapes) - 1``.
+        cuts: the number of layers before each cut, from 1 to ``len(shapes) - 1``.
         rule: ``"sff"``; ``"deepsup"`` shows the gradient crossing.
         input_shape: the image's (C, H, W).
         notes: a short text per block, written above its head (``"83 %"``).
         title: of the drawing.
-        picture: pixels in [0, 1] of the image that goes in, (C, H, W); by default a drawn 7.
+        picture: pixels of the input image, (C, H, W) in [0, 1]; by default a drawn 7.
     """
     if isinstance(shapes, BlockTable):
         shapes, cuts = [row.output_shape for row in shapes], range(1, len(shapes))
@@ -256,7 +256,7 @@ def _network_input(ax, shape, middle, left, picture):
 
 
 def _crossing(ax, start, end, y, rule):
-    """What passes from one block to the next: with SFF no gradient."""
+    """The arrows from one block to the next: with SFF no gradient."""
     size = min(0.09, (end - start) / 3)
     if rule == "deepsup":
         _arrow(ax, (start, y + 0.09), (end, y + 0.09), size=size)

@@ -1,4 +1,4 @@
-"""Figures that move while a network trains."""
+"""Figures that are updated while a network trains."""
 
 import time
 from typing import Any
@@ -17,9 +17,7 @@ LOOKS = ((OKABE_ITO["blue"], ""), (OKABE_ITO["orange"], "6 3"))  # as in draw_go
 
 
 class Pace:
-    """Decides when to draw, so that drawing takes at most ``SHARE`` of the time since the start.
-
-    It counts processor time, which other work on the machine does not stretch.
+    """Limits drawing to the share ``SHARE`` of the processor time since the start.
 
     Args:
         every: seconds between two drawings, at least; None is ``EVERY``.
@@ -29,11 +27,11 @@ class Pace:
         self._every = EVERY if every is None else every
         self._start = self._end = time.process_time()
         self._spent = 0.0  # seconds of drawing
-        self._last = 0.2 * self._every  # seconds of the last drawing; of the first one a guess
+        self._last = 0.2 * self._every  # seconds of the last drawing; initially an estimate
 
     @property
     def due(self) -> bool:
-        """Whether one more drawing keeps to both."""
+        """Whether another drawing is within both limits."""
         now = time.process_time()
         share = SHARE * (now - self._start)
         return now >= self._end + self._every and self._spent + self._last <= share
@@ -48,7 +46,7 @@ class Pace:
 
 
 class _Output:
-    """One output of a cell that is replaced again and again; outside a notebook nothing."""
+    """One output of a cell that is updated; outside a notebook none."""
 
     def __init__(self):
         self.handle: Any = None
@@ -61,9 +59,9 @@ class _Output:
 
 
 class LiveHistory:
-    """Training made visible: ``fit(..., on_epoch=LiveHistory())`` keeps one figure up to date.
+    """``fit(..., on_epoch=LiveHistory())`` updates one figure during training, in a notebook only.
 
-    Elsewhere than in a notebook nothing is shown. Use a new one for each training.
+    Use a new object for each training.
     """
 
     def __init__(self):
@@ -84,12 +82,12 @@ class LiveHistory:
 class LiveGoodness:
     """Goodness of positives and negatives against the threshold, while one layer trains.
 
-    Call it once a step. In a notebook both distributions move; after the last step a figure of the
-    whole training takes their place. Elsewhere nothing is shown.
+    Call it once a step. A notebook shows both distributions, and after the last step a figure of
+    the whole training.
 
     Args:
         theta: the threshold.
-        steps: how many there will be.
+        steps: their total number.
     """
 
     def __init__(self, theta: float, steps: int):
@@ -113,7 +111,7 @@ class LiveGoodness:
                 self._output.show({"text/html": picture, "text/plain": words})
 
     def _svg(self, values: list[Tensor], medians: list[str], words: str, step: int) -> str:
-        """Both distributions, made in a millisecond, where a Matplotlib figure takes a hundred."""
+        """Both distributions as SVG: a millisecond, a Matplotlib figure takes a hundred."""
         parts = []
         for row, (g, text, (colour, dash)) in enumerate(zip(values, medians, LOOKS)):
             share = torch.histc(g.clamp(max=2 * self.theta), 40, 0, 2 * self.theta) / len(g)

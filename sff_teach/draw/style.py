@@ -1,6 +1,6 @@
-"""The look of every figure: colours, settings, labels, and ``show``.
+"""The style of every figure: colours, settings, labels, and ``show``.
 
-Figures are made without pyplot, so that a background thread may draw them.
+Figures are made without pyplot, so that a background thread can draw them.
 """
 
 import base64
@@ -34,14 +34,14 @@ OKABE_ITO = {
 }
 INK, GREY = "#222222", "#6B6B6B"  # text; axes and notes
 WIDTH = 9.0  # inches: the full width of a notebook, shown at 100 CSS pixels per inch
-MAX_BYTES = 120_000  # of one PNG, so that a notebook with a dozen figures stays light
+MAX_BYTES = 120_000  # of one PNG, to keep notebooks small
 LABEL_SIZE = 9  # points, of the texts that are placed by hand
-MARK_SIZE = 13  # points that are kept clear around a mark
+MARK_SIZE = 13  # points kept free around a mark
 SAME_PLACE = 7  # points: marks closer than this share one number
 
 
 class RuleStyle(NamedTuple):
-    """How one learning rule looks in every figure."""
+    """The style of one learning rule in every figure."""
 
     colour: str
     marker: str | tuple
@@ -72,7 +72,7 @@ RULE_STYLE = {
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
     "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }
-# For anything else that is compared (a head size, a recipe): told apart in the same three ways.
+# For other things that are compared (head sizes, recipes).
 OTHER_STYLES = (
     (_BLUE, "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
     (_VERMILLION, "h", (0, (2, 1))),
@@ -88,7 +88,7 @@ _SETTINGS = {
     "axes.prop_cycle": cycler(color=[style.colour for style in RULE_STYLE.values()])
     + cycler(linestyle=[style.dash for style in RULE_STYLE.values()]),
 }
-_LOCK = threading.RLock()  # matplotlib's settings are global, and widgets draw from a thread
+_LOCK = threading.RLock()  # matplotlib's settings are global; widgets draw in threads
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def new_figure(
         title: one text for all panels, or a list with one for each.
         xlabel: likewise.
         ylabel: likewise.
-        margins: of ``Figure.subplots_adjust``; without them the texts are measured, which is slow.
+        margins: of ``Figure.subplots_adjust``; by default a constrained layout, which is slow.
         **subplots: other arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
     fig = Figure(figsize=(width, height), layout=None if margins else "constrained")
@@ -139,11 +139,11 @@ def new_figure(
 
 
 def with_alt(fig: Figure, text: str) -> Figure:
-    """Attach an alternative text to a figure, which ``show`` uses; return the figure.
+    """Attach an alternative text to a figure, for ``show``; return the figure.
 
     Args:
         fig: the figure.
-        text: what it shows.
+        text: a description.
     """
     fig.alt = text
     return fig
@@ -155,7 +155,7 @@ def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
     Args:
         fig: the figure.
         caption: how to read the figure.
-        alt: what it shows, for those who cannot see it; by default the text that came with it.
+        alt: a description for screen readers; by default that of ``with_alt``.
     """
     if display_data(figure_data(fig, caption=caption, alt=alt)) is False:
         print(caption.strip())
@@ -164,13 +164,13 @@ def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
 def figure_data(
     fig: Figure, *, caption: str, alt: str | None = None, quick: bool = False
 ) -> dict[str, Any]:
-    """A figure as HTML with alt text and caption, as PNG, and as text: whatever a viewer shows.
+    """A figure by MIME type: HTML with alt text and caption, PNG, and text.
 
     Args:
         fig: as for ``show``.
         caption: as for ``show``.
         alt: as for ``show``.
-        quick: larger to store, fast to make: for a picture that is soon replaced.
+        quick: whether to use ``quick_png``.
     """
     alt = getattr(fig, "alt", None) if alt is None else alt
     for name, text in (("alt", alt), ("caption", caption)):
@@ -189,7 +189,7 @@ def figure_data(
 
 
 def display_data(data: dict[str, Any], **options: Any) -> Any:
-    """IPython's ``display`` of raw data, with its return value; False outside a notebook.
+    """The result of IPython's ``display`` of raw data; False outside a notebook.
 
     Args:
         data: MIME type → content.
@@ -218,7 +218,7 @@ def png(fig: Figure) -> bytes:
 
 @course_style()
 def quick_png(fig: Figure) -> bytes:
-    """A figure as PNG bytes, for pictures that are redrawn often: fast to make, larger to store."""
+    """A figure as PNG bytes, made fast but larger, for figures that are redrawn often."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=100, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
@@ -281,11 +281,11 @@ def _contrast_on_white(rgb: np.ndarray) -> float:
 
 
 def shortened(name: object, letters: int = 14) -> str:
-    """A name, cut to at most so many letters.
+    """A name, shortened to a number of letters.
 
     Args:
         name: anything that has a ``str``.
-        letters: at most, with the ellipsis.
+        letters: their maximum, with the ellipsis.
     """
     name = str(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"
@@ -296,7 +296,7 @@ def shortened(name: object, letters: int = 14) -> str:
 
 @course_style()
 def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> None:
-    """Write labels at the right edge of a panel, moved apart where they would touch.
+    """Write labels at the right edge of a panel, without overlap.
 
     Call it last: it fixes the y limits.
 
@@ -304,7 +304,9 @@ def end_labels(ax: Axes, labels: Iterable[tuple[float, float, str, str]]) -> Non
         ax: the panel.
         labels: ``(x, y, text, colour)`` in data coordinates, usually the last point of each line.
     """
-    labels = sorted((one for one in labels if np.isfinite(one[1])), key=lambda one: one[1])
+    labels = sorted(
+        (label for label in labels if np.isfinite(label[1])), key=lambda label: label[1]
+    )
     ax.set_ylim(ax.get_ylim())
     to_axes = ax.transData + ax.transAxes.inverted()
     wanted = [to_axes.transform((x, y))[1] for x, y, *_ in labels]
@@ -337,13 +339,13 @@ def _spread(wanted: list[float], gap: float) -> list[float]:
 
 @course_style()
 def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> None:
-    """Write a text beside each mark, where there is room; marks in one place share theirs.
+    """Write a text beside each mark where there is room; marks at one place share a text.
 
     Call it last: it fixes the limits.
 
     Args:
         ax: the panel.
-        marks: ``(x, y, text, colour)`` in data coordinates; a mark without text is only kept clear.
+        marks: ``(x, y, text, colour)`` in data coordinates; a mark without text is only kept free.
     """
     marks, fig = list(marks), ax.figure
     ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
@@ -360,7 +362,7 @@ def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> No
             continue
         text = ", ".join(texts)
         size = 0.62 * LABEL_SIZE * len(text) + 1, 1.1 * LABEL_SIZE
-        # The place that covers least of what is there and of what lies outside the panel.
+        # The place with the least overlap with others and outside the panel.
         box = min(
             _places_around(points[group], *size),
             key=lambda box: sum(_overlap(box, other) for other in taken) - _overlap(box, panel),
@@ -373,7 +375,7 @@ def number_marks(ax: Axes, marks: Iterable[tuple[float, float, str, str]]) -> No
 
 
 def _by_place(points: np.ndarray) -> list[list[int]]:
-    """Indices of points, those together that lie within SAME_PLACE of the first of their group."""
+    """Groups of indices of points within SAME_PLACE of the first of the group."""
     groups: list[list[int]] = []
     for i, point in enumerate(points):
         for group in groups:

@@ -47,7 +47,7 @@ class Checkpoint:
             atomic_write(self.path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
             if not self.warned:
-                while error.__context__ is not None:  # torch's writer ends in errors of its own
+                while error.__context__ is not None:  # the cause, not torch's follow-up errors
                     error = error.__context__
                 text = f"the checkpoint {self.path} could not be written: {error}; training goes on"
                 warnings.warn(text, stacklevel=3)

@@ -38,7 +38,7 @@ from .loop import train_epochs
 from .prepare import Run, optimizer_maker, prepare, resolve_config
 
 MAX_PENDING = 2  # outputs on their way to the next process
-POLL = 0.1  # seconds between two looks for reports
+POLL = 0.1  # seconds between two checks for reports
 
 
 def fit_pipeline(
@@ -67,7 +67,7 @@ def fit_pipeline(
     Args:
         model: from ``localize``; trained in place, left in evaluation mode.
         train: a LabelledTensors or a pair (x, y) of tensors or arrays.
-        valid: the same, measured after every epoch, while the processes go on.
+        valid: the same, measured after every epoch, while the processes continue.
         config: how to train; ``rule`` must be ``"sff"``, ``precision`` float32.
         processes: their number, each with at least one block.
         progress: as for ``fit``.
@@ -83,7 +83,7 @@ def fit_pipeline(
 
     Raises:
         SFFError: values that do not fit together, before anything is trained.
-        LostProcess: a RuntimeError: a process died or failed; the model is as it was before.
+        LostProcess: a RuntimeError: a process died or failed; the model is unchanged.
     """
     config = resolve_config(config, overrides)
     _check_pipeline(model, config, processes)

@@ -1,4 +1,4 @@
-"""The cost explorer: what a training step keeps and computes, looked up in a table of counts."""
+"""The cost explorer: saved bytes and FLOPs of a training step, from a table of counts."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ..util.checks import check_known
 from .panel import Explorer, dropdown
 
 BATCH = 64  # images of the counted step
-CHOICES = {  # argument of ``run_cost`` → text in its list → value
+CHOICES = {  # argument of ``run_cost`` → text in the list → value
     "network": {
         "CNN, 16-32-64-64": "cnn",
         "CNN, twice as wide": "cnn-2x",
@@ -27,7 +27,7 @@ CHOICES = {  # argument of ``run_cost`` → text in its list → value
     "cut": {"every layer": "layer", "every block": "block", "every stage": "stage"},
     "hidden": {"plain 1×1": 0, "hidden 64": 64},
 }
-STEPS = {  # what is counted: name → rule or variant of ``TrainingStep``
+STEPS = {  # name → rule of ``TrainingStep``
     "backprop": "bp",
     "backprop, checkpointing": "bp-checkpoint",
     "SFF": "sff",
@@ -43,8 +43,8 @@ class CostResult:
 
     setting: dict[str, str | int]  # the arguments of ``run_cost``
     flops: dict[str, int]  # by the names of STEPS
-    saved: dict[str, int]  # bytes for the backward pass, at their peak
-    saved_by_block: list[int]  # SFF's peak while each block is at work
+    saved: dict[str, int]  # peak bytes for the backward pass
+    saved_by_block: list[int]  # SFF's peak in each block
 
     def ratios(self, step: str) -> tuple[float, float]:
         """Saved bytes and FLOPs of a step, over backprop's."""
@@ -75,7 +75,7 @@ class CostResult:
 
 @lru_cache(maxsize=1)
 def read_table() -> dict[tuple, dict]:
-    """The counts that are stored: setting, in the order of ``CHOICES`` → counts."""
+    """The stored counts by setting, in the order of ``CHOICES``."""
     lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
     return {tuple(row["setting"]): row for row in map(json.loads, lines)}
 
@@ -83,7 +83,7 @@ def read_table() -> dict[tuple, dict]:
 def run_cost(
     network: str = "cnn", pixels: int = 32, classes: int = 10, cut: str = "layer", hidden: int = 0
 ) -> CostResult:
-    """Look up what a step of 64 images costs for SFF and backprop, each also with recomputation.
+    """Look up the cost of a step of 64 images for SFF and backprop, also with recomputation.
 
     ``analysis.cost`` counts any other network.
 
@@ -117,12 +117,12 @@ def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
         margins={"left": 0.07, "right": 0.99, "bottom": 0.14, "top": 0.92, "wspace": 0.15},
     )  # fmt: skip
     marks = []
-    for number, one in enumerate((result, *kept)):
+    for number, counted in enumerate((result, *kept)):
         for step in STEPS if number == 0 else OTHERS:
             look = draw.rule_style(STEPS[step]).line | {"linestyle": "none"}
             look |= {"markersize": 5, "alpha": 0.5} if number else {"markersize": 10, "label": step}
-            plane.plot(*one.ratios(step), **look)
-            marks.append((*one.ratios(step), str(number or ""), draw.GREY))
+            plane.plot(*counted.ratios(step), **look)
+            marks.append((*counted.ratios(step), str(number or ""), draw.GREY))
     plane.axhline(1, color=draw.GREY, linewidth=0.8, linestyle=":")
     plane.axvline(1, color=draw.GREY, linewidth=0.8, linestyle=":")
     x, y = ([mark[i] for mark in marks] for i in (0, 1))
@@ -139,7 +139,7 @@ def draw_cost(kept: Sequence[CostResult], result: CostResult) -> Figure:
 
 
 def _draw_blocks(ax: Axes, result: CostResult) -> None:
-    """SFF's saved bytes while each block is at work, and backprop's as a line."""
+    """SFF's saved bytes in each block, and backprop's as a line."""
     at_work = [saved / 1e6 for saved in result.saved_by_block]
     places = range(1, len(at_work) + 1)
     ax.bar(places, at_work, color=draw.OKABE_ITO["blue"], width=0.7)
@@ -153,7 +153,7 @@ def _draw_blocks(ax: Axes, result: CostResult) -> None:
 
 
 def cost_explorer() -> Explorer:
-    """Show what a training step costs, and a widget that looks up other networks."""
+    """Show the cost of a training step, and a widget to look up other networks."""
     controls = {name: dropdown(name, choices) for name, choices in CHOICES.items()}
     controls["hidden"].description = "head"
     return Explorer(

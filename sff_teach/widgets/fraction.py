@@ -43,7 +43,7 @@ RATES = {
     ("sff", 2): (0.03, 0.002, 0.0125),
     ("sff", 4): (0.0125, 0.0125, 0.07),
 }
-CURVES = {  # what is drawn under the trials: rule → its row in the stored study
+CURVES = {  # stored curves: rule → its row in the study
     "bp": {"rule": "bp"},
     "bp-goodness": {"rule": "bp-goodness", "cut": "layer", "kernel_size": 3},
     "deepsup": {"rule": "deepsup", "cut": 2, "kernel_size": 3},
@@ -80,7 +80,7 @@ class FractionResult:
 
 
 def stored_curves(folder: Path) -> dict[str, dict[int, list[float]]]:
-    """Rule → images → test accuracies of five seeds, from the runs in a results folder."""
+    """Rule → images → test accuracies of five seeds, from stored runs."""
     curves: dict[str, dict[int, list[float]]] = {}
     for rule, row in CURVES.items():
         for images, fraction in FASHION.items():
@@ -101,9 +101,9 @@ def run_fraction(
     on_epoch: Callable[[History], None] | None = None,
     stop: threading.Event | None = None,
 ) -> FractionResult:
-    """Train the four-layer CNN on a share of the Fashion-MNIST sample, and test it.
+    """Train the four-layer CNN on a fraction of the Fashion-MNIST sample, and test it.
 
-    Epochs and learning rate are the stored study's at the nearest size, and so are the test images.
+    Epochs, learning rate and test images are those of the stored study at the nearest size.
 
     Args:
         fraction: of the 10,000 images, in (0, 1].
@@ -135,10 +135,10 @@ def draw_fraction(
     history: History | None = None,
     curves: Mapping[str, Mapping[int, Sequence[float]]] | None = None,
 ) -> Figure:
-    """Draw test accuracy against training images: stored curves, and the trials on top of them.
+    """Draw test accuracy against training images: stored curves and trials.
 
     Args:
-        results: the trials; a number beside a mark is the trial's.
+        results: the trials, numbered.
         history: of a run in progress, named in the title.
         curves: of ``stored_curves``, drawn as mean and 95 % interval of the seeds.
     """
@@ -155,9 +155,9 @@ def draw_fraction(
         )
         labels.append((where[-1], means[-1], look.label, look.colour))
     numbers = []
-    for number, one in enumerate(results, 1):
-        look = draw.rule_style(one.recipe.rule)
-        point = one.images, 100 * one.accuracy
+    for number, trial in enumerate(results, 1):
+        look = draw.rule_style(trial.recipe.rule)
+        point = trial.images, 100 * trial.accuracy
         ax.plot(*point, marker=look.marker, markersize=10, color=look.colour,
                 markeredgecolor=draw.INK, linestyle="none")  # fmt: skip
         numbers.append((*point, f"{number}", draw.INK))
@@ -168,8 +168,8 @@ def draw_fraction(
     ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.minorticks_off()
-    lowest = min((100 * one.accuracy for one in results), default=100)
-    ax.set_ylim(min(50, 10 * (lowest // 10)), 100)  # hardly ever moves
+    lowest = min((100 * trial.accuracy for trial in results), default=100)
+    ax.set_ylim(min(50, 10 * (lowest // 10)), 100)  # the same for most trials
     draw.end_labels(ax, labels)
     draw.number_marks(ax, numbers)
     stored = ", ".join(label for _, _, label, _ in labels) or "none"
@@ -181,7 +181,7 @@ def draw_fraction(
 def fraction_explorer(
     results: Sequence[FractionResult] | None = None, *, folder: str | Path | None = None
 ) -> TrainingExplorer:
-    """Show some trials, and a widget that adds trials with other data sizes.
+    """Show some trials, and a widget to add trials with other data sizes.
 
     Args:
         results: trials to start from; None trains backprop and SFF on 2 % of the images.

@@ -24,7 +24,7 @@ LOOK = {  # other colours than the positives' and negatives'
 
 @dataclass(frozen=True, eq=False)
 class GoodnessSplit:
-    """Goodness of positives and negatives, and what a threshold makes of them."""
+    """Goodness of positives and negatives, and a threshold."""
 
     kind: str  # "sum" or "mean" of squares
     theta: float
@@ -43,7 +43,7 @@ class GoodnessSplit:
 
     @property
     def right(self) -> float:
-        """Mean of the two shares; 0.5 is what guessing gives."""
+        """Mean of the two shares; 0.5 by guessing."""
         return (self.positive_above + self.negative_below) / 2
 
     def row(self) -> dict[str, object]:
@@ -67,7 +67,7 @@ class GoodnessSplit:
 def goodness_split(
     positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
 ) -> GoodnessSplit:
-    """Turn activations into goodness and part it by a threshold.
+    """Goodness of positives and negatives, and a threshold between them.
 
     Args:
         positive_h: (B, D) activations.
@@ -88,7 +88,7 @@ def goodness_split(
 def draw_goodness_split(
     kept: Sequence[GoodnessSplit], split: GoodnessSplit, span: tuple[float, float]
 ) -> Figure:
-    """Draw the two distributions with the threshold, and how many answers a threshold gets right.
+    """Draw the two distributions with the threshold, and the share of right answers.
 
     Args:
         kept: earlier splits, of either goodness, drawn small and numbered.
@@ -111,12 +111,12 @@ def draw_goodness_split(
     right.text(0.98, 49.2, "guessing", transform=right.get_yaxis_transform(), ha="right", va="top",
                fontsize=9, color=draw.GREY)  # fmt: skip
     marks = []
-    for i, one in enumerate((split, *kept)):
-        point, look = (one.theta, 100 * one.right), LOOK[one.kind]
+    for i, shown in enumerate((split, *kept)):
+        point, look = (shown.theta, 100 * shown.right), LOOK[shown.kind]
         large = {"markersize": 6} if i else {"markersize": 10, "markeredgecolor": draw.INK}
         right.plot(*point, **look, **large)
         marks.append((*point, str(i or ""), look["color"]))
-    for kind in dict.fromkeys(one.kind for one in (split, *kept)):
+    for kind in dict.fromkeys(shown.kind for shown in (split, *kept)):
         right.plot([], [], **LOOK[kind], markersize=6, label=GOODNESS[kind][0])
     right.legend(loc="upper right", bbox_to_anchor=(1, -0.17), ncols=2, borderaxespad=0,
                  columnspacing=1, handletextpad=0.2)  # fmt: skip
@@ -140,7 +140,7 @@ def _decades(positive_h: Tensor, negative_h: Tensor, theta: float) -> tuple[floa
 def goodness_explorer(
     positive_h: Tensor, negative_h: Tensor, kind: str = "mean", theta: float | None = None
 ) -> Explorer:
-    """Show the goodness of positives and negatives, and a widget that moves the threshold θ.
+    """Show the goodness of positives and negatives, and a widget to move the threshold θ.
 
     Args:
         positive_h: (B, D) activations.

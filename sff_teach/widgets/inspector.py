@@ -23,7 +23,7 @@ from ..util.modes import evaluating
 from .panel import Explorer, asset, button, dropdown, slider
 
 CHOICE, TRUTH = "its own prediction", "the true class"
-BEST = 3  # classes followed through the blocks
+BEST = 3  # classes drawn over the blocks
 _COLOURS = draw.OKABE_ITO | {"grey": draw.GREY}  # those of no rule
 CLASS_LOOKS = [(_COLOURS[n], m) for n, m in zip(("orange", "sky", "grey", "yellow"), "o^sD")]
 
@@ -37,11 +37,11 @@ class View:
     @property
     def goodness(self) -> Tensor:
         """(blocks, K)."""
-        return torch.stack([one.mean((1, 2)) for one in self.maps])
+        return torch.stack([block_map.mean((1, 2)) for block_map in self.maps])
 
     @property
     def votes(self) -> list[int]:
-        """What each block alone would choose."""
+        """The class with the highest goodness in each block."""
         return self.goodness.argmax(1).tolist()
 
     @property
@@ -58,7 +58,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class InspectorResult:
-    """An image and how each network sees it."""
+    """An image, and each network's goodness maps for it."""
 
     name: str
     image: Tensor  # (C, H, W) in [0, 1]
@@ -73,7 +73,7 @@ class InspectorResult:
         return "?" if self.label is None else self.classes[self.label]
 
     def shown(self, view: View) -> int:
-        """The class whose maps are drawn; an upload has no true class, so its prediction."""
+        """The class whose maps are drawn; for an upload the prediction."""
         if self.evidence in self.classes:
             return self.classes.index(self.evidence)
         return view.prediction if self.evidence == CHOICE or self.label is None else self.label
@@ -108,26 +108,26 @@ def run_inspector(
     upload: str = "",
     invert: bool = False,
 ) -> InspectorResult:
-    """Send one image through every network and keep votes, goodness and maps.
+    """Goodness maps of one image in every network.
 
     Args:
         models: name → a network with goodness heads, all for ``data``'s classes and images.
-        data: where the image comes from.
-        number: which one.
+        data: the images.
+        number: of the image.
         evidence: whose maps are drawn: each network's own prediction, the true class, or a class.
         upload: an image to look at instead, as ``read_upload`` takes it.
         invert: whether light and dark of the upload are swapped.
     """
-    one = data.subset([number])
-    name, label, pixels = f"number {number}", int(one.y[0]), one.pixels()[0]
-    x = one.x
+    chosen = data.subset([number])
+    name, label, pixels = f"number {number}", int(chosen.y[0]), chosen.pixels()[0]
+    x = chosen.x
     if upload:
         name, pixels = read_upload(upload, data)
         pixels, label = (1 - pixels if invert else pixels), None
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
         x = (pixels[None] - mean) / std
     views = {
-        key: View([one[0].cpu() for one in goodness_maps(model, x)])
+        key: View([block_map[0].cpu() for block_map in goodness_maps(model, x)])
         for key, model in models.items()
     }
     return InspectorResult(name, pixels, label, data.classes, views, evidence)
@@ -145,15 +145,15 @@ def read_upload(text: str, data: ImageSet) -> tuple[str, Tensor]:
     try:
         image = Image.open(io.BytesIO(content), formats=["PNG"])
     except OSError:
-        raise SFFError(f"{name} {_what_else(content)}") from None
+        raise SFFError(f"{name} {_unreadable(content)}") from None
     image = image.convert("L" if data.channels == 1 else "RGB")
     image = ImageOps.fit(image, data.size[::-1], Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)).float() / 255
     return name, pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
-def _what_else(content: bytes) -> str:
-    """What the beginning of a file says that the browser did not read."""
+def _unreadable(content: bytes) -> str:
+    """Why the browser could not read a file, from its first bytes."""
     if content.startswith(b"GIF8"):
         return "is a GIF: save it as PNG or JPEG"
     if content[4:11] in (b"ftyphei", b"ftyphev", b"ftypmif", b"ftypmsf"):
@@ -220,12 +220,12 @@ def _short(name: str) -> str:
 
 
 def next_mistake(model: SFF, data: ImageSet, number: int) -> int:
-    """The next image after ``number`` that the model gets wrong, or ``number`` if there is none.
+    """The next misclassified image after ``number``, or ``number`` if there is none.
 
     Args:
-        model: judges by the mean of its blocks.
+        model: predicts by the mean of its blocks.
         data: the images.
-        number: where to start from; after the last image comes the first.
+        number: where to start; after the last image comes the first.
     """
     device = next(model.parameters()).device
     with evaluating(model):
@@ -235,7 +235,7 @@ def next_mistake(model: SFF, data: ImageSet, number: int) -> int:
 
 
 def inspector(models: Mapping[str, SFF], data: ImageSet, number: int = 0) -> Explorer:
-    """Show one image's way through the networks, and a widget that takes any other.
+    """Show one image's maps in each network, and a widget to choose another image.
 
     Args:
         models: name → a network with goodness heads, all for ``data``'s classes and images.

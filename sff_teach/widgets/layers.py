@@ -29,11 +29,11 @@ EPOCHS = (1, 2, 4, 8, 16, 40)
 
 @dataclass(frozen=True)
 class LayersResult:
-    """One trial: what was trained, and what it reached on the validation images."""
+    """One trial: its settings, and its accuracy on the validation images."""
 
     settings: dict[str, str | int]  # as columns of a table
     shapes: tuple[tuple[int, int, int], ...]  # (C, H, W) of the image and after each layer
-    cuts: tuple[int, ...]  # layers in front of each cut
+    cuts: tuple[int, ...]  # number of layers before each cut
     history: History
 
     @property
@@ -88,7 +88,7 @@ def run_layers(
     """Train a plain CNN of some layers cut into some blocks, and validate it.
 
     AdamW with a peak of 5e-3, one cycle, batches of 64, no augmentation. The test images are not
-    touched: a widget is for choosing, and nothing may be chosen on them.
+    used, because a widget is for choosing.
 
     Args:
         layers: 1 to 6; 16, 32, 64, … channels, max-pool after 1, 2 and 4.
@@ -141,7 +141,7 @@ def starting_results() -> list[LayersResult]:
 def draw_layers(results: Sequence[LayersResult], history: History | None = None) -> Figure:
     """Draw one run's loss and accuracy by block, and all trials' accuracy against their blocks.
 
-    A number beside a mark is the trial's; a line joins trials that differ in their blocks alone.
+    Marks are numbered by trial; a line joins trials that differ only in their blocks.
 
     Args:
         results: the trials.
@@ -168,7 +168,7 @@ def draw_layers(results: Sequence[LayersResult], history: History | None = None)
 
 def _draw_run(loss: Axes, depth: Axes, history: History) -> None:
     last, losses = history.rows[-1], [row["train_loss"] for row in history.rows]
-    draw.epoch_axis(loss, history.settings["epochs"])  # it stays while training goes on
+    draw.epoch_axis(loss, history.settings["epochs"])  # fixed during training
     labels = draw.block_lines(loss, history, "train_loss")
     loss.set_ylim(0, 1.05 * max(math.log(10), np.max(losses)))  # a guess costs log K
     draw.end_labels(loss, labels)
@@ -192,9 +192,9 @@ def _draw_run(loss: Axes, depth: Axes, history: History) -> None:
 
 def _draw_trials(ax: Axes, results: Sequence[LayersResult]) -> None:
     lines, numbers = {}, []
-    for number, one in enumerate(results, 1):
-        rest = tuple(value for name, value in one.settings.items() if name != "blocks")
-        point = one.settings["blocks"], 100 * one.block_accuracy[-1], number
+    for number, trial in enumerate(results, 1):
+        rest = tuple(value for name, value in trial.settings.items() if name != "blocks")
+        point = trial.settings["blocks"], 100 * trial.block_accuracy[-1], number
         lines.setdefault(rest, []).append(point)
     looks = [draw.rule_style(rule) for rule in RULES]
     names = [look.label for look in looks]
@@ -221,7 +221,7 @@ def _draw_trials(ax: Axes, results: Sequence[LayersResult]) -> None:
 
 
 def _draw_network(result: LayersResult, title: str) -> Figure:
-    """The trial's network with its cuts, and over each block the accuracy it reached."""
+    """The trial's network with its cuts and each block's accuracy."""
     image, *shapes = result.shapes
     notes = [f"{100 * accuracy:.0f} %" for accuracy in result.block_accuracy]
     return draw.draw_network(
@@ -231,7 +231,7 @@ def _draw_network(result: LayersResult, title: str) -> Figure:
 
 
 def layers_explorer(results: Sequence[LayersResult] | None = None) -> TrainingExplorer:
-    """Show some trials, and a widget that adds more with other layers, blocks and rules.
+    """Show some trials, and a widget to add trials with other layers, blocks and rules.
 
     Args:
         results: trials to start from; None trains ``starting_results``.

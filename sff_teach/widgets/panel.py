@@ -1,7 +1,7 @@
-"""What all explorers share: controls, one picture, trials that stay until Clear.
+"""The base of all explorers: controls, one figure, and a table of trials.
 
-Answers are computed in a background thread, so that the notebook stays usable and Stop is heard.
-The thread only assigns widget traits and never prints. Works with ipywidgets 7.7 and 8.
+Results are computed in a background thread, so that the notebook and Stop stay responsive. The
+thread only assigns widget traits and never prints. Works with ipywidgets 7.7 and 8.
 """
 
 import html
@@ -23,8 +23,8 @@ RULES = ("sff", "deepsup", "bp-goodness", "bp")
 KERNELS = (1, 3, 5)
 SEEDS = (0, 1, 2, 3, 4)
 
-# The still above a widget is for viewers without a kernel. A live widget takes its place, and where
-# a saved widget cannot come back, the front end's error message gives way to the still.
+# The static figure is for viewers without a kernel. A live widget hides it, and where a saved widget
+# cannot be restored it hides the front end's error message.
 _STILL = """<style>
 .jp-OutputArea:has(.sff-explorer) .sff-still,
 .output:has(.sff-explorer) .sff-still,
@@ -34,24 +34,24 @@ _STILL = """<style>
 </style><div class="sff-still">%s<p><em>Run this cell to use the explorer.</em></p></div>"""
 
 E = TypeVar("E", bound="Explorer")
-_SHOWN: dict[tuple, "Explorer"] = {}  # by kind and cell: what the last run of a cell displayed
+_SHOWN: dict[tuple, "Explorer"] = {}  # the explorer that a cell displayed last, by title and cell
 
 
 class Explorer:
-    """Controls whose settings are answered at once; Keep makes a trial of the answer.
+    """Controls with an immediate result; Keep makes it a trial.
 
-    ``box`` is what is displayed, ``results`` are the trials, ``result`` is the latest answer, and
+    ``box`` is the widget, ``results`` are the trials, ``result`` is the latest result, and
     ``error`` the last exception. A result has ``row()``, its values for the table, and a sentence
     as its ``str``.
 
     Args:
         controls: name of an argument of ``run`` → its widget.
-        run: settings → a result; called in the background.
+        run: settings → a result; called in the background thread.
         draw: trials, latest result → a figure with an alternative text.
         results: trials to start from.
         title: of the table of trials.
         caption: how to read the picture.
-        others: widgets that stand beside the buttons.
+        others: widgets beside the buttons.
     """
 
     waiting = "Move a control. Keep makes a trial of what you see."
@@ -86,10 +86,10 @@ class Explorer:
         self.box = ipywidgets.VBox([*rows, *shown, ipywidgets.HTML(asset("accessible.html"))])
         self.box.add_class("sff-explorer")
 
-    # ---- what differs where a button starts the work
+    # ---- overridden by TrainingExplorer
 
     def make_buttons(self) -> list[ipywidgets.Widget]:
-        """The buttons left of Clear; here also: a control that moves is a request."""
+        """The buttons left of Clear. Here a change of a control is a request."""
         self.result = self.run(**self.settings)
         for control in self.controls.values():
             control.observe(self.request, "value")
@@ -101,29 +101,29 @@ class Explorer:
         self.add(self.result)
 
     def answer(self, settings: dict) -> None:
-        """Compute and show a result; called in the background."""
+        """Compute and show a result; called in the background thread."""
         self.result = self.run(**settings)
         self.redraw()
         self.say(str(self.result))
 
     def set_busy(self, busy: bool) -> None:
-        """Enable and disable what must not be used now."""
+        """Disable the controls that must not be used now."""
         self.keep.disabled = busy
 
     # ---- requests
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the controls say, as arguments for ``run``."""
+        """The values of the controls, as arguments for ``run``."""
         return {name: control.value for name, control in self.controls.items()}
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is being computed."""
+        """Whether a result is being computed."""
         return self._thread is not None
 
     def request(self, *_: Any) -> None:
-        """Ask for an answer to the present settings; it replaces a request that still waits."""
+        """Request a result for the current settings, instead of a waiting request."""
         with self._lock:
             self._wanted = self.settings
             if self._thread is None:
@@ -132,7 +132,7 @@ class Explorer:
                 self._thread.start()
 
     def wait(self, seconds: float = 120) -> None:
-        """Wait until everything that was asked for is answered."""
+        """Wait until all requests are done."""
         thread = self._thread
         if thread is not None:
             thread.join(seconds)
@@ -167,14 +167,14 @@ class Explorer:
         return len(self.results)
 
     def forget(self) -> None:
-        """Forget all trials; what the controls say stays on show."""
+        """Remove all trials."""
         self.results.clear()
         self.network.value = ""
         self.redraw()
         self.say("All trials are forgotten.")
 
     def redraw(self) -> Figure:
-        """Show picture and table anew; the picture's height stays reserved."""
+        """Update figure and table; the figure's height stays reserved."""
         fig = self.draw(self.results, self.result)
         self.picture.layout.min_height = f"{100 * fig.get_figheight():.0f}px"
         show_figure(self.picture, fig)
@@ -182,7 +182,7 @@ class Explorer:
         self.table.value = _trials_html(rows, self.title) if rows else ""
         return fig
 
-    # ---- words
+    # ---- status line
 
     def say(self, text: str) -> None:
         """Write the status line."""
@@ -198,9 +198,9 @@ class Explorer:
     # ---- in a notebook
 
     def show(self: E) -> E:
-        """Display a still and the widget, which hides the still while it lives; return self.
+        """Display a static figure and the widget, which hides it while live; return self.
 
-        If the same cell has displayed such an explorer before, it stops and its trials come over.
+        A previous explorer of the same cell is stopped, and its trials are taken over.
         """
         cell = running_cell()
         old = None if cell is None else _SHOWN.get((self.title, cell))
@@ -220,16 +220,16 @@ class Explorer:
 
 
 class TrainingExplorer(Explorer):
-    """An explorer that trains when Train is pressed, which Stop ends; every training is a trial.
+    """An explorer with the buttons Train and Stop; every training is a trial.
 
-    Among the controls are ``rule``, ``blocks`` and ``kernel_size``. ``run`` takes ``on_epoch`` and
-    ``stop`` as well, for ``fit``; the latest ``result`` that is drawn is the history of a run in
-    progress, or None. A trial also has ``history``.
+    Among the controls are ``rule``, ``blocks`` and ``kernel_size``. ``run`` also takes ``on_epoch``
+    and ``stop``, for ``fit``; the ``result`` that is drawn is the history of a run in progress, or
+    None. A trial also has ``history``.
     """
 
     waiting = "Choose, predict, then press Train."
     working = "Training …"
-    draw_network: Callable[[Any, str], Figure] | None = None  # result, title → drawn at the end
+    draw_network: Callable[[Any, str], Figure] | None = None  # result, title → figure
 
     def make_buttons(self) -> list[ipywidgets.Widget]:
         """Train, Stop, and the bar of progress."""
@@ -247,7 +247,7 @@ class TrainingExplorer(Explorer):
         return [self.train, self.stop, self.progress]
 
     def answer(self, settings: dict) -> None:
-        """Train, then add a trial or say why there is none."""
+        """Train, and add a trial unless the training was stopped."""
         self._pace = draw.Pace()
         try:
             result = self.run(**settings, on_epoch=self.on_epoch, stop=self._stop)
@@ -262,7 +262,7 @@ class TrainingExplorer(Explorer):
             show_figure(self.network, self.draw_network(result, f"Network of trial {number}"))
 
     def set_busy(self, busy: bool) -> None:
-        """While a training runs only Stop can be pressed, and the controls say what is trained."""
+        """During a training only Stop is enabled."""
         self.stop.disabled = not busy
         self.progress.value = 0
         for widget in (self.train, self.clear, *self.controls.values()):
@@ -271,13 +271,13 @@ class TrainingExplorer(Explorer):
             self.on_rule()
 
     def on_rule(self, *_: Any) -> None:
-        """Backprop has no blocks and no heads to choose."""
+        """Disable blocks and heads for backprop."""
         rule = self.controls["rule"].value
         self.controls["blocks"].disabled = rule.startswith("bp")
         self.controls["kernel_size"].disabled = rule == "bp"
 
     def on_train(self) -> None:
-        """Train, unless these settings have been trained."""
+        """Train, unless there is a trial with these settings."""
         wanted = columns(**self.settings).items()
         for number, trial in enumerate(self.results, 1):
             if wanted <= trial.row().items():
@@ -286,7 +286,7 @@ class TrainingExplorer(Explorer):
         self.request()
 
     def on_epoch(self, history: History) -> None:
-        """Show how far the training is."""
+        """Show the progress of the training."""
         epochs = history.settings["epochs"]
         self.progress.value = len(history.rows) / epochs
         self.say(f"Training: epoch {len(history.rows)} of {epochs} is over.")
@@ -302,7 +302,7 @@ def asset(name: str) -> str:
 
 
 def running_cell() -> str | None:
-    """The id of the notebook cell that is running; "" where the front end gives none; else None."""
+    """The id of the running notebook cell, "" if unknown; None outside a notebook."""
     shell = get_ipython()
     if shell is None:
         return None
@@ -326,7 +326,7 @@ def columns(rule: str, blocks: int, kernel_size: int, **others: Any) -> dict[str
 
 
 def in_words(trials: Sequence) -> str:
-    """The last six trials in words."""
+    """The last six trials, as text."""
     numbered = [f"Trial {i}: {trial}" for i, trial in enumerate(trials, 1)]
     return " ".join(numbered[-6:]) or "No trial yet."
 

@@ -1,4 +1,4 @@
-"""The reach explorer: which loss moves which layer, for any cuts and rule."""
+"""The reach explorer: which loss updates which layer, for any cuts and rule."""
 
 import copy
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Reach(NamedTuple):
 
 
 def run_reach(rule: str = "sff", cuts: Sequence[int] = (1, 2, 3, 4)) -> Reach:
-    """Make one step of a rule for each loss, with all other losses off, and see what moved.
+    """The change of each layer in one step of a rule with a single loss, for each loss.
 
     Args:
         rule: one of ``NAMES``.
@@ -92,7 +92,7 @@ def draw_reach(result: Reach) -> Figure:
 
 
 def reach_explorer() -> Explorer:
-    """Show which loss moves which layer, and a widget that moves the cuts and changes the rule."""
+    """Show which loss updates which layer, and a widget to change cuts and rule."""
     controls = {"rule": dropdown("rule", {draw.rule_style(r).label: r for r in NAMES})}
     for i in range(1, LAYERS):
         controls[f"{i}"] = ipywidgets.Checkbox(

@@ -1,4 +1,4 @@
-"""The schedule explorer: who works when, in backprop's pipeline (GPipe) and in SFF's."""
+"""The schedule explorer: timelines of backprop's pipeline (GPipe) and of SFF's."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ COLOURS = {"forward": draw.OKABE_ITO["blue"], "backward": draw.OKABE_ITO["vermil
 
 
 class Task(NamedTuple):
-    """A piece of work; the unit of time is the mean stage's forward pass of a batch."""
+    """A task; the unit of time is a mean stage's forward pass of a batch."""
 
     worker: int
     what: str
@@ -24,7 +24,7 @@ class Task(NamedTuple):
 
 
 def _plan(kind: str, times: list[float], parts: int, batches: int) -> list[Task]:
-    """All tasks: each begins as soon as its worker is free and what it needs is there."""
+    """All tasks; each begins as soon as its worker and its input are available."""
     tasks, free, stages = [], [0.0] * len(times), list(enumerate(times))
 
     def work(worker: int, what: str, batch: int, ready: float, length: float) -> float:
@@ -117,7 +117,7 @@ def draw_schedule(result: Schedule) -> Figure:
 
 
 def schedule_explorer() -> Explorer:
-    """Show a pipeline of backprop and one of SFF, and a widget that plans any other."""
+    """Show a pipeline of backprop and one of SFF, and a widget to plan others."""
     firsts = {"like the others": 1.0, "1.5 times": 1.5, "2 times": 2.0, "3 times": 3.0}
     controls = {"workers": slider("workers", 2, 8, 4), "parts": slider("micro-batches", 1, 32, 4),
                 "first": dropdown("first stage", firsts)}  # fmt: skip
