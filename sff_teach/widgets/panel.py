@@ -23,8 +23,8 @@ RULES = ("sff", "deepsup", "bp-goodness", "bp")
 KERNELS = (1, 3, 5)
 SEEDS = (0, 1, 2, 3, 4)
 
-# The static figure is for viewers without a kernel. A live widget hides it, and where a saved widget
-# cannot be restored it hides the front end's error message.
+# The static figure is for viewers without a kernel. A live widget hides it; where a saved widget
+# cannot be restored, the figure hides the front end's error message.
 _STILL = """<style>
 .jp-OutputArea:has(.sff-explorer) .sff-still,
 .output:has(.sff-explorer) .sff-still,

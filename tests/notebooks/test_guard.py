@@ -225,8 +225,8 @@ BROKEN = {
     "no id": (lambda n: n.cells[1].pop("id"), "not a valid notebook"),
     "same ids": (lambda n: n.cells[2].update(id=n.cells[1].id), "two cells have the id"),
     "other kernel": (metadata("kernelspec", {"name": "ir", "display_name": "R"}), "not python3"),
-    "widget state": (metadata("widgets", {}), "stored metadata nobody needs: widgets"),
-    "timing": (metadata("execution", {}, 1), "stored metadata nobody needs: execution"),
+    "widget state": (metadata("widgets", {}), "unneeded metadata: widgets"),
+    "timing": (metadata("execution", {}, 1), "unneeded metadata: execution"),
     "tag": (metadata("tags", ["nbval-skip"], 2), "unknown tag 'nbval-skip'"),
     "too large": (metadata("tags", ["x" * MAX_BYTES], 2), "bytes; at most"),
     "empty cell": (edit(5, CLAIM, " "), "cell 6: empty cell"),
@@ -358,7 +358,7 @@ def test_checker_sees_outputs_in_a_students_copy(tmp_path):
     path = write_course(tmp_path, good_notebook(), good_notebook())
     problems = check_notebook(path)
     assert sum("an output or a count is kept" in said for said in problems) == 3
-    assert any("metadata nobody needs: sff_teach" in said for said in problems)
+    assert any("unneeded metadata: sff_teach" in said for said in problems)
 
 
 def test_checker_sees_minutes_that_are_not_true(tmp_path):
