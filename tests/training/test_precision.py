@@ -14,7 +14,7 @@ from sff_teach.forward_forward import FFNetwork
 from sff_teach.goodness import class_goodness
 from sff_teach.models import cnn, mlp
 from sff_teach.rules import ScalableForwardForward
-from sff_teach.training import precision as _faster
+from sff_teach.training import precision as accelerating
 from sff_teach.training.fit import fit
 from tests._helpers import nightly_but
 
@@ -70,7 +70,7 @@ def test_a_step_with_infinite_gradients_is_left_out(digits):
     learner = ScalableForwardForward(model, lambda p: torch.optim.AdamW(p, lr=1e-2))
     before = [p.clone() for p in model.parameters()]
     x, y = digits.train.x[:32], digits.train.y[:32]
-    with _faster.accelerated(learner, "fp16"):
+    with accelerating.accelerated(learner, "fp16"):
         scales = [o.scaler.get_scale() for o in learner.optimizers]
         learner.step(x * 1e30, y)  # infinite in fp16
         assert [o.scaler.get_scale() for o in learner.optimizers] == [s / 2 for s in scales]
@@ -86,7 +86,7 @@ def test_scaling_leaves_the_size_of_the_step_alone(digits):
         model = network()
         before = nn.utils.parameters_to_vector(model.parameters()).detach()
         learner = ScalableForwardForward(model, lambda p: torch.optim.SGD(p, lr=1e-2))
-        with _faster.accelerated(learner, precision):
+        with accelerating.accelerated(learner, precision):
             learner.step(x, y)
         moved.append((nn.utils.parameters_to_vector(model.parameters()) - before).norm().item())
     assert moved[1] == pytest.approx(moved[0], rel=0.02)  # fp16 keeps eleven bits
@@ -163,10 +163,10 @@ def test_going_on_with_fp16_keeps_its_scale(digits, tmp_path, monkeypatch):
 
 
 def test_auto_is_float32_on_a_cpu_and_by_ability_on_a_gpu(monkeypatch):
-    assert _faster.pick_precision("auto", CPU) == "float32"
+    assert accelerating.pick_precision("auto", CPU) == "float32"
     for able, name in ((True, "bf16"), (False, "fp16")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, able=able, **__: able)
-        assert _faster.pick_precision("auto", torch.device("cuda")) == name
+        assert accelerating.pick_precision("auto", torch.device("cuda")) == name
 
 
 @pytest.mark.parametrize(
