@@ -640,7 +640,7 @@ def test_modules_and_functions_are_given_as_glue_and_compared_with_the_model():
     assert torch.equal(model.fc(composed.mean((2, 3))), model(x))
     assert net.classifier == "fc"
     for wrong in (["one", "two"], [["one", F.relu], "two"], [["one", F.gelu, "pool"], "two"]):
-        with pytest.raises(SFFError, match=r"stages\[[01]\] computes is nowhere"):
+        with pytest.raises(SFFError, match=r"does not compute the output of stages\[[01]\]"):
             localize(model, 5, stages=wrong, input_shape=(3, 16, 16))
 
 
