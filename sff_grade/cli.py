@@ -9,8 +9,5 @@ from .grading import grade
 
 def main(args: list[str] | None = None) -> int:
     """Grade a folder; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
-
-    def command() -> None:
-        tyro.cli(grade, args=args, prog="sff-grade", config=[tyro.conf.FlagCreatePairsOff])
-
-    return exit_code("sff-grade", command, ValueError, TypeError)
+    options = {"args": args, "prog": "sff-grade", "config": [tyro.conf.FlagCreatePairsOff]}
+    return exit_code("sff-grade", lambda: tyro.cli(grade, **options), ValueError, TypeError)

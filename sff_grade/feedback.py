@@ -3,26 +3,17 @@
 Plain HTML without scripts and without anything from a network; what students wrote is escaped.
 """
 
-from __future__ import annotations
-
-from html import escape
 from pathlib import Path
 
-from .output import save
+from jinja2 import Environment, FileSystemLoader
+
+from .returned import ANSWERS
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
-from .tables import write_table
+from .tables import save, write_table
 
-PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-
-
-def _page(title: str, parts: list[str]) -> str:
-    return PAGE.format(title=escape(title), body="\n".join(parts))
-
-
-def _text(text: str, code: bool = False) -> str:
-    # Long lines of code are scrolled, by keyboard as well.
-    return f"<pre {'tabindex=0' if code else 'class=words'}>{escape(text)}</pre>"
+PAGES = Environment(loader=FileSystemLoader(Path(__file__).with_name("pages")), autoescape=True,
+                    trim_blocks=True, lstrip_blocks=True)  # fmt: skip
 
 
 def headings(work: Assignment) -> dict[str | None, str]:
@@ -38,26 +29,19 @@ def headings(work: Assignment) -> dict[str | None, str]:
 def student_page(work: Assignment, result: dict) -> str:
     """What one student gets to read."""
     tasks, heading = result["tasks"], headings(work)
-    points = sum(t["points"] or 0 for t in tasks.values())
-    waiting = sum(t["max"] for t in tasks.values() if t["points"] is None)
-    more = f", {waiting:g} more are still to be marked by hand" if waiting else ""
-    most = sum(t["max"] for t in tasks.values())
-    parts = [f"<p><strong>{points:g} of {most:g} points</strong>{more}</p>", "<h2>Tasks</h2>"]
-    answer, code = "", True
+    rows, answer = [], ("", True)
     for cell in work.cells:
-        if cell.kind in ("answer", "by hand"):
-            answer, code = result["answers"].get(cell.grade_id, ""), cell.code
+        if cell.kind in ANSWERS:
+            answer = result["answers"].get(cell.grade_id, ""), cell.code
         if cell.grade_id in tasks:
-            verdict, said = _verdict(tasks[cell.grade_id])
-            shown = f"<details><summary>Your answer</summary>{_text(answer, code)}</details>"
-            parts.append(
-                f"<article><h3>{escape(heading[cell.grade_id])}: {verdict}</h3>"
-                f"<p>{escape(said)}</p>{shown if answer.strip() else ''}</article>"
-            )
-    if result["notes"]:
-        items = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
-        parts.append(f"<h2>Notes</h2><ul>{items}</ul>")
-    return _page(f"{heading[None]}: {result['student']}", parts)
+            rows.append((heading[cell.grade_id], *_verdict(tasks[cell.grade_id]), *answer))
+    points = sum(t["points"] or 0 for t in tasks.values())
+    most = sum(t["max"] for t in tasks.values())
+    waiting = sum(t["max"] for t in tasks.values() if t["points"] is None)
+    return PAGES.get_template("student.html").render(
+        title=f"{heading[None]}: {result['student']}", points=f"{points:g}", most=f"{most:g}",
+        waiting=f"{waiting:g}" if waiting else "", tasks=rows, notes=result["notes"],
+    )  # fmt: skip
 
 
 def _verdict(task: dict) -> tuple[str, str]:
@@ -80,23 +64,9 @@ def by_hand_page(work: Assignment, named: list[tuple[str, dict]]) -> str:
         named: Results, each behind the student's name or code.
     """
     heading = headings(work)
-    parts = [
-        "<p>For the teacher only. Write points and comments into <code>manual.csv</code> and grade "
-        "again; nothing is run a second time.</p>",
-    ]
-    for cell in [cell for cell in work.marked if cell.kind == "by hand"]:
-        title = f"{heading[cell.grade_id]} ({cell.grade_id}, {cell.points:g} points)"
-        parts.append(f"<h2>{escape(title)}</h2>")
-        parts.append(f"<h3>Mark scheme</h3>{_text(cell.scheme)}" if cell.scheme else "")
-        for name, result in named:
-            task = result["tasks"][cell.grade_id]
-            got = "not marked" if task["points"] is None else f"{task['points']:g} points"
-            body = _text(result["answers"].get(cell.grade_id, "").strip() or "(no answer)")
-            if printed := task.get("printed", "").strip():
-                above = "<p>Printed in the notebook, above the answer:</p>"
-                body = above + _text(printed, code=True) + body
-            parts.append(f"<article><h3>{escape(name)}: {got}</h3>{body}</article>")
-    return _page(f"{heading[None]}: to be marked by hand", parts)
+    title = f"{heading[None]}: to be marked by hand"
+    page = PAGES.get_template("by_hand.html")
+    return page.render(title=title, cells=work.of("by hand"), heading=heading, named=named)
 
 
 def write_pages(
@@ -111,11 +81,11 @@ def write_pages(
         name = file_name(student.folder if student.platform else student.student)
         page = f"{name}/feedback.html" if student.platform == "moodle" else f"{name}.html"
         save(out / "feedback" / page, student_page(work, result))
-    by_hand = [cell.grade_id for cell in work.marked if cell.kind == "by hand"]
-    if by_hand:
-        names = [code_of(s.student) if anonymous else s.student for s in came]
-        named = sorted(zip(names, marked, strict=True), key=lambda each: each[0])
+    names = [code_of(s.student) if anonymous else s.student for s in came]
+    named = sorted(zip(names, marked, strict=True), key=lambda each: each[0])
+    if work.of("by hand"):
         save(out / "by_hand.html", by_hand_page(work, named))
-        todo = [[name, grade_id, "", ""] for grade_id in by_hand for name, result in named
-                if result["tasks"][grade_id]["points"] is None]  # fmt: skip
-        write_table(out / "manual-todo.csv", [["student", "grade_id", "points", "comment"], *todo])
+    todo = [{"student": name, "grade_id": cell.grade_id, "points": "", "comment": ""}
+            for cell in work.of("by hand") for name, result in named
+            if result["tasks"][cell.grade_id]["points"] is None]  # fmt: skip
+    write_table(out / "manual-todo.csv", todo)

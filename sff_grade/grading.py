@@ -1,7 +1,5 @@
 """Mark a class: find what came, have it judged, and write marks, gradebooks and pages."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -12,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,15 +22,13 @@ from sff_teach.util.checks import SFFError, check_count, check_positive
 
 from .feedback import write_pages
 from .jail import Rules, lacking, make_room
-from .judge import UNREAD, mark, prepare, result_of
-from .output import save, write_leaderboard, write_marks, write_submitted
+from .judge import mark, not_marked, prepare
+from .output import write_leaderboard, write_marks, write_submitted
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
-from .tables import read_table
-from .wire import clean
+from .tables import read_table, save
 
-VERSION = 6  # of the way of marking; another one marks everything anew
-SOLUTION = "(solution)"  # its name among the results
+VERSION = 7  # of the way of marking; another one marks everything anew
 
 
 def grade(
@@ -39,7 +36,6 @@ def grade(
     source: Path = Path("notebooks/assignments/source"),
     out: Path = Path("marks"),
     *,
-    assignment: str | None = None,
     seconds: float = 20,
     memory: float = 2,
     notebook: float = 300,
@@ -56,9 +52,9 @@ def grade(
 
     Args:
         folder: Holds STUDENT/….ipynb or STUDENT.ipynb; what a platform's zip unpacks to.
-        source: The instructor's notebooks, or the one of this assignment.
+        source: The instructor's notebook. Or the folder of all of them: then the name of the
+            folder that is graded says which, a1 for example.
         out: Marks, pages and results go here.
-        assignment: For example a1, where the names of the notebooks do not say it.
         seconds: Of computing, for each cell and each call of an answer.
         memory: GiB for each notebook, on top of what torch itself takes.
         notebook: Seconds by the clock for each notebook.
@@ -79,29 +75,27 @@ def grade(
     check_count(jobs or 1, "jobs")
     if not folder.is_dir():
         raise SFFError(f"folder={folder} is not a folder; unpack the returned notebooks first")
-    path = find_source(source, assignment, folder)
+    path = find_source(source, folder)
     work = read_source(path)
     came = find_submissions(folder, work.name, out)
     if no_isolation:
         print("No isolation, as asked: student code runs with your rights and reads your files.")
-    elif lacking():
-        raise SFFError(f"{lacking()}; --no-isolation runs student code with your own rights")
+    elif why := lacking():
+        raise SFFError(f"{why}; --no-isolation runs student code with your own rights")
     if unknown := set(again) - {s.student for s in came}:
         raise SFFError(f"again={min(unknown)}: nobody here is called that")
     (out / "results").mkdir(parents=True, exist_ok=True)
     (out / "results").chmod(0o700)
-    manual = read_manual(out / "manual.csv", work, {code_of(s.student): s.student for s in came})
+    manual = read_manual(out / "manual.csv", work, came)
     rules = Rules(seconds, memory, notebook, not no_isolation, (path.parent, folder, out))
-    own = Submission(SOLUTION, SOLUTION, files=[path])
-    keys = {s.student: _key(rules, path, *s.files) for s in [own, *came]}
-    results = {s.student: _stored(out, s, keys[s.student]) for s in [own, *came]}
+    places = {s.student: out / "results" / f"{file_name(s.student)}.json" for s in came}
+    keys = {s.student: _key(rules, path, *s.files) for s in came}
+    results = {student: _stored(places[student], keys[student]) for student in places}
     todo = [s for s in came if results[s.student] is None or s.student in again]
     print(f"{work.name}: {len(came)} students, {len(todo)} to be marked")
-    first = [own] if todo and results[SOLUTION] is None else []
-    for submission, result in mark_all(work, rules, first, todo, jobs or os.cpu_count() or 1):
-        result |= {"key": keys[submission.student], "isolated": rules.isolated}
-        save(_file(out, submission), json.dumps(result, indent=1))
-        results[submission.student] = result
+    for student, result in mark_all(work, rules, path, todo, jobs or os.cpu_count() or 1):
+        results[student] = result | {"key": keys[student], "isolated": rules.isolated}
+        save(places[student], json.dumps(results[student], indent=1))
     for (student, grade_id), entry in manual.items():
         if student in results:
             results[student]["tasks"][grade_id] |= entry
@@ -120,96 +114,88 @@ def grade(
 
 
 def mark_all(
-    work: Assignment, rules: Rules, first: list[Submission], todo: list[Submission], jobs: int
-) -> Iterator[tuple[Submission, dict]]:
-    """Check the source if it is ``first``, mark what is to do; yield (submission, result).
+    work: Assignment, rules: Rules, source: Path, todo: list[Submission], jobs: int
+) -> Iterator[tuple[str, dict]]:
+    """Check that the source passes its own tests, then mark; yield (student, result).
 
     Raises:
         SFFError: The instructor's own solution lacks points.
     """
+    if not todo:
+        return
     judges = threading.local()  # one process for each thread
 
     def one(submission: Submission) -> dict:
+        if not submission.files:
+            others = ", ".join(sorted(submission.others)[:5])
+            note = f"No notebook came, only {others}." if others else "There is no notebook."
+            return not_marked(work, submission.student, note)
         if not hasattr(judges, "pool"):
             judges.pool = ProcessPoolExecutor(1, get_context("spawn"), prepare)
         try:
             asked = (work, inside, submission.student, submission.files)
-            result = judges.pool.submit(mark, *asked).result()
+            return judges.pool.submit(mark, *asked).result()
         except Exception as error:  # it is this student's and nobody else's
             if isinstance(error, BrokenProcessPool):
                 del judges.pool
             note = f"The notebook could not be marked: {error}"
             print(f"{submission.student}: {note}")
-            outcome = {cell.grade_id: note for cell in work.marked}
-            result = result_of(work, submission.student, UNREAD, outcome, [note])
-        if not submission.files:
-            others = ", ".join(sorted(submission.others)[:5])
-            note = f"No notebook came, only {others}." if others else "There is no notebook."
-            result["notes"] = [clean(note)]
-        return result
+            return not_marked(work, submission.student, note)
 
     pool = ThreadPoolExecutor(jobs)
     with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
         inside = replace(rules, room=Path(folder) / "room")
-        if todo:
-            make_room(inside.room, work)
+        make_room(inside.room, work)
         try:
-            for submission in first:
-                result = pool.submit(one, submission).result()
-                for grade_id, task in result["tasks"].items():
-                    if task["points"] == 0:
-                        why = f"{task['error']} {' '.join(result['notes'])[:300]}"
-                        raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
-                yield submission, result
+            own = pool.submit(one, Submission("solution", "solution", files=[source])).result()
+            for grade_id, task in own["tasks"].items():
+                if task["points"] == 0:
+                    why = f"{task['error']} {' '.join(own['notes'])[:300]}"
+                    raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
             waiting = {pool.submit(one, submission): submission for submission in todo}
-            done = as_completed(waiting)
-            for future in tqdm(done, total=len(todo), unit="notebook", disable=not todo):
-                yield waiting[future], future.result()
+            for future in tqdm(as_completed(waiting), total=len(todo), unit="notebook"):
+                yield waiting[future].student, future.result()
         finally:  # after Ctrl-C what has not begun is not begun
             pool.shutdown(cancel_futures=True)
 
 
-def _key(rules: Rules, *files: Path) -> str:
-    used = (VERSION, rules.seconds, rules.memory, rules.notebook, rules.isolated)
-    digest = hashlib.sha256(repr(used).encode())
-    for path in files:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def _key(rules: Rules, *files: Path) -> list:
+    """What a result depends on."""
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return [VERSION, rules.seconds, rules.memory, rules.notebook, rules.isolated, *hashes]
 
 
-def _file(out: Path, submission: Submission) -> Path:
-    return out / "results" / f"{file_name(submission.student)}.json"
+def _stored(path: Path, key: list) -> dict | None:
+    with suppress(OSError, ValueError):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result.get("key") == key:
+            return result
+    return None
 
 
-def _stored(out: Path, submission: Submission, key: str) -> dict | None:
-    try:
-        result = json.loads(_file(out, submission).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return result if result.get("key") == key else None
-
-
-def read_manual(path: Path, work: Assignment, codes: dict) -> dict[tuple[str, str], dict]:
+def read_manual(
+    path: Path, work: Assignment, came: list[Submission]
+) -> dict[tuple[str, str], dict]:
     """Read points given by hand: (student, grade_id) → points and comment.
 
-    A student may stand there by name or by code; ``codes`` leads from the one to the other.
+    A student may stand there by name or by code.
 
     Raises:
         SFFError: A column is missing, or a row gives what the assignment does not have.
     """
-    known = {cell.grade_id: cell.points for cell in work.marked}
-    manual: dict[tuple[str, str], dict] = {}
-    names, rows = read_table(path) if path.is_file() else (["student", "grade_id", "points"], [])
-    if lacks := {"student", "grade_id", "points"} - set(names):
-        raise SFFError(f"{path} has no column {min(lacks)}")
-    for number, row in enumerate(rows, 2):
-        student, grade_id = unicodedata.normalize("NFC", row["student"].strip()), row["grade_id"]
-        text = row["points"].strip().replace(",", ".")
+    known = {cell.grade_id: cell.points for cell in work.of("test", "by hand")}
+    students = {code_of(s.student): s.student for s in came}
+    manual = {}
+    for number, row in enumerate(read_table(path) if path.is_file() else [], 2):
+        if lacks := {"student", "grade_id", "points"} - set(row):
+            raise SFFError(f"{path} has no column {min(lacks)}")
+        grade_id, text = row["grade_id"], row["points"].strip().replace(",", ".")
         if not text:
             continue  # not marked yet
         points = float(text) if re.fullmatch(r"\d+\.?\d*", text) else -1
         if not 0 <= points <= known.get(grade_id, -1):
             raise SFFError(f"{path}, line {number}: {grade_id} cannot get {text} points ({known})")
+        student = unicodedata.normalize("NFC", row["student"].strip())
         entry = {"points": points, "comment": row.get("comment", "").strip(), "by_hand": True}
-        manual[codes.get(student, student), grade_id] = entry
+        manual[students.get(student, student), grade_id] = entry
     return manual

@@ -5,8 +5,6 @@ Requests come on the standard input and answers leave on the standard output, se
 students' code does to this process, it can only change the answers that it sends.
 """
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import builtins
@@ -76,11 +74,10 @@ class Notebook:
         self.layout = returned.choose(request["skeleton"], files)
         self.student = request["student"]
         self.seconds = seconds
-        self.names: dict = {"__name__": "__main__", "get_ipython": MagicMock()}
-        self.names["display"] = lambda *_, **__: None
+        self.names: dict = {"__name__": "__main__"}
+        self.names |= {"get_ipython": MagicMock(), "display": MagicMock()}
         self.kept: dict = {}
-        asked = [c for c in request["skeleton"] if c["kind"] in ("answer", "adapter")]
-        self.asked = {name for cell in asked for name in cell["names"]}
+        self.asked = request["asked"]
 
     def run(self, number: int, definitions: bool) -> str | None:
         """Run a step; return what stopped it, if anything did.
@@ -88,36 +85,31 @@ class Notebook:
         A line that stops costs that line: what stands below it is run all the same.
         """
         step = self.layout["steps"][number]
-        label = f"<{step['label']}>"
+        label, kind = f"<{step['label']}>", step["kind"]
         before = dict(self.names)
         try:
             with time_limit(self.seconds):
                 stopped = self._run(step["source"], label, definitions or step["definitions"])
-        except Late as error:
+        except BaseException as error:
             stopped = self.told(error, label)
         for name, value in self.names.items():
-            new = name not in before or before[name] is not value
-            asked = step["kind"] == "answer" and name in self.asked
-            if new and (asked or step["kind"] == "given"):
+            known = before.get(name, before) is value
+            if not known and (kind == "given" or (kind == "answer" and name in self.asked)):
                 self.kept[name] = value
-        if self.student is not None and "STUDENT_ID" in self.names:
+        if "STUDENT_ID" in self.names:
             self.names["STUDENT_ID"] = self.student
         if stopped is None:
             return None
         kind, text, line = stopped
-        first = text.partition("\n")[0][:200]
-        return f"{kind}: {first}, line {line}" if line else f"{kind}: {first}"
+        said = ": ".join(filter(None, (kind, text.partition("\n")[0][:200])))
+        return f"{said}, line {line}" if line else said
 
     def _run(self, source: str, label: str, definitions: bool) -> tuple | None:
         source = returned.python_of(source)
         linecache.cache[label] = (len(source), None, source.splitlines(keepends=True), label)
         compiler, stopped = codeop.Compile(), None  # remembers ``from __future__ import …``
         compiler.flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        try:
-            body = ast.parse(source).body
-        except BaseException as error:
-            return (*self.told(error, label)[:2], getattr(error, "lineno", None))
-        for node in body:
+        for node in ast.parse(source, label).body:
             if definitions and not isinstance(node, returned.DEFINITIONS):
                 continue
             try:
@@ -189,8 +181,7 @@ def main() -> None:
             answer = notebook.run(request["run"], request["definitions"])
         else:
             notebook = Notebook(request, settings["seconds"])
-            steps = [step | {"source": ""} for step in notebook.layout["steps"]]
-            answer = notebook.layout | {"steps": steps}
+            answer = notebook.layout
         channel_out.write(wire.pack(answer, []))
         channel_out.flush()
     os._exit(0)

@@ -6,8 +6,6 @@ filter refuses the system calls that no answer needs: new namespaces, tracing, o
 memory, shared memory of the System V kind.
 """
 
-from __future__ import annotations
-
 import compileall
 import errno
 import json
@@ -19,22 +17,20 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import sff_teach
 from sff_teach.data import data_home
+from sff_teach.data.files import embedded_path
+from sff_teach.data.sets import SAMPLE_FILE
 
 from . import wire
 from .source import Assignment, without_name
 
-INSIDE = ("inside.py", "returned.py", "wire.py")
 SCRATCH = 64 << 20  # bytes of each folder that may be written, all in memory
 PROCESSES = 64  # threads count as well
 
@@ -68,13 +64,11 @@ NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW… flags
 
 
 def seccomp_filter() -> bytes:
-    """Return the filter as the kernel reads it (classic BPF); empty on a machine not in the table.
+    """Return the filter as the kernel reads it (classic BPF), see seccomp(2).
 
-    See seccomp(2): a refused call fails with EPERM; clone3, whose flags cannot be looked at, with
-    ENOSYS, so that the C library takes clone.
+    A refused call fails with EPERM; clone3, whose flags cannot be looked at, with ENOSYS, so that
+    the C library takes clone.
     """
-    if platform.machine() not in MACHINES:
-        return b""
     column, architecture, clone = MACHINES[platform.machine()]
     load, equal, larger, any_bit, end = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, refuse, no_such_call = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
@@ -91,15 +85,13 @@ def seccomp_filter() -> bytes:
 def make_room(folder: Path, assignment: Assignment) -> None:
     """Copy what the jail shows: our three files, and the package without what solves a task."""
     (folder / "grader").mkdir(parents=True)
-    for name in INSIDE:
+    for name in ("inside.py", "returned.py", "wire.py"):
         shutil.copy(Path(__file__).parent / name, folder / "grader" / name)
-    package = Path(sff_teach.__file__).parent
     target = folder / "package" / "sff_teach"
+    package = Path(sff_teach.__file__).parent
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__"))
-    sample = package.parent / "data" / "fashion-mnist-sample.npz"
-    if sample.is_file():  # a checkout; a wheel has it inside
-        (target / "_data").mkdir(exist_ok=True)
-        shutil.copy(sample, target / "_data")
+    (target / "_data").mkdir(exist_ok=True)  # of a wheel; a checkout has the images elsewhere
+    shutil.copy(embedded_path(SAMPLE_FILE), target / "_data")
     for entry in assignment.absent:
         module, _, name = entry.partition(":")
         path = folder / "package" / Path(*module.split(".")).with_suffix(".py")
@@ -120,56 +112,50 @@ def _environment(place: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _files(room: Path, secret: Iterable[Path]) -> list[str]:
+def _files(rules: Rules) -> list[str]:
     """Arguments of bubblewrap that lay out the file system."""
     shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
-    shown += [Path(p) for p in ("/lib", "/lib64", "/bin") if not Path(p).is_symlink()]
-    shown = [path for path in [*shown, data_home()] if path.exists()]
+    shown.append(data_home())
     # bubblewrap would make the folders above with the rights of the originals, such as root's own.
     above = {parent for path in shown for parent in path.parents if parent.parent != parent}
     scratch = ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs"]
     args = [*scratch, "/tmp", *scratch, "/box"]  # first: the course itself may lie in /tmp
     args += [x for p in sorted(above) for x in ("--perms", "0755", "--dir", str(p))]
-    args += [x for path in shown for x in ("--ro-bind", str(path), str(path))]
-    for link in ("/lib", "/lib64", "/bin"):
-        if Path(link).is_symlink():
-            args += ["--symlink", os.readlink(link), link]
+    args += [x for path in shown for x in ("--ro-bind-try", str(path), str(path))]
+    for path in ("/lib", "/lib64", "/bin"):  # links into /usr, on most machines
+        link = os.path.islink(path)
+        args += ["--symlink", os.readlink(path), path] if link else ["--ro-bind-try", path, path]
     # An installed copy of the package has all its functions; the teacher's folders hold the rest.
-    hidden = {p.resolve() for p in [*secret, *(Path(p) / "sff_teach" for p in sys.path if p)]}
+    hidden = {p.resolve() for p in [*rules.secret, *(Path(p) / "sff_teach" for p in sys.path if p)]}
     for path in hidden:
         if path.is_dir() and any(path.is_relative_to(other.resolve()) for other in shown):
             args += ["--tmpfs", str(path)]
     for name in ("grader", "package"):
-        args += ["--ro-bind", str(room / name), f"/{name}"]
+        args += ["--ro-bind", str(rules.room / name), f"/{name}"]
     args += ["--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm"]
     return [*args, "--remount-ro", "/", "--chdir", "/box"]
 
 
-def bubblewrap(room: Path, secret: Iterable[Path]) -> list[str]:
-    """Return the command that starts a jail, up to the program that runs in it."""
+def bubblewrap() -> list[str]:
+    """Return the command that starts a jail, without the file system and the program in it."""
     if os.geteuid() == 0:  # the process inside takes a user of its own
         user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         user = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
-    return [
-        shutil.which("bwrap"), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
-        "--unshare-cgroup-try", *user, "--die-with-parent", "--new-session",
-        *_files(room, secret),
-    ]  # fmt: skip
+    shared = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    kept = ["--unshare-cgroup-try", *user, "--die-with-parent", "--new-session"]
+    return [shutil.which("bwrap"), *shared, *kept]
 
 
-@lru_cache(maxsize=1)
 def lacking() -> str:
     """Say in a sentence why this machine cannot isolate student code; empty if it can."""
-    if sys.platform != "linux":
-        return "student code is isolated on Linux only (also in WSL 2 or a container)"
     if shutil.which("bwrap") is None:
-        return "bubblewrap is not installed (on Debian and Ubuntu: apt install bubblewrap)"
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("grader", "package"):
-            (Path(folder) / name).mkdir()
-        command = [*bubblewrap(Path(folder), []), "/usr/bin/true"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        return ("student code is isolated by bubblewrap, which is not installed: on Debian and "
+                "Ubuntu, also in WSL 2 or a container, apt install bubblewrap")  # fmt: skip
+    if platform.machine() not in MACHINES:
+        return f"student code is isolated on {' and '.join(MACHINES)} only"
+    everything = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    done = subprocess.run([*bubblewrap(), *everything], capture_output=True, text=True)
     return "" if done.returncode == 0 else f"bubblewrap does not work here ({done.stderr.strip()})"
 
 
@@ -195,12 +181,12 @@ class Jail:
             "user": 2**20 + os.getpid() % 2**20 if rules.isolated and os.geteuid() == 0 else None,
         }
         read_end, write_end = os.pipe()
-        os.write(write_end, seccomp_filter())
-        os.close(write_end)
         start, place = [], rules.room
         if rules.isolated:
-            seccomp = ["--seccomp", str(read_end)] if seccomp_filter() else []
-            start, place = [*bubblewrap(rules.room, rules.secret), *seccomp, "--"], Path("/")
+            os.write(write_end, seccomp_filter())
+            start = [*bubblewrap(), *_files(rules), "--seccomp", str(read_end), "--"]
+            place = Path("/")
+        os.close(write_end)
         self.process = subprocess.Popen(
             [*start, sys.executable, place / "grader" / "inside.py", json.dumps(settings)],
             cwd=rules.room, env=_environment(place), pass_fds=[read_end], start_new_session=True,
@@ -259,10 +245,10 @@ def memory_below(pid: int) -> int:
     """Return the resident bytes of a process and all below it; what is shared counts once each."""
     total, todo = 0, [pid]
     while todo:
-        pid = todo.pop()
+        process = Path(f"/proc/{todo.pop()}")
         with suppress(OSError, IndexError):
-            pages = Path(f"/proc/{pid}/statm").read_text().split()
+            pages = (process / "statm").read_text().split()
             total += (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                todo += [int(child) for child in (task / "children").read_text().split()]
+            for children in process.glob("task/*/children"):
+                todo += map(int, children.read_text().split())
     return total

@@ -6,8 +6,6 @@ one sends arrays into the jail and gets arrays back. So a test sees numbers only
 answer has to be a right one. No process forks: torch is loaded afresh in each jail.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import io
@@ -17,7 +15,8 @@ import secrets
 import signal
 import threading
 import time
-import traceback
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,7 @@ from .source import Assignment, Cell
 RESTARTS = 6  # of a jail, for one notebook
 MOST_NOTES = 30
 JUDGE_MEMORY = 4 << 30  # bytes that the tests may take
-UNREAD = {"answers": {}, "own": {}, "printed": {}, "id": "", "notes": [
-    "The notebook could not be read within its limits."]}  # fmt: skip
+NOTHING = {"answers": {}, "own": {}, "printed": {}, "id": "", "notes": []}
 
 
 class AnswerError(Exception):
@@ -44,37 +42,40 @@ class Session:
     """A notebook in its jail, started again where its code ends the process.
 
     Attributes:
+        asked: What tests may ask for: the names that answers and adapters define.
         layout: What `returned.choose` made of the notebook, once the jail has told it.
         notes: What stopped while the cells ran.
     """
 
     def __init__(self, work: Assignment, rules: Rules, student: str, files: list[Path]) -> None:
         self.rules = rules
-        most = wire.MOST_BYTES // 2 // max(len(files), 1)
+        most = wire.MOST_BYTES // 2 // len(files)
         data = [(path.name, np.frombuffer(path.read_bytes()[:most], "uint8")) for path in files]
-        self.notebook = {"files": data, "skeleton": work.skeleton(),
-                         "student": student if work.wants_id else None}  # fmt: skip
+        self.asked = [name for cell in work.of("answer", "adapter") for name in cell.names]
+        self.notebook = {"files": data, "student": student, "skeleton": work.skeleton(),
+                         "asked": self.asked}  # fmt: skip
         self.deadline = time.monotonic() + rules.notebook
         self.patience = 3 * rules.seconds + 30  # by the clock, for a cell or a call
         self.notes: list[str] = []
-        self.layout = UNREAD
+        self.layout = NOTHING | {"notes": ["The notebook could not be read within its limits."]}
         self.broken: set[int] = set()  # steps of which only definitions are run
         self.restarts = 0
         self.jail: Jail | None = None
 
-    def _ask(self, request: dict, sent: list) -> Any:
+    def _ask(self, request: dict, sent: list, read: Callable = lambda reply: reply) -> Any:
+        """Return what ``read`` makes of the reply; a jail that gives none is ended."""
         message = wire.pack(request, sent)
         # float64 and half are as good an answer as float32, where the tests use nothing else
         single = not any("float64" in str(getattr(value, "dtype", "")) for value in sent)
         left = min(self.patience, self.deadline - time.monotonic())
         try:
-            return wire.unpack(self.jail.ask(message, left), [], wire.clean, single)
-        except wire.WireError:
-            self.close()
-            raise Ended("the answer wrote into the grader's channel") from None
+            return read(wire.unpack(self.jail.ask(message, left), [], wire.clean, single))
         except Ended:
             self.close()
             raise
+        except Exception:  # bytes of a student's choice
+            self.close()
+            raise Ended("the answer wrote into the grader's channel") from None
 
     def ready(self) -> None:
         """Run all cells, if that has not been done since the jail was started.
@@ -93,29 +94,27 @@ class Session:
                 try:
                     stopped = self._ask({"run": number, "definitions": broken}, [])
                 except Ended as ended:
-                    self.notes.append(
-                        f"{step['label']}: {ended}; only its functions and classes were used."
-                    )
+                    what = f"{ended}; only its functions and classes were used."
+                    self.notes.append(f"{step['label']}: {what}")
                     self.broken.add(number)
                     break
                 if stopped and not step["quiet"] and not broken:
                     self.notes.append(f"{step['label']}: stopped with {stopped}.")
 
-    def call(self, name: str, args: tuple, kwargs: dict) -> Any:
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Ask the jail for ``name(*args, **kwargs)``, as if it ran here."""
         self.ready()
         request = {"call": name, "args": args, "kwargs": kwargs, "grad": torch.is_grad_enabled(),
                    "inference": torch.is_inference_mode_enabled(),
                    "generator": torch.default_generator}  # fmt: skip
         sent: list = []
-        reply = self._ask(request, sent)
-        try:
+
+        def read(reply: Any) -> tuple[Any, Exception | None]:
             value, kind, text, changed = reply
             _put_back(sent, changed)
-            error = raised(kind, text) if kind else None
-        except Exception:  # an answer of a student's choice
-            self.close()
-            raise Ended("the answer wrote into the grader's channel") from None
+            return value, raised(kind, text) if kind else None
+
+        value, error = self._ask(request, sent, read)
         if error:
             raise error
         return value
@@ -129,10 +128,10 @@ class Session:
 
 def raised(kind: str, text: str) -> Exception:
     """The exception of an answer, as the tests would have met it in one process."""
+    error = AnswerError(f"{kind}: {text}")
     known = getattr(builtins, kind, None)
-    plain = isinstance(known, type) and issubclass(known, Exception)
-    plain = plain and not issubclass(known, UnicodeError)  # these want five arguments
-    error = known(text) if plain else AnswerError(f"{kind}: {text}")
+    with contextlib.suppress(TypeError):  # it is no class, or wants more than a text
+        error = known(text) if issubclass(known, Exception) else error
     error.from_answer = True
     return error
 
@@ -158,7 +157,7 @@ def judge(work: Assignment, session: Session, student: str) -> tuple[dict, dict]
         hidden part of a test calls ``entry``.
     """
     names: dict[str, Any] = {"__name__": "__main__", "STUDENT_ID": student}
-    names |= {name: _proxy(session, name) for name in work.asked_names}
+    names |= {name: partial(session.call, name) for name in session.asked}
     outcome: dict[str, str | None] = {}
     entry: dict[str, float] = {}
     for cell in work.cells:
@@ -172,17 +171,13 @@ def judge(work: Assignment, session: Session, student: str) -> tuple[dict, dict]
     return outcome, entry
 
 
-def _proxy(session: Session, name: str):
-    return lambda *args, **kwargs: session.call(name, args, kwargs)
-
-
 def _late(*_: object) -> None:
     raise TimeoutError("the test took too long")
 
 
 def _run_test(cell: Cell, names: dict, session: Session) -> str | None:
     """Return why a test failed, or None."""
-    label, hidden = f"<{cell.grade_id}>", False
+    hidden = False
     try:
         session.ready()
         signal.signal(signal.SIGALRM, _late)
@@ -191,28 +186,25 @@ def _run_test(cell: Cell, names: dict, session: Session) -> str | None:
             if hidden and isinstance(names.get("seed"), int):
                 names["seed"] = secrets.randbits(31)
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(source, label, "exec"), names)
+                exec(compile(source, f"<{cell.grade_id}>", "exec"), names)
     except Ended as ended:
         return str(ended)
     except Exception as error:
-        return wire.clean(_explain(cell, error, hidden, label), 600)
+        return wire.clean(_explain(error, hidden), 600)
     finally:
         signal.alarm(0)
     return None
 
 
-def _explain(cell: Cell, error: Exception, hidden: bool, label: str) -> str:
+def _explain(error: Exception, hidden: bool) -> str:
     """Why a test failed, in words for the student."""
     text, kind = str(error).strip(), type(error).__name__
     if any(isinstance(e, NotImplementedError) and not str(e) for e in (error, error.__cause__)):
         return "There is no answer yet."
     if isinstance(error, AnswerError) or (isinstance(error, AssertionError) and text):
         return text
-    if isinstance(error, AssertionError) and not hasattr(error, "from_answer"):
-        if hidden:
-            return "It does not hold for other numbers than those in the visible tests."
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == label]
-        return f"This does not hold: {cell.source.splitlines()[lines[-1] - 1].strip()}"
+    if hidden and isinstance(error, AssertionError) and not hasattr(error, "from_answer"):
+        return "It does not hold for other numbers than those in the visible tests."
     return f"{kind}: {text}" if text else kind
 
 
@@ -234,23 +226,27 @@ def mark(work: Assignment, rules: Rules, student: str, files: list[Path]) -> dic
             outcome, entry = judge(work, session, student)
     finally:
         session.close()
-    return result_of(work, student, session.layout, outcome, session.notes) | {"entry": entry}
+    return _result(work, student, session.layout, outcome, session.notes, entry)
 
 
-def result_of(
-    work: Assignment, student: str, layout: dict, outcome: dict, notes: list[str]
+def not_marked(work: Assignment, student: str, why: str) -> dict:
+    """The result of a student who has no points for a reason that no test has found."""
+    why = wire.clean(why, 400)
+    outcome = {cell.grade_id: why for cell in work.of("test", "by hand")}
+    return _result(work, student, NOTHING, outcome, [why], {})
+
+
+def _result(
+    work: Assignment, student: str, layout: dict, outcome: dict, notes: list[str], entry: dict
 ) -> dict:
     """What is stored of a student; all texts are clean, by `Session` or here."""
-    tasks, answers, above = {}, {}, ""
+    tasks, above = {}, ""
     for place, cell in enumerate(work.cells):
-        if cell.kind in ("answer", "by hand"):
-            answers[cell.grade_id] = layout["answers"].get(place, "")
+        task = {"points": None, "max": cell.points, "error": None}
         if cell.kind == "test":
             error = outcome.get(cell.grade_id, "No answer was found.")
-            points = 0.0 if error else cell.points
-            tasks[cell.grade_id] = {"points": points, "max": cell.points, "error": error}
+            tasks[cell.grade_id] = task | {"points": 0 if error else cell.points, "error": error}
         elif cell.kind == "by hand":
-            task = {"points": None, "max": cell.points, "error": None}
             tasks[cell.grade_id] = task | {"printed": above}
         elif cell.code:
             above = layout["printed"].get(place, "")
@@ -260,9 +256,9 @@ def result_of(
         "notes": list(dict.fromkeys(notes))[:MOST_NOTES],
         "id": layout["id"],
         "tasks": tasks,
-        "entry": {},
-        "answers": answers,
-        "own": {str(place): texts for place, texts in layout["own"].items()},
+        "entry": entry,
+        "answers": layout["answers"],
+        "own": layout["own"],
         "printed": "".join(layout["printed"].values())[:5_000],
     }
 
@@ -271,9 +267,7 @@ def prepare() -> None:
     """Limit a judge process before its first notebook, and end it when the grader is killed."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_the_grader, daemon=True).start()
-    with contextlib.suppress(FileNotFoundError):  # where there is no /proc
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + JUDGE_MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (JUDGE_MEMORY, JUDGE_MEMORY))
 
 
 def _end_with_the_grader() -> None:

@@ -1,26 +1,17 @@
 """What is written of a class: marks, gradebooks, leaderboard, what is alike, nbgrader's folder."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
 from sff_teach import classroom
-from sff_teach.util.files import atomic_write
 
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
-from .tables import write_table
+from .tables import save, write_table
 
 COMMON = 60  # characters of an answer that two students may well have in common
-
-
-def save(path: Path, text: str) -> None:
-    """Write a text into a file, and the folders above it, in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def write_marks(out: Path, work: Assignment, came: list[Submission], marked: list[dict]) -> None:
@@ -52,50 +43,39 @@ def write_marks(out: Path, work: Assignment, came: list[Submission], marked: lis
                            "Grade": score, "Last modified (grade)": ""})  # fmt: skip
     tables = {"marks": rows, "similar": similar(marked), "canvas": canvas, "moodle": moodle}
     for name, table in tables.items():
-        _write(out / f"{name}.csv", table)
-
-
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write a table, or remove the one that was there where there is nothing to write.
-
-    No cell holds a line end, or what separates cells where the decimal point is a comma.
-    """
-    table = [list(row) for row in rows[:1]] + [list(row.values()) for row in rows]
-    table = [[re.sub(r"[;\t\r\n]+", ",", cell) for cell in row] for row in table]
-    write_table(path, table) if table else path.unlink(missing_ok=True)
+        write_table(out / f"{name}.csv", table)
 
 
 def write_leaderboard(out: Path, marked: list[dict], anonymous: bool) -> None:
     """Write leaderboard.csv where tests gave entries, by their first number, the best first."""
-    entries = [(list(r["entry"].values()), r["student"], r["entry"]) for r in marked if r["entry"]]
+    entered = [result for result in marked if result["entry"]]
+    best_first = sorted(entered, key=lambda r: list(r["entry"].values()), reverse=True)
     rows = [
-        {"place": str(place), "student": code_of(student) if anonymous else student,
-         **{name: f"{number:.1f}" for name, number in entry.items()}}
-        for place, (_, student, entry) in enumerate(sorted(entries, reverse=True), 1)
+        {"place": str(place), "student": code_of(r["student"]) if anonymous else r["student"],
+         **{name: f"{number:.1f}" for name, number in r["entry"].items()}}
+        for place, r in enumerate(best_first, 1)
     ]  # fmt: skip
-    _write(out / "leaderboard.csv", rows)
+    write_table(out / "leaderboard.csv", rows)
 
 
 def similar(marked: list[dict]) -> list[dict[str, str]]:
     """The rows of similar.csv: equal long answers, and ids or seeds that belong to another."""
-    texts, ids = defaultdict(list), defaultdict(list)
+    alike = defaultdict(list)  # students by (what is alike, its characters, it)
     seeds = {str(classroom.seed(r["id"])): r["student"] for r in marked if r["id"].strip()}
-    printed = []
     for result in marked:
-        student = result["student"]
-        ids[result["id"].casefold()].append(student)
+        student, own_id = result["student"], result["id"].casefold()
         for grade_id, answer in result["answers"].items():
             text = re.sub(r"#[^\n]*|\s+", "", answer)
             if len(text) > COMMON and "NotImplementedError" not in text:
-                texts[len(text), grade_id, text].append(student)
+                alike[f"the same answer to {grade_id}", len(text), text].append(student)
         found = re.search(r"your seed: (\d{1,10})\b", result["printed"])
         if found and seeds.get(found[1], student) != student:
-            printed.append(("printed the seed of another", "", [student, seeds[found[1]]]))
-    groups = [(f"the same answer to {grade_id}", str(size), names)
-              for (size, grade_id, _), names in sorted(texts.items(), reverse=True)]  # fmt: skip
-    groups += printed + [(f"the same STUDENT_ID, {i}", "", names) for i, names in ids.items() if i]
-    return [{"what": what, "characters": size, "students": " | ".join(names)}
-            for what, size, names in groups if len(names) > 1]  # fmt: skip
+            alike["printed the seed of another", 0, student] = [student, seeds[found[1]]]
+        if own_id:
+            alike[f"the same STUDENT_ID, {own_id}", 0, own_id].append(student)
+    longest_first = sorted(alike.items(), key=lambda group: -group[0][1])
+    return [{"what": what, "characters": str(size or ""), "students": " | ".join(names)}
+            for (what, size, _), names in longest_first if len(names) > 1]  # fmt: skip
 
 
 def write_submitted(out: Path, source: Path, work: Assignment, marked: list[dict]) -> None:
@@ -104,20 +84,17 @@ def write_submitted(out: Path, source: Path, work: Assignment, marked: list[dict
     This is nbgrader's layout, for institutions that grade with it. Students' own cells follow the
     cell that they stood behind.
     """
+    empty = {"outputs": [], "execution_count": None}
     for result in marked:
         notebook = json.loads(source.read_text(encoding="utf-8"))
         cells = []
         for place, (cell, ours) in enumerate(zip(notebook["cells"], work.cells, strict=True)):
             cell["source"] = result["answers"].get(ours.grade_id) or ours.released
-            cell |= {"outputs": [], "execution_count": None} if ours.code else {}
             if ours.kind == "free" and "STUDENT_ID" in ours.names:
                 cell["source"] = f"STUDENT_ID = {(result['id'] or result['student'])!r}"
-            first = result["own"].get("-1", []) if place == 0 else []
-            own = [
-                {"cell_type": "code", "id": f"own-{place}-{number}", "metadata": {}, "outputs": [],
-                 "execution_count": None, "source": text}
-                for number, text in enumerate([*first, *result["own"].get(str(place), [])])
-            ]  # fmt: skip
-            cells += [*own[: len(first)], cell, *own[len(first) :]]
+            cells.append(cell | (empty if ours.code else {}))
+            for number, text in enumerate(result["own"].get(str(place), [])):
+                own = {"cell_type": "code", "id": f"own-{place}-{number}", "metadata": {}}
+                cells.append(own | empty | {"source": text})
         folder = out / "submitted" / file_name(result["student"]) / source.parent.name
         save(folder / source.name, json.dumps(notebook | {"cells": cells}, indent=1))

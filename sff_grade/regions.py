@@ -4,8 +4,6 @@ A region begins and ends with a line that holds ``BEGIN …`` and ``END …``, w
 The grader and the tool that makes the students' copies both read regions with these functions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 
@@ -22,28 +20,21 @@ def regions(text: str, kind: str) -> Iterator[tuple[bool, list[str]]]:
     Raises:
         ValueError: The marks do not match.
     """
+    begin, end = f"BEGIN {kind}", f"END {kind}"
     inside, part = False, []
     for line in text.split("\n"):
-        if f"BEGIN {kind}" in line:
-            if inside:
-                raise ValueError(f"a second BEGIN {kind} before the first one's END")
+        if (inside and begin in line) or (not inside and end in line):
+            raise ValueError(f"{begin} and {end} do not take turns; look at the line {line!r}")
+        if begin in line:
             yield False, part
-            inside, part = True, [line]
-        elif f"END {kind}" in line:
-            if not inside:
-                raise ValueError(f"END {kind} without a BEGIN")
-            yield True, [*part, line]
+            inside, part = True, []
+        part.append(line)
+        if end in line:
+            yield True, part
             inside, part = False, []
-        else:
-            part.append(line)
     if inside:
-        raise ValueError(f"BEGIN {kind} without an END")
+        raise ValueError(f"{begin} without its {end}")
     yield False, part
-
-
-def has_region(text: str, kind: str) -> bool:
-    """Tell whether a text has a region of this kind."""
-    return any(inside for inside, _ in regions(text, kind))
 
 
 def replace_regions(text: str, kind: str, make: Callable[[list[str]], list[str]]) -> str:

@@ -5,17 +5,18 @@ sometimes in a zip, in UTF-16, or as another assignment. Only answers and own ce
 locked is the instructor's. This runs inside the jail, before any cell of the student's does.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import json
 import re
 import zipfile
+from collections import defaultdict
+from contextlib import suppress
+from functools import lru_cache
 
 MOST_BYTES = 20 << 20  # of a notebook in a zip
-MOST_CHARACTERS = 20_000  # of a cell, where a person reads it
 BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # what odd Python text raises
+ANSWERS = ("answer", "by hand")  # kinds of cells
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -44,6 +45,7 @@ def python_of(source: str) -> str:
         return re.sub(r"^([ \t]*)[\w.]+\?+[ \t]*$", r"\1pass", text, flags=re.MULTILINE)
 
 
+@lru_cache
 def bound_names(source: str) -> list[str]:
     """Return the names that a cell defines at its top level: functions, classes and values."""
     try:
@@ -66,8 +68,6 @@ def read_notebook(data: bytes) -> list[dict]:
     Raises:
         ValueError: It is not a notebook.
     """
-    if not data.strip():
-        raise ValueError("The file is empty.")
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return [_cell(cell) for cell in json.loads(data.decode(encoding))["cells"]]
@@ -81,16 +81,14 @@ def _text(value: object) -> str:
 
 
 def _cell(cell: dict) -> dict:
-    metadata = cell.get("metadata")
-    mark = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    grade_id = mark.get("grade_id") if isinstance(mark, dict) else None
-    outputs = [o for o in cell.get("outputs") or [] if isinstance(o, dict)]
-    printed = "".join(_text(o.get("text")) for o in outputs if o.get("name") == "stdout")
+    mark = (cell.get("metadata") or {}).get("nbgrader") or {}
+    grade_id = mark.get("grade_id")
+    prints = [o.get("text") for o in cell.get("outputs") or [] if o.get("name") == "stdout"]
     return {
         "code": cell.get("cell_type") == "code",
         "source": _text(cell.get("source")),
         "id": grade_id if isinstance(grade_id, str) else None,
-        "printed": printed[-3000:],
+        "printed": "".join(map(_text, prints))[-3000:],
     }
 
 
@@ -99,15 +97,13 @@ def notebooks_in(name: str, data: bytes) -> list[tuple[str, bytes]]:
     if not name.lower().endswith(".zip"):
         return [(name, data)]
     found = []
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist()[:1000]:
-                inner = info.filename.rsplit("/", 1)[-1]
-                hidden = "__MACOSX" in info.filename or inner.startswith(".")
-                if inner.endswith(".ipynb") and not hidden and info.file_size <= MOST_BYTES:
-                    found.append((f"{name}: {inner}", archive.read(info)))
-    except Exception:  # a broken archive is a student's file without a notebook
-        pass
+    # A broken archive is a student's file without a notebook.
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for info in archive.infolist()[:1000]:
+            inner = info.filename.rsplit("/", 1)[-1]
+            hidden = "__MACOSX" in info.filename or inner.startswith(".")
+            if inner.endswith(".ipynb") and not hidden and info.file_size <= MOST_BYTES:
+                found.append((f"{name}: {inner}", archive.read(info)))
     return found
 
 
@@ -139,73 +135,63 @@ def choose(skeleton: list[dict], files: list[tuple[str, bytes]]) -> dict:
 def match(skeleton: list[dict], cells: list[dict]) -> list[int | None]:
     """Return the place in the source that each returned cell belongs to, or None."""
     at: list[int | None] = [None] * len(cells)
-    for matcher in (_by_id, _by_text, _by_name, _by_place):
-        for n, place in enumerate(at):
-            if place is None:
-                at[n] = matcher(skeleton, cells, at, n)
+    for fits in (_by_id, _by_text, _by_name, _by_place):
+        for n, cell in enumerate(cells):
+            if at[n] is None:
+                before = at[n - 1] if n else None
+                found = [i for i, ours in enumerate(skeleton)
+                         if fits(cell, ours, i in at, before == i - 1)]  # fmt: skip
+                at[n] = next((i for i in found if i not in at), found[0] if found else None)
     return at
 
 
-def _by_id(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+# Whether a returned cell is one of ours, which may be taken already, or follow the cell before it.
+
+
+def _by_id(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """An answer may have become a text cell by a slip of the keyboard; others may not."""
-    for i, cell in enumerate(skeleton):
-        if cell["id"] and cell["id"] == cells[n]["id"] and cells[n]["source"].strip():
-            same = cells[n]["code"] == cell["code"]
-            return i if same or cell["kind"] in ("answer", "by hand") else None
-    return None
+    same = ours["id"] and ours["id"] == cell["id"] and cell["source"].strip()
+    return same and (cell["code"] == ours["code"] or ours["kind"] in ANSWERS)
 
 
-def _by_text(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+def _by_text(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """The same words in the same order."""
-    text = plain(cells[n]["source"])
-    same = [i for i, cell in enumerate(skeleton) if text and plain(cell["released"]) == text]
-    return next((i for i in same if i not in at), same[0] if same else None)
+    return plain(cell["source"]) == plain(ours["released"]) != ""
 
 
-def _by_name(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+def _by_name(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """An answer, or the cell with the student's id, by what it defines."""
-    names = set(bound_names(cells[n]["source"]))
-    for i, cell in enumerate(skeleton):
-        defined = re.findall(r"^(?:def|class) +(\w+)", cell["released"], re.MULTILINE)
-        wanted = set(defined or cell["names"])
-        if cell["kind"] == "answer" and names & wanted:
-            return i
-        free = cell["kind"] == "free" and i not in at and cells[n]["code"]
-        if free and names & wanted and len(names) <= len(wanted) + 2:
-            return i
-    return None
+    names = bound_names(cell["source"])
+    defined = re.findall(r"^(?:def|class) +(\w+)", ours["released"], re.MULTILINE)
+    wanted = defined or ours["names"]
+    free = ours["kind"] == "free" and cell["code"] and not taken and len(names) <= len(wanted) + 2
+    return (free or ours["kind"] == "answer") and not set(names).isdisjoint(wanted)
 
 
-def _by_place(skeleton: list[dict], cells: list[dict], at: list, n: int) -> int | None:
+def _by_place(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """A written answer: it stands behind the text that stands before it in the source."""
-    place = None if n == 0 or at[n - 1] is None else at[n - 1] + 1
-    if place is None or place in at or place == len(skeleton):
-        return None
-    cell = skeleton[place]
-    return place if cell["kind"] == "by hand" and cell["code"] == cells[n]["code"] else None
+    return follows and not taken and ours["kind"] == "by hand" and ours["code"] == cell["code"]
 
 
 def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
     """Lay a returned notebook out along the source.
 
     Returns:
-        ``steps`` to run, ``answers`` and ``printed`` by the place in the source, the
-        student's ``own`` cells by the place they stand behind, how many cells are ``answered``, the
-        ``id`` of the student in it, and ``notes`` on what was repaired.
+        ``steps`` to run, ``answers`` by grade id, what was ``printed`` by the place in the source,
+        the student's ``own`` cells by the place they stand behind, how many cells are ``answered``,
+        the ``id`` of the student in it, and ``notes`` on what was repaired.
     """
     at = match(skeleton, cells)
-    versions: dict[int, list[str]] = {}
-    own: dict[int, list[tuple[str, str]]] = {}
-    last = -1
+    versions, own, last = defaultdict(list), defaultdict(list), 0
     for n, (cell, place) in enumerate(zip(cells, at)):
         if place is not None:
             last = place
-            versions.setdefault(place, []).append(cell["source"])
+            versions[place].append(cell["source"])
         elif cell["code"] and cell["source"].strip():
-            own.setdefault(last, []).append((f"cell {n + 1}", cell["source"]))
+            own[last].append((f"cell {n + 1}", cell["source"]))
     answers, answered = {}, 0
     for i, texts in versions.items():
-        if skeleton[i]["kind"] in ("answer", "by hand"):
+        if skeleton[i]["kind"] in ANSWERS:
             filled = [text for text in texts if plain(text) != plain(skeleton[i]["released"])]
             answered += bool(filled)
             answers[i] = filled or texts[-1:]
@@ -213,8 +199,8 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
     student_id = re.search(r"""STUDENT_ID[ \t]*=[ \t]*(["'])(.{0,200}?)\1""", code)
     return {
         "steps": _steps(skeleton, versions, answers, own),
-        "answers": {i: "\n\n".join(texts)[:MOST_CHARACTERS] for i, texts in answers.items()},
-        "own": {i: [text[:MOST_CHARACTERS] for _, text in each] for i, each in own.items()},
+        "answers": {skeleton[i]["id"]: "\n\n".join(texts) for i, texts in answers.items()},
+        "own": {str(i): [text for _, text in each] for i, each in own.items()},
         "printed": {place: cell["printed"] for cell, place in zip(cells, at) if place is not None},
         "answered": answered,
         "id": student_id[2].strip() if student_id else "",
@@ -224,7 +210,6 @@ def lay_out(skeleton: list[dict], cells: list[dict]) -> dict:
 
 def _notes(skeleton: list[dict], cells: list[dict], at: list[int | None]) -> list[str]:
     marked = {i: cell for i, cell in enumerate(skeleton) if cell["id"]}
-    answers = {i: c for i, c in marked.items() if c["kind"] in ("answer", "by hand")}
     ids = [cell["id"] for cell in cells if cell["id"]]
     notes = []
     if not any(cell["id"] in ids for cell in marked.values()):
@@ -236,7 +221,9 @@ def _notes(skeleton: list[dict], cells: list[dict], at: list[int | None]) -> lis
             f"{sum(i in at for i in marked)} of {len(marked)} cells were found again by their text "
             "or their names."
         )
-    for i, cell in answers.items():
+    for i, cell in marked.items():
+        if cell["kind"] not in ANSWERS:
+            continue
         found = [c for c, place in zip(cells, at) if place == i]
         if not found:
             what = f", none that defines {' or '.join(cell['names'])}" if cell["names"] else ""
@@ -244,9 +231,8 @@ def _notes(skeleton: list[dict], cells: list[dict], at: list[int | None]) -> lis
         elif cell["code"] and not all(c["code"] for c in found):
             notes.append(f"{cell['id']}: the answer stood in a text cell; it was run as code.")
         if len(found) > 1:
-            filled = sum(plain(c["source"]) != plain(cell["released"]) for c in found)
-            counts = "the last one counts" if filled > 1 else "the one with an answer counts"
-            notes.append(f"{cell['id']}: the cell stands {len(found)} times; {counts}.")
+            notes.append(f"{cell['id']}: the cell stands {len(found)} times; the last one with an "
+                         "answer counts.")  # fmt: skip
     order = [place for place in at if place is not None]
     if order != sorted(order) and len(set(order)) == len(order):
         notes.append("The cells stood in another order; they were run in the assignment's.")
@@ -266,9 +252,9 @@ def _steps(skeleton: list[dict], versions: dict, answers: dict, own: dict) -> li
                       "definitions": definitions})  # fmt: skip
 
     last = max((i for i, cell in enumerate(skeleton) if cell["kind"] == "test"), default=-1)
-    for i, cell in enumerate([{"kind": "start"}, *skeleton], -1):
-        kind, texts, released = cell["kind"], versions.get(i, []), cell.get("released", "")
-        label = cell.get("id") or "the cell that sets your id"
+    for i, cell in enumerate(skeleton):
+        kind, texts, released = cell["kind"], versions.get(i, []), cell["released"]
+        label = cell["id"] or "the cell that sets your id"
         if kind in ("given", "adapter"):
             add("given" if kind == "given" else "answer", label, released)
             # An import that was added to a given cell is still there for the student's own code.

@@ -1,14 +1,12 @@
 """The instructor's source notebook, as the grader sees it."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sff_teach.util.checks import SFFError, check_known
+from sff_teach.util.checks import SFFError
 
 from .regions import CODE_STUB, HIDDEN, SCHEME, TEXT_STUB, regions, replace_regions, with_stub
 from .returned import bound_names, word_pattern
@@ -43,12 +41,8 @@ class Cell:
 
     @property
     def parts(self) -> list[tuple[bool, str]]:
-        """(hidden, text) of a test's parts, each at its lines of the whole."""
-        split, at = [], 0
-        for hidden, lines in regions(self.source, HIDDEN):
-            split.append((hidden, "\n" * at + "\n".join(lines)))
-            at += len(lines)
-        return split
+        """(hidden, text) of a test's parts."""
+        return [(hidden, "\n".join(lines)) for hidden, lines in regions(self.source, HIDDEN)]
 
 
 @dataclass(frozen=True)
@@ -59,21 +53,9 @@ class Assignment:
     cells: list[Cell]
     absent: tuple[str, ...]  # functions that only raise where answers run, as ``module:name``
 
-    @property
-    def marked(self) -> list[Cell]:
-        """The cells that give points, by machine or by hand."""
-        return [cell for cell in self.cells if cell.kind in ("test", "by hand")]
-
-    @property
-    def asked_names(self) -> list[str]:
-        """What tests may ask for: the names that answers and adapters define."""
-        asked = [cell for cell in self.cells if cell.kind in ("answer", "adapter")]
-        return [name for cell in asked for name in cell.names]
-
-    @property
-    def wants_id(self) -> bool:
-        """Whether students write an id into the notebook."""
-        return any(c.kind == "free" and "STUDENT_ID" in c.names for c in self.cells)
+    def of(self, *kinds: str) -> list[Cell]:
+        """The cells of these kinds."""
+        return [cell for cell in self.cells if cell.kind in kinds]
 
     def skeleton(self) -> list[dict]:
         """What students' code may know of the assignment: the students' copy of each cell."""
@@ -121,25 +103,21 @@ def read_source(path: Path) -> Assignment:
     return Assignment(path.stem, cells, tuple(absent))
 
 
-def find_source(source: Path, name: str | None, folder: Path) -> Path:
+def find_source(source: Path, folder: Path) -> Path:
     """Find the instructor's notebook: ``source`` itself, or the one that ``folder`` is called by.
 
     Raises:
-        SFFError: There is none of that name.
+        SFFError: The folder's name holds no assignment's, or two.
     """
     if source.is_file():
         return source
-    known = {path.parent.name: path for path in sorted(source.glob("*/*.ipynb"))}
-    if name is None:
-        fits = [
-            n for n in known if re.search(word_pattern(n), folder.resolve().name, re.IGNORECASE)
-        ]
-        if len(fits) != 1:
-            raise SFFError(f"which assignment of {source} is in {folder}? Add --assignment, "
-                           f"one of {', '.join(known)}")  # fmt: skip
-        name = fits[0]
-    check_known(name, known, "assignment")
-    return known[name]
+    known = sorted(source.glob("*/*.ipynb"))
+    name = folder.resolve().name
+    fits = [p for p in known if re.search(word_pattern(p.parent.name), name, re.IGNORECASE)]
+    if len(fits) != 1:
+        listed = ", ".join(map(str, known)) or f"none in {source}"
+        raise SFFError(f"which assignment is in {folder}? Say --source and its notebook: {listed}")
+    return fits[0]
 
 
 def without_name(source: str, name: str) -> str:

@@ -3,8 +3,6 @@
 A platform's number is part of the key of a student, so that two of one name stay two.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -24,7 +22,7 @@ PLATFORMS = {
     "blackboard": r"[^_]*_(?P<name>.+?)_attempt_\d{4}(-\d\d){5}(_.*)?",
     "canvas": r"(?P<name>[^_\W]+)(?P<late>_late)?_(?P<number>\d+)_(?P<second>\d+)_(?P<rest>.*)",
 }
-ENDING = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # browsers add the second one
+WANTED = re.compile(r"\.ipynb(\.txt|\.json)?$|\.zip$", re.IGNORECASE)  # browsers add .txt
 COPY = re.compile(r"(\s*\(\d+\))+$")  # "a1 (2)", as browsers name a second download
 NOT_RETURNED = re.compile(r"manual(-todo)?\.csv|thumbs\.db|desktop\.ini", re.IGNORECASE)
 MOST_BYTES = 200  # of a file name, since an ending is added
@@ -51,7 +49,7 @@ def identify(name: str, assignment: str = "") -> Submission:
     name = unicodedata.normalize("NFC", name).strip()
     for platform, pattern in PLATFORMS.items():
         if found := re.fullmatch(pattern, name, re.IGNORECASE):
-            parts = {key: (text or "").strip() for key, text in found.groupdict().items()}
+            parts = found.groupdict("")
             key = "_".join(filter(None, map(parts.get, ("name", "number", "second"))))
             return Submission(key, parts["name"], platform, parts.get("number", ""),
                               parts.get("rest", ""), name, bool(parts.get("late")))  # fmt: skip
@@ -79,25 +77,29 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
     came: list[Submission] = []
     names = {path.name for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith((".", "_")) or path.is_symlink()
-        if hidden or NOT_RETURNED.fullmatch(path.name) or path.resolve() == out.resolve():
+        skipped = path.name.startswith((".", "_")) or NOT_RETURNED.fullmatch(path.name)
+        if skipped or path.is_symlink() or path.resolve() == out.resolve():
             continue
         if path.is_dir():
             submission, files = identify(readable(path.name)), _files_below(path)
-        elif path.suffix == ".zip" and _is_the_platforms(path, names):
+        elif _is_the_platforms(path, names):
             continue
         else:
-            stem = ENDING.sub("", path.name) if ENDING.search(path.name) else path.stem
-            submission, files = identify(readable(stem), assignment), [path]
-        for file in files:
-            wanted = ENDING.search(file.name) or file.suffix.lower() == ".zip"
-            kept = submission.files if wanted else submission.others
-            kept.append(file if wanted else readable(file.name))
+            stem = readable(re.sub(r"(\.ipynb)?\.\w+$", "", path.name, flags=re.IGNORECASE))
+            submission, files = identify(stem, assignment), [path]
+        submission.files = [file for file in files if WANTED.search(file.name)]
+        submission.others = [readable(f.name) for f in files if f not in submission.files]
         came.append(submission)
     if not any(submission.files for submission in came):
         raise SFFError(f"folder={folder} holds no notebooks")
+    # Canvas gives a number to the student and one to each file: all of a student's are one.
+    # Matriculation numbers look the same. There, two of one number have files of the same name,
+    # which Canvas does not allow; then both numbers tell students apart.
+    canvas = [s for s in came if s.platform == "canvas"]
+    if len({(s.name, s.number, s.rest) for s in canvas}) == len(canvas):
+        for submission in canvas:
+            submission.student = f"{submission.name}_{submission.number}"
     found: dict[str, Submission] = {}
-    _drop_the_files_numbers(came)
     for submission in sorted(came, key=lambda s: not s.files):  # the notebook's name first
         known = found.setdefault(submission.student, submission)
         if known is not submission:
@@ -113,22 +115,7 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
 
 def readable(name: str) -> str:
     """A file's name as text; archives from elsewhere hold names that are not UTF-8."""
-    try:
-        return os.fsencode(name).decode()
-    except UnicodeDecodeError:
-        return os.fsencode(name).decode("latin-1")
-
-
-def _drop_the_files_numbers(came: list[Submission]) -> None:
-    """Canvas gives a number to the student and one to each file: all of a student's are one.
-
-    Matriculation numbers look the same. There, two of one number have files of the same name,
-    which Canvas does not allow; then both numbers tell students apart.
-    """
-    canvas = [s for s in came if s.platform == "canvas"]
-    if len({(s.name, s.number, s.rest) for s in canvas}) == len(canvas):
-        for submission in canvas:
-            submission.student = f"{submission.name}_{submission.number}"
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -139,12 +126,12 @@ def _files_below(folder: Path) -> list[Path]:
 
 def _age(path: Path) -> tuple[int, float]:
     """A copy's number, as browsers and Canvas add it, tells more than the time on the disk."""
-    number = re.search(r"[-(](\d{1,2})\)?$", ENDING.sub("", path.name))
+    number = re.search(r"[-(](\d{1,2})\)?\.ipynb", path.name, re.IGNORECASE)
     return (int(number[1]) if number else 0, path.stat().st_mtime)
 
 
 def _is_the_platforms(path: Path, names: set[str]) -> bool:
-    """Whether a zip is the one whose files lie here: then it is nobody's answer."""
+    """Whether a file is the zip whose content lies here: then it is nobody's answer."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[0] in names - {path.name} for name in archive.namelist())

@@ -1,40 +1,52 @@
-"""CSV files that are safe to open in a spreadsheet."""
+"""Files that are written in one go, and CSV files that are safe to open in a spreadsheet."""
 
 import csv
 import io
 import re
-from itertools import zip_longest
 from pathlib import Path
 
 from sff_teach.util.files import atomic_write
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
-_NUMBER = re.compile(r"-\d+(\.\d+)?")  # is none
+FORMULA = r"[=+@]|-(?!\d+(\.\d+)?$)"  # how one begins in a spreadsheet; a negative number is none
 
 
-def write_table(path: Path, rows: list[list[str]]) -> None:
-    """Write a CSV file that Excel reads as UTF-8, and in which no text becomes a formula."""
+def save(path: Path, text: str) -> None:
+    """Write a text into a file, and the folders above it, in one go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write a CSV file that Excel reads as UTF-8; without rows, remove the one that was there.
+
+    No text becomes a formula. No cell holds a line end, or what separates cells where the decimal
+    point is a comma.
+    """
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
     text = io.StringIO()
-    csv.writer(text).writerows(
-        [f"'{c}" if c.startswith(_FORMULA) and not _NUMBER.fullmatch(c) else c for c in row]
-        for row in rows
-    )
-    data = text.getvalue().encode("utf-8-sig")
-    atomic_write(path, lambda file: file.write(data))
+    table = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row))
+    table.writeheader()
+    table.writerows({name: _safe(cell) for name, cell in row.items()} for row in rows)
+    save(path, "\ufeff" + text.getvalue())
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _safe(cell: str) -> str:
+    cell = re.sub(r"[;\t\r\n]+", ",", cell)
+    return f"'{cell}" if re.match(FORMULA, cell) else cell
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
     """Read a CSV file as spreadsheets save it: UTF-8 or Windows-1252, with commas, ; or tabs.
 
-    Returns its columns' names and its rows; what a short row lacks is empty.
+    Returns its rows by the columns' names; what a short row lacks is empty.
     """
-    data = Path(path).read_bytes()
+    data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
-    head = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-    plain = [[c[1:] if c[:1] == "'" and c[1:2] in _FORMULA else c for c in row] for row in rows]
-    names, *rest = plain or [[]]
-    return names, [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in rest]
+    comma = max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="", delimiter=comma)
+    return [{n: re.sub(f"^'(?={FORMULA})", "", c) for n, c in row.items() if n} for row in rows]

@@ -23,7 +23,6 @@ from sff_grade.regions import (
     SCHEME,
     SOLUTION,
     TEXT_STUB,
-    has_region,
     regions,
     replace_regions,
     with_stub,
@@ -90,6 +89,11 @@ def is_marked_by_hand(cell) -> bool:
 def is_locked(cell) -> bool:
     """Tell whether nbgrader overwrites the cell with the released one before it grades."""
     return not role(cell, "solution") and (role(cell, "grade") or role(cell, "locked"))
+
+
+def has_region(text: str, kind: str) -> bool:
+    """Tell whether a text has a region of this kind."""
+    return any(inside for inside, _ in regions(text, kind))
 
 
 def _drop(lines: list[str]) -> list[str]:

@@ -124,9 +124,9 @@ def test_the_teachers_copy_has_all_and_the_marks(source):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("### BEGIN SOLUTION\nx", "without an END"),
-        ("### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "a second BEGIN"),
-        ("x\n### END SOLUTION", "without a BEGIN"),
+        ("### BEGIN SOLUTION\nx", "without its END"),
+        ("### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "do not take turns"),
+        ("x\n### END SOLUTION", "do not take turns"),
     ],
 )
 def test_marks_must_match(text, words):

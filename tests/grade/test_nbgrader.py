@@ -91,8 +91,8 @@ def test_the_marks_are_nbgraders(api, course, source):
     """Both grade the same folder, in nbgrader's layout: submitted/STUDENT/ASSIGNMENT/."""
     name = source.parent.name
     marked = grade(
-        course / "submitted", course / "source", course / "marks" / name,
-        assignment=name, seconds=60,
+        course / "submitted", course / "source" / name / source.name, course / "marks" / name,
+        seconds=60,
     )  # fmt: skip
     assert [result["student"] for result in marked] == sorted(STUDENTS)
     assert api.generate_assignment(name, force=True, create=True)["success"]
