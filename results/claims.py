@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy import stats
 
-from sff_teach.draw import OKABE_ITO, new_figure, png
+from sff_teach.draw import GREY, INK, new_figure, png, rule_style
 from sff_teach.study import FASHION, interval, read_runs, runs_by_row, runs_matching
 
 PAPER = "Krutsylo 2025"
@@ -601,10 +601,10 @@ def page(folder: Path) -> str:
 
 # ---------------------------------------------------------------- the picture
 
-MARKS = {  # colour, marker
-    "supported": (OKABE_ITO["green"], "o"),
-    "undecided": (OKABE_ITO["black"], "D"),
-    "contradicted": (OKABE_ITO["vermillion"], "X"),
+MARKS = {  # colour, which is that of no rule, and marker and its filling
+    "supported": (INK, "o", INK),
+    "undecided": (GREY, "D", "white"),
+    "contradicted": (rule_style("contradicted").colour, "X", rule_style("contradicted").colour),
 }
 LIMITS = {"points": (-11, 16), "×": (0.25, 2.0)}  # arrows lead to what lies outside
 
@@ -626,10 +626,11 @@ def forest(folder: Path) -> Figure:
     axes[1].set_xscale("log")
     axes[1].set_xticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
     axes[1].minorticks_off()
-    for outcome, (colour, marker) in MARKS.items():
-        axes[0].plot([], [], marker, color=colour, label=outcome)
+    for outcome, (colour, marker, fill) in MARKS.items():
+        axes[0].plot([], [], marker, color=colour, markerfacecolor=fill, label=outcome)
     axes[0].plot([], [], "|", color="grey", markersize=12, label="threshold")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+    key = axes[0].get_legend_handles_labels()
+    fig.legend(*key, loc="outside upper right", ncols=4, fontsize=9, frameon=False)
     return fig
 
 
@@ -639,12 +640,12 @@ def _draw_claims(ax: Axes, unit: str, rows: Sequence[tuple[Claim, Sequence[Effec
     for claim, effects in rows:
         top = y
         for effect, outcome in zip(effects, claim.test.outcomes(effects)):
-            colour, marker = MARKS[outcome]
+            colour, marker, fill = MARKS[outcome]
             ax.plot([effect.low, effect.high], [y, y], "-", color=colour, linewidth=1.5)
             outside = effect.mean > high
             ax.plot(
                 high if outside else effect.mean, y, ">" if outside else marker, color=colour,
-                clip_on=False,
+                markerfacecolor=fill, clip_on=False,
             )  # fmt: skip
             y += 1
         ticks.append((top + y - 1) / 2)

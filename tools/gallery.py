@@ -1,4 +1,4 @@
-"""Write docs/gallery.md and its pictures from the executed notebooks.
+"""Write docs/gallery.md and its pictures, and README's, from the executed notebooks.
 
     python tools/gallery.py
 
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"  # shows cifar10.png
 PAGE, FOLDER = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
 PICTURES = (  # file, notebook, beginning of the caption, heading
     ("one-pass", "00", "SFF. Every block", "The whole idea in one picture"),
@@ -28,6 +29,7 @@ PICTURES = (  # file, notebook, beginning of the caption, heading
         "10,000 Fashion images, five seeds, 95 %",
         "Accuracy, memory and computation at once",
     ),
+    ("cifar10", "12", "All 50,000 images of CIFAR-10", "All of CIFAR-10, beside the controls"),
     ("fine-tuning", "10", "1,000 Fashion images, 14 epochs", "A fair test of fine-tuning"),
     ("inspector", "11", "Over a map", "Look into single images"),
 )
@@ -59,15 +61,30 @@ def find_figure(number: str, beginning: str) -> tuple[Path, bytes, str, str]:
 
 def page() -> tuple[str, dict[str, bytes]]:
     """The text of gallery.md, and its pictures by file name."""
-    lines = ["# Gallery", "", "Ten pictures from the notebooks; `make gallery` collects them anew."]
+    count = "Eleven pictures from the notebooks; `make gallery` collects them anew."
+    lines = ["# Gallery", "", count]
     pictures = {}
     for name, number, beginning, title in PICTURES:
         notebook, picture, alt, caption = find_figure(number, beginning)
         pictures[f"{name}.png"] = picture
-        alt = " ".join(alt.split()).replace("]", ")").replace("[", "(")
+        alt = plain(alt)
         link = f"[Notebook {number}](../executed/{notebook.name})"
         lines += ["", f"## {title}", "", f"![{alt}](gallery/{name}.png)", "", f"{caption} {link}."]
     return "\n".join(lines) + "\n", pictures
+
+
+def plain(alt: str) -> str:
+    """An alternative text for Markdown: one line without square brackets."""
+    return " ".join(alt.split()).replace("]", ")").replace("[", "(")
+
+
+def readme() -> str:
+    """README.md with the alternative text that its picture has now."""
+    ((_, number, beginning, _),) = (p for p in PICTURES if p[0] == "cifar10")
+    alt = plain(find_figure(number, beginning)[2])
+    text = README.read_text(encoding="utf-8")
+    line = r"!\[[^]]*\]\(docs/gallery/cifar10\.png\)"
+    return re.sub(line, lambda _: f"![{alt}](docs/gallery/cifar10.png)", text)
 
 
 def main() -> None:
@@ -80,6 +97,7 @@ def main() -> None:
     for name, picture in pictures.items():
         (FOLDER / name).write_bytes(picture)
     PAGE.write_text(text, encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
     print(f"{len(pictures)} pictures, {sum(map(len, pictures.values())) / 1e3:.0f} kB")
 
 

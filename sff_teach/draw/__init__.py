@@ -44,6 +44,7 @@ from .style import (
     end_labels,
     figure_data,
     image_html,
+    in_words,
     ink,
     new_figure,
     number_marks,
@@ -66,6 +67,6 @@ __all__ = [
     "draw_differences", "draw_frontier", "draw_goodness", "draw_goodness_maps", "draw_history",
     "draw_images", "draw_network", "draw_picture", "draw_timeline", "end_labels", "epoch_axis",
     "figure_data",
-    "image_html", "ink", "new_figure", "number_marks", "png", "quick_png", "rule_style",
+    "image_html", "in_words", "ink", "new_figure", "number_marks", "png", "quick_png", "rule_style",
     "shortened", "show", "tint", "with_alt",
 ]  # fmt: skip

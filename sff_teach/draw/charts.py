@@ -26,6 +26,7 @@ from .style import (
     block_colours,
     course_style,
     end_labels,
+    in_words,
     ink,
     new_figure,
     number_marks,
@@ -63,7 +64,7 @@ def draw_history(history: History, *, epochs: int | None = None) -> Figure:
     if validated:
         if blocks > 1:
             vote = _percent([row.get("valid_accuracy") for row in rows])
-            colour = OKABE_ITO["vermillion"]
+            colour = rule_style("vote").colour
             right.plot(epoch, vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=2.4)
             labels.append((*_last(epoch, vote), "vote", colour))
         if not history.rule.startswith("ff"):  # its share of correct pairs is no accuracy
@@ -391,18 +392,21 @@ def draw_differences(
     """Draw differences with their 95 % intervals, one row each, in the colour of the row's rule.
 
     Args:
-        effects: name of a row → mean, lower and upper end, in points.
+        effects: name of a row → mean, lower and upper end, in points. Names of rules in it, and in
+            ``base``, are written out.
         base: what all of them are differences to.
         rules: the rule of each row; by default the first word of its name.
         margin: of non-inferiority, in points; None draws no line.
     """
     looks = [rule_style(rule) for rule in rules or [re.split("[ ,]", row)[0] for row in effects]]
-    fig, ax = new_figure(8.5, 0.4 * len(effects) + 1, xlabel=f"points more than {base}")
+    effects = {in_words(row): effect for row, effect in effects.items()}
+    title = f"points more than {in_words(base)}"
+    fig, ax = new_figure(WIDTH, 0.4 * len(effects) + 1, xlabel=title)
     for i, ((mean, low, high), look) in enumerate(zip(effects.values(), looks, strict=True)):
         ax.errorbar(mean, i, xerr=[[mean - low], [high - mean]], capsize=4,
                     **look.line | {"linestyle": "none"})  # fmt: skip
         ax.text(1.02, i, f"{mean:+.1f} ({low:+.1f} … {high:+.1f})", va="center",
-                transform=ax.get_yaxis_transform())  # fmt: skip
+                fontsize=LABEL_SIZE, transform=ax.get_yaxis_transform())  # fmt: skip
     ax.axvline(0, color=GREY, linestyle=":")
     if margin is not None:
         ax.axvline(-margin, color=GREY, linestyle="--")
@@ -411,7 +415,7 @@ def draw_differences(
     words = (
         f"{row}: {m:+.1f} ({low:+.1f} to {high:+.1f})" for row, (m, low, high) in effects.items()
     )
-    return with_alt(fig, f"Points more than {base}, with 95 % intervals. {'; '.join(words)}.")
+    return with_alt(fig, f"P{title[1:]}, with 95 % intervals. {'; '.join(words)}.")
 
 
 @course_style()
@@ -428,15 +432,15 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
     points = [point for point in points if point["measured_as"]]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(p["measured_as"] for p in points), 1)}
     fig, (memory, flops, names) = new_figure(
-        WIDTH, 0.21 * max(len(numbers), 14) + 1.2, ncols=3, width_ratios=[1, 1, 0.8],
+        WIDTH, 0.21 * max(len(numbers), 14) + 1.2, ncols=3, width_ratios=[1, 1, 1.05],
         title=["Memory", "Computation", ""],
         xlabel=["saved bytes ÷ backprop's", "FLOPs ÷ backprop's", ""],
-        ylabel=["accuracy minus bp, points", "", ""],
+        ylabel=["accuracy minus backprop's, points", "", ""],
     )  # fmt: skip
     names.set_axis_off()
     for name, number in numbers.items():
-        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {name}", fontsize=LABEL_SIZE,
-                   va="center", transform=names.transAxes,
+        names.text(0, 1 - (number - 0.5) / len(numbers), f"{number}  {in_words(name)}",
+                   fontsize=LABEL_SIZE, va="center", transform=names.transAxes,
                    color=ink(_frontier_style(name).colour))  # fmt: skip
     for ax, ratio in ((memory, "saved_ratio"), (flops, "flops_ratio")):
         places = []
@@ -454,8 +458,8 @@ def draw_frontier(points: Sequence[Mapping]) -> Figure:
         ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
         number_marks(ax, places)
     words = (
-        f"{p['row']}: {100 * (p['minus_bp'][0] or 0):+.1f} points, {p['saved_ratio']:.2f} of the "
-        f"bytes, {p['flops_ratio']:.2f} of the FLOPs"
+        f"{in_words(p['row'])}: {100 * (p['minus_bp'][0] or 0):+.1f} points, "
+        f"{p['saved_ratio']:.2f} of the bytes, {p['flops_ratio']:.2f} of the FLOPs"
         for p in points
     )
     return with_alt(fig, f"Accuracy minus backprop's, by memory and by FLOPs. {'; '.join(words)}.")

@@ -6,6 +6,7 @@ Figures are made without pyplot, so that a background thread can draw them.
 import base64
 import html
 import io
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,14 +73,15 @@ RULE_STYLE = {
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
     "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }
-# For other things that are compared (head sizes, recipes).
+# For other things that are compared (networks, classes, losses): browns and greys, as no rule has.
 OTHER_STYLES = (
-    (_BLUE, "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
-    (_VERMILLION, "h", (0, (2, 1))),
-    (_GREEN, (4, 1, 45), (0, (8, 2))),
-    (_PURPLE, (6, 1, 0), (0, (4, 1, 2, 1))),
-    (GREY, "H", (0, (1, 2))),
+    ("#8B5A2B", "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    ("#4D4D4D", (4, 1, 45), (0, (2, 1))),
+    ("#B08D57", "h", (0, (8, 2))),
+    ("#8C8C8C", (6, 1, 0), (0, (4, 1, 2, 1))),
+    ("#4A2F1B", "H", (0, (1, 2))),
 )
+_CODE_NAMES = "|".join(sorted(set(RULE_STYLE) - {"random"}, key=len, reverse=True))
 BLOCK_MARKERS = "os^DvP"
 
 _DEPTH = LinearSegmentedColormap.from_list("depth", ["#4BA3DB", OKABE_ITO["blue"], "#00263D"])
@@ -250,6 +252,15 @@ def rule_style(name: str, position: int = 0) -> RuleStyle:
         position: which of the spare styles.
     """
     return RULE_STYLE.get(name) or RuleStyle(*OTHER_STYLES[position % len(OTHER_STYLES)], str(name))
+
+
+def in_words(text: str) -> str:
+    """A text with the rules' names as figures show them: "sff, then bp" is "SFF, then backprop".
+
+    Args:
+        text: the name of a row, for example.
+    """
+    return re.sub(rf"(?<![\w-])({_CODE_NAMES})(?![\w-])", lambda m: RULE_STYLE[m[0]].label, text)
 
 
 def block_colours(count: int) -> list[str]:

@@ -16,9 +16,9 @@ from ..util.checks import check_known, check_positive, check_samples
 from .panel import STYLE, Explorer, button, dropdown
 
 GOODNESS = {"sum": ("sum of squares", sum_squares), "mean": ("mean of squares", mean_squares)}
-LOOK = {  # other colours than the positives' and negatives'
-    "sum": {"color": draw.OKABE_ITO["purple"], "marker": "s", "linestyle": "none"},
-    "mean": {"color": draw.OKABE_ITO["green"], "marker": "o", "linestyle": "none"},
+LOOK = {
+    kind: draw.rule_style(name, i).line | {"linestyle": "none"}
+    for i, (kind, (name, _)) in enumerate(GOODNESS.items())
 }
 
 

@@ -24,8 +24,6 @@ from .panel import Explorer, asset, button, dropdown, slider
 
 CHOICE, TRUTH = "its own prediction", "the true class"
 BEST = 3  # classes drawn over the blocks
-_COLOURS = draw.OKABE_ITO | {"grey": draw.GREY}  # those of no rule
-CLASS_LOOKS = [(_COLOURS[n], m) for n, m in zip(("orange", "sky", "grey", "yellow"), "o^sD")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,10 +203,10 @@ def _draw_running(ax: Axes, view: View, result: InspectorResult, position: dict[
         best[-1] = result.label
     places, labels = range(1, len(view.maps) + 1), []
     for k in best:
-        colour, marker = CLASS_LOOKS[position.setdefault(k, len(position)) % len(CLASS_LOOKS)]
+        look = draw.rule_style(_short(result.classes[k]), position.setdefault(k, len(position)))
         values = 100 * view.running[:, k].numpy()
-        ax.plot(places, values, color=colour, marker=marker, linewidth=2)
-        labels.append((places[-1], float(values[-1]), _short(result.classes[k]), colour))
+        ax.plot(places, values, **look.line, linewidth=2)
+        labels.append((places[-1], float(values[-1]), look.label, look.colour))
     ax.set_ylim(-4, 104)
     ax.set_xticks(places)
     ax.set_title("vote so far, %", fontsize=9)

@@ -181,9 +181,9 @@ def _draw_run(loss: Axes, depth: Axes, history: History) -> None:
         depth.plot(place, height, color=colour, marker=marker, markersize=7)
     labels = [(len(accuracy), accuracy[-1], f"last {accuracy[-1]:.1f}", colours[-1])]
     if len(accuracy) > 1:
-        vote, red = 100 * last["valid_accuracy"], draw.OKABE_ITO["vermillion"]
-        depth.axhline(vote, color=red, linestyle=(0, (4, 1.5)), linewidth=1.8)
-        labels.append((len(accuracy) + 0.3, vote, f"mean {vote:.1f}", red))
+        vote, colour = 100 * last["valid_accuracy"], draw.rule_style("vote").colour
+        depth.axhline(vote, color=colour, linestyle=(0, (4, 1.5)), linewidth=1.8)
+        labels.append((len(accuracy) + 0.3, vote, f"mean {vote:.1f}", colour))
     depth.set_xlim(0.7, len(accuracy) + 0.3)
     depth.set_ylim(0, 100)  # the same for every run
     depth.set_xticks(places)

@@ -8,6 +8,7 @@ def test_gallery_is_that_of_the_notebooks():
     assert gallery.PAGE.read_text(encoding="utf-8") == text, "run make gallery"
     stored = {path.name: path.read_bytes() for path in gallery.FOLDER.glob("*.png")}
     assert stored == pictures, "run make gallery"
+    assert gallery.README.read_text(encoding="utf-8") == gallery.readme(), "run make gallery"
 
 
 def test_every_picture_has_words():
