@@ -14,14 +14,7 @@ from ..util.checks import SFFError, check_count
 from ..util.progress import Bar
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .history import (
-    CHECK_EVERY,
-    EpochMetrics,
-    History,
-    divergence_message,
-    learning_rate,
-    summary_of,
-)
+from .history import CHECK_EVERY, EpochMetrics, History, learning_rate, summary_of
 from .loader import Data, lay_out
 from .loop import ended_by_ctrl_c, train_epochs
 from .pipeline import fit_pipeline
@@ -140,10 +133,9 @@ def _train_epoch(
 
 def _diverged(run: Run, metrics: EpochMetrics, epoch: int) -> bool:
     """Whether a loss is not finite; then training is stopped with a warning."""
-    block = metrics.diverged_block()
-    if block is None:
+    reason = metrics.divergence(epoch, run.config.lr)
+    if reason is None:
         return False
     run.history.stopped = "diverged"
-    reason = divergence_message(block, epoch, run.config.lr)
     warnings.warn(f"training stopped: {reason}.", stacklevel=5)
     return True

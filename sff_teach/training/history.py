@@ -82,12 +82,15 @@ class EpochMetrics:
         self.losses = self.losses + result.losses * samples
         self.correct = self.correct + result.correct
 
-    def diverged_block(self) -> int | None:
-        """The first block (from 1) whose loss is not finite; this synchronises with the device."""
-        if not self.steps:
+    def divergence(self, epoch: int, lr: float, first_block: int = 1) -> str | None:
+        """A message if a block's loss is not finite, else None; synchronises with the device."""
+        diverged = (~torch.isfinite(torch.as_tensor(self.losses))).nonzero()  # a sum keeps NaN
+        if not len(diverged):
             return None
-        bad = (~torch.isfinite(self.losses)).nonzero()  # NaN and infinity stay in a sum
-        return int(bad[0]) + 1 if len(bad) else None
+        return (
+            f"the loss of block {first_block + int(diverged[0])} is no longer finite in epoch "
+            f"{epoch + 1}. Try a learning rate below lr={lr:g}"
+        )
 
     def row(self) -> dict:
         """The epoch's measurements under their names in a History."""
@@ -96,20 +99,6 @@ class EpochMetrics:
             row["train_loss"] = [loss / self.samples for loss in self.losses.tolist()]
             row["train_accuracy"] = [count / self.samples for count in self.correct.tolist()]
         return row
-
-
-def divergence_message(block: int, epoch: int, lr: float) -> str:
-    """The message for a loss that is not finite.
-
-    Args:
-        block: its number, from 1.
-        epoch: its number, from 0.
-        lr: peak learning rate.
-    """
-    return (
-        f"the loss of block {block} is no longer finite in epoch {epoch + 1}. "
-        f"Try a learning rate below lr={lr:g}"
-    )
 
 
 def learning_rate(progress: float, lr: float, schedule: str) -> float:

@@ -32,7 +32,7 @@ from ..util.checks import SFFError, check_count
 from .checkpoint import Checkpoint, load_optimizer_states, optimizer_states
 from .config import TrainConfig
 from .distributed import LostProcess
-from .history import CHECK_EVERY, EpochMetrics, History, divergence_message, learning_rate
+from .history import CHECK_EVERY, EpochMetrics, History, learning_rate
 from .loader import Loader, lay_out
 from .loop import train_epochs
 from .prepare import Run, optimizer_maker, prepare, resolve_config
@@ -302,10 +302,9 @@ class _Stage:
             began = time.monotonic() if began is None else began
             metrics.add(self.step(number, x, y), len(y))
             if metrics.steps % CHECK_EVERY == 0 or metrics.steps == steps:
-                block = metrics.diverged_block()
-                if block is not None:
-                    lr = self.job.config.lr
-                    raise FloatingPointError(divergence_message(self.start + block, epoch, lr))
+                problem = metrics.divergence(epoch, self.job.config.lr, self.start + 1)
+                if problem is not None:
+                    raise FloatingPointError(problem)
             if self.rank == 0:
                 steps_done.fill_(number + 1)
         return {
