@@ -155,10 +155,10 @@ def _check_optimizers(model: SFF, optimizers: Sequence[Optimizer]) -> None:
 
 def _check_optimizer(model: SFF, optimizer: Optimizer) -> None:
     """Raise if a block that can learn has no parameter in the optimiser."""
-    held = _parameters(optimizer)
+    parameters = _parameters(optimizer)
     for number, block in enumerate(model.blocks):
         learning = {p for p in block.parameters() if p.requires_grad}
-        if learning and not learning & held:
+        if learning and not learning & parameters:
             raise SFFError(f"the optimizer has no parameter of block {number}; give it all")
 
 

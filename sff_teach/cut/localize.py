@@ -353,16 +353,16 @@ def _legal_in_training(
         raise SFFError(f"{name} computes other features in training than in evaluation")
     ignored = set(training.graph.nodes) - closure(training, pairs[end])
     legal = {*cut_points(training, ignored), pairs[end]}
-    kept, segment = [], []
+    legal_points, segment = [], []
     for point in points:
         segment += point.meta["segment"]
         twin = pairs.get(point)
         if twin in legal and (point is end or not is_overwritten(training, twin)):
             point.meta["segment"] = segment
             point.meta["cost"] = sum(n.meta["flops"] for n in segment)
-            kept.append(point)
+            legal_points.append(point)
             segment = []
-    return kept
+    return legal_points
 
 
 def _stages_from_list(
@@ -498,15 +498,15 @@ def _blocks(points: list[fx.Node]) -> list[int]:
 
 def _one_resolution(points: list[fx.Node], ends: list[int]) -> list[int]:
     """Merge neighbouring blocks until the number of positions changes by a factor of two."""
-    kept, start, previous = [], 0, None
+    stage_ends, start, previous = [], 0, None
     for end in ends:
         heavy = [i for i in range(start, end + 1) if points[i].meta["cost"]]
         here = positions(points[heavy[-1] if heavy else end])  # at its last layer with FLOPs
         if previous and max(here, previous) < 2 * min(here, previous):
-            kept.pop()
-        kept.append(end)
+            stage_ends.pop()
+        stage_ends.append(end)
         start, previous = end + 1, here
-    return kept
+    return stage_ends
 
 
 def _least_peak(points: list[fx.Node], layers: list[int]) -> list[int]:
@@ -517,13 +517,13 @@ def _least_peak(points: list[fx.Node], layers: list[int]) -> list[int]:
     ]
     starts = [0, *(end + 1 for end in layers[:-1])]
     sizes = [sum(values[start : end + 1]) for start, end in zip(starts, layers)]
-    ends, held = [], math.inf
+    ends, in_block = [], math.inf
     for size, end in zip(sizes, layers):
-        if held + size > max(sizes):
+        if in_block + size > max(sizes):
             ends.append(end)
-            held = 0
+            in_block = 0
         ends[-1] = end
-        held += size
+        in_block += size
     return ends
 
 

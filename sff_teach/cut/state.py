@@ -52,8 +52,8 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
         if not isinstance(module, torch.jit.ScriptModule)  # its attributes are in C++
         for table in (vars(module), module._parameters, module._buffers, module._modules)
     ]
-    held = [v for _, was in tables for v in was.values() if isinstance(v, Tensor)]
-    values = [(t, t.detach().clone()) for t in held if not isinstance(t, nn.Parameter)]
+    tensors = [v for _, was in tables for v in was.values() if isinstance(v, Tensor)]
+    values = [(t, t.detach().clone()) for t in tensors if not isinstance(t, nn.Parameter)]
     try:
         with preserve_training_mode(model):
             yield

@@ -132,9 +132,9 @@ def _split_by_name(classes: dict[str, list[Path]]) -> dict[str, dict[str, list[P
         if len(files) < 2:
             raise SFFError(f'Class "{name}" has one image, but training and test need one each.')
         ranked = sorted(files, key=lambda f: hashlib.sha256(os.fsencode(f.name)).digest())
-        held = set(ranked[: max(1, math.floor(TEST_SHARE * len(ranked) + 0.5))])
-        train[name] = [f for f in files if f not in held]
-        test[name] = [f for f in files if f in held]
+        held_out = set(ranked[: max(1, math.floor(TEST_SHARE * len(ranked) + 0.5))])
+        train[name] = [f for f in files if f not in held_out]
+        test[name] = [f for f in files if f in held_out]
     return {"train": train, "test": test}
 
 

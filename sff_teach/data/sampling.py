@@ -56,8 +56,8 @@ def hold_out(y: np.ndarray, share: float, classes: Sequence[str]) -> tuple[np.nd
     order, needed = _balanced_order(y, SPLIT_SEED)
     taken = needed <= share + 1e-9
     counts = np.bincount(y, minlength=len(classes))
-    held = np.bincount(y[order[taken]], minlength=len(classes))
-    for name, n, out in zip(classes, counts, held, strict=True):
+    held_counts = np.bincount(y[order[taken]], minlength=len(classes))
+    for name, n, out in zip(classes, counts, held_counts, strict=True):
         if not 0 < out < n:
             enough = f", or 1/{2 * n} or more" if out == 0 and n > 1 else ""
             raise SFFError(f'validation={share:g} takes {out} of {n} of "{name}"; use 0{enough}')

@@ -75,8 +75,8 @@ def load(
     raw = _read(name, size)
     x, y = raw.train
     if raw.valid is None:
-        rest, held = hold_out(y, validation, raw.classes)
-        valid = x[held], y[held]
+        rest, held_out = hold_out(y, validation, raw.classes)
+        valid = x[held_out], y[held_out]
     else:
         rest = np.arange(len(y))
         valid = raw.valid if validation else (x[:0], y[:0])
@@ -182,8 +182,8 @@ def _read_folder(path: str, size: tuple[int, int] | None) -> _Raw:
 
 def _hold_out_test(x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], scale: int) -> _Raw:
     y = y.astype(np.int64)
-    rest, held = hold_out(y, TEST_SHARE, classes)
-    return _Raw((x[rest], y[rest]), (x[held], y[held]), classes, scale=scale)
+    rest, held_out = hold_out(y, TEST_SHARE, classes)
+    return _Raw((x[rest], y[rest]), (x[held_out], y[held_out]), classes, scale=scale)
 
 
 def _read_digits() -> _Raw:

@@ -90,12 +90,12 @@ class InspectorResult:
 
     def __str__(self) -> str:
         row = self.row()
-        said = (
+        sentences = (
             f"{name} says {row[f'{name}: prediction']} ({row[f'{name}: softmax %']:.0f}%); "
             f"by block: {row[f'{name}: by block']}."
             for name in self.views
         )
-        return f"Image {self.name}, true class {self.true}. {' '.join(said)}"
+        return f"Image {self.name}, true class {self.true}. {' '.join(sentences)}"
 
 
 def run_inspector(
