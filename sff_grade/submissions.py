@@ -115,7 +115,10 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
 
 def readable(name: str) -> str:
     """A file's name as text; archives from elsewhere hold names that are not UTF-8."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        return os.fsencode(name).decode("latin-1")
 
 
 def _files_below(folder: Path) -> list[Path]:

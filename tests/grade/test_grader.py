@@ -3,6 +3,7 @@
 
 import csv
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from sff_grade.grading import grade
 from sff_grade.output import similar, write_leaderboard
 from sff_grade.returned import lay_out, python_of
 from sff_grade.source import read_source, without_name
-from sff_grade.submissions import code_of, file_name, find_submissions, identify
+from sff_grade.submissions import code_of, file_name, find_submissions, identify, readable
 from sff_teach.util.checks import SFFError
 from tools import assignments
 
@@ -151,6 +152,12 @@ def test_canvas_numbers_files_and_matriculation_numbers_are_students(tmp_path):
     for number in (1234, 1235):
         Notebook().write(tmp_path / "other" / f"mat_2026_{number}_a1.ipynb")
     assert len(find_submissions(tmp_path / "other", "a1", tmp_path / "marks")) == 2
+
+
+def test_an_archives_old_file_names_are_readable():
+    """A zip from an old system holds names in Latin-1."""
+    for encoding in ("latin-1", "utf-8"):
+        assert readable(os.fsdecode("Müller".encode(encoding))) == "Müller"
 
 
 def test_the_platforms_names_are_kept():
