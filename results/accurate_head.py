@@ -21,12 +21,12 @@ seeds of it and of bp were then run, once. That second look counts as a third ef
 accurate_head_tuning.jsonl, accurate_head.jsonl and accurate_head.md.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 import torch
+from cifar_folder import cifar_folder
 from claims import Test, difference
 from laptop_cifar10 import recipe as laptop
 
@@ -224,10 +224,7 @@ def write(folder: str) -> None:
 
 def main() -> None:
     """Tune and run row by row, and write the page after each."""
-    if not (folder := os.environ.get("SFF_CIFAR10")):
-        raise SystemExit(
-            "Set SFF_CIFAR10 to a folder with train/ and test/; see laptop_cifar10.py."
-        )
+    folder = cifar_folder()
     torch.set_num_threads(1)
     for row in ROWS:
         rate = best_rate(tuning(row, folder))

@@ -11,12 +11,12 @@ head's kernel share it. Test accuracy is taken once, after the last epoch. Write
 cifar_rules_tuning.jsonl, cifar_rules.jsonl and cifar_rules.md.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from by_vote import tables_by_vote
+from cifar_folder import cifar_folder
 
 from sff_teach.study import Recipe, study
 
@@ -59,8 +59,7 @@ def tuned(folder: str, row: dict) -> float:
 
 def main() -> None:
     """Tune, run seed by seed, write the table."""
-    if not (folder := os.environ.get("SFF_CIFAR10")):
-        raise SystemExit("Set SFF_CIFAR10 to a folder with train/ and test/; see this file's top.")
+    folder = cifar_folder()
     torch.set_num_threads(1)
     rates = {label: tuned(folder, row) for label, row in ROWS.items()}
     recipes = [

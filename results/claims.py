@@ -624,7 +624,7 @@ def page(folder: Path) -> str:
 
 # ---------------------------------------------------------------- the picture
 
-MARKS = {  # colour, which is that of no rule, and marker and its filling
+MARKS = {  # a colour that no rule has, a marker, and the colour of its inside
     "supported": (INK, "o", INK),
     "undecided": (GREY, "D", "white"),
     "contradicted": (rule_style("contradicted").colour, "X", rule_style("contradicted").colour),

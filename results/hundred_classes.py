@@ -16,11 +16,11 @@ the two rows, lies above -1 point (*supported*), below it (*contradicted*), or e
 Test accuracy is taken once, after the last epoch. Writes hundred_classes.jsonl and .md.
 """
 
-import os
 from pathlib import Path
 from statistics import mean
 
 import torch
+from cifar_folder import cifar_folder
 from claims import NON_INFERIOR, difference
 from pack_images import times_ten
 
@@ -134,10 +134,7 @@ def write(found: dict[str, dict[int, dict]]) -> None:
 
 def main() -> None:
     """Tune each row, run seed by seed, write the page."""
-    if not (folder := os.environ.get("SFF_CIFAR10")):
-        raise SystemExit(
-            "Set SFF_CIFAR10 to a folder with train/ and test/; see laptop_cifar10.py."
-        )
+    folder = cifar_folder()
     torch.set_num_threads(1)
     images = HundredClasses(folder)
     rates = {row: tuned(row, images) for row in ROWS}

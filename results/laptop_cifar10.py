@@ -13,12 +13,12 @@ Test accuracy is taken once, after the last epoch. Writes laptop_cifar10_tuning.
 laptop_cifar10.jsonl and laptop_cifar10.md.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from by_vote import tables_by_vote
+from cifar_folder import cifar_folder
 
 from sff_teach.study import CONTROLS, Recipe, best_rate, get_recipe, study
 
@@ -47,8 +47,7 @@ def tuned(rule: str, folder: str) -> float:
 
 def main() -> None:
     """Tune, run seed by seed, write the table."""
-    if not (folder := os.environ.get("SFF_CIFAR10")):
-        raise SystemExit("Set SFF_CIFAR10 to a folder with train/ and test/; see this file's top.")
+    folder = cifar_folder()
     torch.set_num_threads(1)
     rates = {rule: tuned(rule, folder) for rule in CONTROLS}
     recipes = [

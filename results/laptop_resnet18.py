@@ -1,8 +1,8 @@
 """ResNet18 at 32×32 on CIFAR-10 without a GPU: one training by backprop and one by SFF.
 
-    SFF_CIFAR10=FOLDER python results/laptop_resnet18.py [RULE]     some 45 minutes per rule on one
-                                                                    core with bfloat16 units; goes
-                                                                    on after its last epoch
+    SFF_CIFAR10=FOLDER python results/laptop_resnet18.py      some 45 minutes per rule on one core
+                                                              with bfloat16 units; goes on after its
+                                                              last epoch
 
 FOLDER as in laptop_cifar10.py. 48,000 images to train, 2,000 to draw the curve with; the test
 images are seen once, after the last epoch. SFF is cut for memory and has accurate heads; the vote
@@ -11,36 +11,39 @@ rate and bfloat16. The rate is the one of cifar10-resnet18 and was not tuned. On
 curve of each rule, and decides nothing. Writes laptop_resnet18.jsonl and .md.
 """
 
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from cifar_folder import cifar_folder
 
-from sff_teach.study import get_recipe, measure_run, read_runs
-from sff_teach.study.store import append_run
+from sff_teach.study import cached_run, get_recipe, measure_run
 
 HERE = Path(__file__).parent
 STORE = HERE / "laptop_resnet18.jsonl"
 RULES = ("bp", "sff")
 
 
-def train(rule: str, folder: str) -> None:
-    """One run, to the store; its checkpoint goes once the run is kept."""
+def train(rule: str) -> dict:
+    """One run, or the stored one; its checkpoint goes once the run is kept."""
     checkpoint = HERE / f"laptop_resnet18_{rule}.pt"
-    recipe = replace(
-        get_recipe("cifar10-resnet18", rule),
-        data=f"folder:{folder}",
-        validation=0.04,
-        epochs=3,
-        precision="bf16",
-        device="cpu",
-        cut="memory",
-        vote="last",
-    )
-    append_run(STORE, measure_run(recipe, checkpoint=checkpoint))
-    checkpoint.unlink()
+
+    def measure() -> dict:
+        recipe = replace(
+            get_recipe("cifar10-resnet18", rule),
+            data=f"folder:{cifar_folder()}",
+            validation=0.04,
+            epochs=3,
+            precision="bf16",
+            device="cpu",
+            cut="memory",
+            vote="last",
+        )
+        return measure_run(recipe, checkpoint=checkpoint)
+
+    record = cached_run(STORE, {"rule": rule}, measure)
+    checkpoint.unlink(missing_ok=True)
+    return record
 
 
 def write(runs: list[dict]) -> None:
@@ -73,15 +76,8 @@ def write(runs: list[dict]) -> None:
 
 def main() -> None:
     """Train what is not stored yet, write the page."""
-    if not (folder := os.environ.get("SFF_CIFAR10")):
-        raise SystemExit(
-            "Set SFF_CIFAR10 to a folder with train/ and test/; see laptop_cifar10.py."
-        )
     torch.set_num_threads(1)
-    for rule in sys.argv[1:] or RULES:
-        if rule not in {run["rule"] for run in read_runs(STORE)}:
-            train(rule, folder)
-    write(read_runs(STORE))
+    write([train(rule) for rule in RULES])
 
 
 if __name__ == "__main__":

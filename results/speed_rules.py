@@ -1,6 +1,6 @@
 """Seconds per training step of SFF over backprop's, timed in turn on the same network and batches.
 
-    python results/speed_rules.py          about 14 minutes; wants a machine without other work,
+    python results/speed_rules.py          about 5 minutes; wants a machine without other work,
                                            and goes on where it stopped
     python results/speed_rules.py table    only writes speed_rules.md anew
 
