@@ -124,18 +124,67 @@ def rows() -> Iterator[dict]:
                 yield {"network": network, "images": images, "rule": rule}
 
 
-def differences(runs: list[dict], minus: str, figure: str = "accuracy") -> dict:
-    """(set, network, images, rule) → points by which the rule is ahead of ``minus``, by seed."""
-    by = {}
+def by_seed(runs: list[dict]) -> dict[tuple, dict[int, dict]]:
+    """(network, images, rule) → seed → run, of the rows that have all their seeds."""
+    rows: dict[tuple, dict[int, dict]] = {}
     for r in runs:
-        by.setdefault((r["set"], r["network"], r["images"], r["rule"]), {})[r["seed"]] = r
-    out = {}
-    for key, mine in by.items():
-        base = by.get((*key[:3], minus), {})
-        shared = sorted(set(mine) & set(base))
-        if key[3] != minus and len(shared) == len(SEEDS):
-            out[key] = [100 * (mine[s][figure] - base[s][figure]) for s in shared]
-    return out
+        rows.setdefault((r["network"], r["images"], r["rule"]), {})[r["seed"]] = r
+    order = sorted(rows, key=lambda k: ([*NETWORKS].index(k[0]), k[1], CONTROLS.index(k[2])))
+    return {key: rows[key] for key in order if len(rows[key]) == len(SEEDS)}
+
+
+def points(
+    rows: dict, row: tuple[str, int], rule: str, base: str, figure: str = "accuracy"
+) -> tuple[float, float, float] | None:
+    """Points by which a rule is ahead of another with their interval; None before both are run."""
+    a, b = rows.get((*row, rule)), rows.get((*row, base))
+    if a is None or b is None:
+        return None
+    return interval([100 * (a[s][figure] - b[s][figure]) for s in SEEDS])
+
+
+def text(effect: tuple[float, float, float] | None) -> str:
+    """An effect with its interval as a cell of a table."""
+    return "{:+.1f} ({:+.1f} … {:+.1f})".format(*effect) if effect else "–"
+
+
+def against_backprop(rows: dict) -> list[str]:
+    """Lines of the table of all rules minus backprop, with SFF's verdicts."""
+    effects = {k: points(rows, k[:2], k[2], "bp") for k in rows if k[2] != "bp"}
+    sff = {k: e for k, e in effects.items() if e and k[2] == "sff"}
+    verdicts = {}
+    for key, p in zip(sff, holm([paired_p_value(len(SEEDS), *e) for e in sff.values()])):
+        sign = "supported" if sff[key][0] > 0 else "contradicted"
+        verdict = sign if p < 0.05 else "undecided"
+        verdicts[key] = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, **{verdict}**"
+    lines = [
+        "| network | images | rule | accuracy % | minus bp (95 % interval) | last block minus bp "
+        "| rate, epochs | SFF better than bp? |",
+        "|---|--:|---|--:|---|--:|---|---|",
+    ]
+    for key, runs in rows.items():
+        mean = 100 * sum(r["accuracy"] for r in runs.values()) / len(runs)
+        last = points(rows, key[:2], key[2], "bp", "accuracy_last") if effects.get(key) else None
+        cells = [
+            *map(str, key), f"{mean:.1f}", text(effects.get(key)),
+            f"{last[0]:+.1f}" if last else "–", f"{runs[0]['lr']:g}, {runs[0]['epochs']}",
+            verdicts.get(key, ""),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def what_carries_it(rows: dict) -> list[str]:
+    """Lines of the table that splits SFF minus backprop into its three steps."""
+    steps = [("bp-goodness", "bp"), ("deepsup", "bp-goodness"), ("sff", "deepsup")]
+    lines = [
+        "| network | images | the head | + a loss for each block | + the cut |",
+        "|---|--:|---|---|---|",
+    ]
+    for row in dict.fromkeys(key[:2] for key in rows):
+        cells = [*map(str, row), *(text(points(rows, row, *step)) for step in steps)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def page() -> str:
@@ -150,41 +199,18 @@ def page() -> str:
         "row on as many validation images as training images. Differences in points of test",
         "accuracy, paired by seed, with 95 % intervals by Student's t; p by Holm over the rows of",
         "one set. The vote that counts, fixed beforehand, is the mean of all blocks; the last",
-        "block's is shown beside it.",
+        "block's is shown beside it. [Notebook 09](../notebooks/09_small_data.ipynb) draws them.",
     ]
     for name in dict.fromkeys(r["set"] for r in runs):
-        here = [r for r in runs if r["set"] == name]
-        against = differences(here, "bp")
-        sff = [key for key in against if key[3] == "sff"]
-        p = holm([paired_p_value(len(SEEDS), *interval(against[key])) for key in sff])
-        verdicts = {}
-        for key, value in zip(sff, p):
-            sign = "supported" if interval(against[key])[0] > 0 else "contradicted"
-            verdicts[key] = f"p = {value:.3f}, **{sign if value < 0.05 else 'undecided'}**"
-        last = differences(here, "bp", "accuracy_last")
+        rows = by_seed([r for r in runs if r["set"] == name])
+        lines += ["", f"## {name}", "", *against_backprop(rows)]
         lines += [
             "",
-            f"## {name}",
+            "What carries the difference: from bp to bp-goodness only the head changes, from there "
+            "to deepsup each block gets a loss, from there to sff the gradient is cut.",
             "",
-            "| network | images | rule | accuracy % | minus bp | 95 % interval "
-            "| last block minus bp | rate, epochs | SFF better than bp? |",
-            "|---|--:|---|--:|--:|---|--:|---|---|",
+            *what_carries_it(rows),
         ]
-        seen = dict.fromkeys((r["network"], r["images"], r["rule"]) for r in here)
-        for row in sorted(seen, key=lambda k: (k[0], k[1], CONTROLS.index(k[2]))):
-            network, images, rule = row
-            mine = [r for r in here if (r["network"], r["images"], r["rule"]) == row]
-            mean = 100 * sum(r["accuracy"] for r in mine) / len(mine)
-            key = (name, network, images, rule)
-            minus, span, of_last = "–", "–", "–"
-            if key in against:
-                m, low, high = interval(against[key])
-                minus, span = f"{m:+.1f}", f"{low:+.1f} … {high:+.1f}"
-                of_last = f"{interval(last[key])[0]:+.1f}"
-            lines.append(
-                f"| {network} | {images} | {rule} | {mean:.1f} | {minus} | {span} | {of_last} "
-                f"| {mine[0]['lr']:g}, {mine[0]['epochs']} | {verdicts.get(key, '')} |"
-            )
     return "\n".join(lines) + "\n"
 
 
