@@ -34,11 +34,14 @@ from .style import (
     BLOCK_MARKERS,
     GREY,
     INK,
+    NEGATIVE,
     OKABE_ITO,
+    POSITIVE,
     RULE_STYLE,
     WIDTH,
     RuleStyle,
     block_colours,
+    caption_data,
     course_style,
     display_data,
     end_labels,
@@ -58,9 +61,9 @@ from .style import (
 )
 
 __all__ = [
-    "BLOCK_MARKERS", "GREY", "INK", "OKABE_ITO", "RULE_STYLE", "WIDTH", "LiveGoodness",
-    "LiveHistory", "Pace", "RuleStyle", "block_colours", "block_lines", "course_style",
-    "describe_history",
+    "BLOCK_MARKERS", "GREY", "INK", "NEGATIVE", "OKABE_ITO", "POSITIVE", "RULE_STYLE", "WIDTH",
+    "LiveGoodness", "LiveHistory", "Pace", "RuleStyle", "block_colours", "block_lines",
+    "caption_data", "course_style", "describe_history",
     "diagram_backprop", "diagram_block", "diagram_checkpointing", "diagram_cka", "diagram_controls",
     "diagram_ff", "diagram_pipeline", "diagram_seam", "diagram_sff", "display_data",
     "draw_block_accuracy", "draw_by_blocks", "draw_class_goodness", "draw_compare",

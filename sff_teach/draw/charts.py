@@ -20,7 +20,8 @@ from .style import (
     GREY,
     INK,
     LABEL_SIZE,
-    OKABE_ITO,
+    NEGATIVE,
+    POSITIVE,
     RULE_STYLE,
     WIDTH,
     block_colours,
@@ -108,7 +109,7 @@ def block_lines(ax: Axes, history: History, name: str, unit: float = 1) -> list[
     unknown = [None] * blocks
     values = unit * np.array([row.get(name, unknown) for row in history.rows], dtype=float)
     labels = []
-    for k, colour in enumerate(block_colours(blocks)):
+    for k, colour in enumerate(block_colours(blocks, history.rule)):
         ax.plot(epoch, values[:, k], color=colour, linestyle="-", linewidth=1.6,
                 marker=BLOCK_MARKERS[k] if blocks <= len(BLOCK_MARKERS) else None,
                 markevery=max(1, len(epoch) // 8))  # fmt: skip
@@ -197,7 +198,7 @@ def draw_goodness(
     both = np.concatenate(groups)
     bins = _bins(both)
     counts = [np.histogram(values, bins)[0] / len(values) * 100 for values in groups]
-    looks = (("positive", OKABE_ITO["blue"], None), ("negative", OKABE_ITO["orange"], "////"))
+    looks = (("positive", POSITIVE, None), ("negative", NEGATIVE, "////"))
     marks = []  # (where, text, colour, dash)
     for i, (values, count, (name, colour, hatch)) in enumerate(zip(groups, counts, looks)):
         ax.stairs(count, bins, fill=True, color=tint(colour, 0.35), alpha=0.75, zorder=2 + i)
@@ -558,7 +559,7 @@ def _class_bars(ax: Axes, values: np.ndarray, rows: np.ndarray, y: int) -> None:
     best = int(values.argmax())
     for i, k in enumerate(rows):
         true = {"edgecolor": INK, "hatch": "////", "linewidth": 1.2} if k == y else {"linewidth": 0}
-        face = tint(OKABE_ITO["blue"], 0.85 if k == best else 0.25)
+        face = tint(INK, 0.7 if k == best else 0.2)
         ax.barh(i, values[k], height=0.74, facecolor=face, **true)
     ax.set_yticks(range(len(rows)), [])
     ax.set_ylim(len(rows) - 0.4, -0.6)

@@ -1,7 +1,7 @@
 """Diagrams of the algorithms and of networks, in one visual language.
 
-Black arrow: activations. Dashed vermillion arrow: gradient. Blue box: weights that learn inside a
-block. Orange box: a head. Double bar: detach. One unit is one inch.
+Black arrow: activations. Dashed orange arrow: gradient. Grey box: weights that learn inside a
+block. Yellow box: a head. Double bar: detach. No rule has these colours. One unit is one inch.
 """
 
 import html
@@ -20,7 +20,7 @@ from PIL import Image
 from ..cut.table import BlockTable
 from .style import GREY, INK, OKABE_ITO, WIDTH, course_style, ink, new_figure, tint, with_alt
 
-BLOCK, HEAD, GRADIENT = OKABE_ITO["blue"], OKABE_ITO["orange"], OKABE_ITO["vermillion"]
+BLOCK, HEAD, GRADIENT = "#4D4D4D", OKABE_ITO["yellow"], ink(OKABE_ITO["orange"], 3)
 DASHES = (0, (3.5, 1.8))
 FENCE = {"facecolor": "#F5F5F5", "edgecolor": "#BDBDBD", "linewidth": 1}
 IDLE = {"facecolor": "#F5F5F5", "edgecolor": "#BDBDBD", "hatch": "////"}
@@ -53,7 +53,8 @@ def _rounded(ax, x, y, w, h, radius, **look):
 
 
 def _box(ax, x, y, w, h, text="", colour=BLOCK):
-    look = {"facecolor": tint(colour, 0.22), "edgecolor": ink(colour), "linewidth": 1.4}
+    amount = 0.45 if colour == HEAD else 0.22
+    look = {"facecolor": tint(colour, amount), "edgecolor": ink(colour), "linewidth": 1.4}
     _rounded(ax, x, y, w, h, 0.08, zorder=3, **look)
     _text(ax, x + w / 2, y + h / 2, text)
 

@@ -9,11 +9,22 @@ from torch import Tensor
 
 from ..training.history import History
 from .charts import describe_history, draw_history
-from .style import INK, OKABE_ITO, display_data, end_labels, figure_data, ink, new_figure, with_alt
+from .style import (
+    INK,
+    NEGATIVE,
+    POSITIVE,
+    caption_data,
+    display_data,
+    end_labels,
+    figure_data,
+    ink,
+    new_figure,
+    with_alt,
+)
 
 SHARE = 0.1  # of a training's time, at most, for drawing
 EVERY = 1.5  # seconds between two drawings, at least
-LOOKS = ((OKABE_ITO["blue"], ""), (OKABE_ITO["orange"], "6 3"))  # as in draw_goodness; dashes
+LOOKS = ((POSITIVE, ""), (NEGATIVE, "6 3"))  # as in draw_goodness; dashes
 
 
 class Pace:
@@ -75,8 +86,10 @@ class LiveHistory:
             return
         with self._pace:
             figure = draw_history(history, epochs=epochs)
-            data = figure_data(figure, caption=describe_history(history), quick=not over)
-            self._output.show(data)
+            words = describe_history(history)
+            self._output.show(figure_data(figure, caption=words, quick=not over))
+        if over:
+            display_data(caption_data(words))
 
 
 class LiveGoodness:
@@ -105,6 +118,7 @@ class LiveGoodness:
         words = f"step {step}: median goodness {', '.join(medians)}; threshold {self.theta:g}."
         if self._output.handle is not False and step == self.steps:
             self._output.show(figure_data(self._draw(), caption=f"After {words}"))
+            display_data(caption_data(f"After {words}"))
         elif self._output.handle is not False and self._pace.due:
             with self._pace:
                 picture = self._svg(values, medians, words, step)

@@ -19,7 +19,7 @@ from cycler import cycler
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -73,7 +73,7 @@ RULE_STYLE = {
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
     "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }
-# For other things that are compared (networks, classes, losses): browns and greys, as no rule has.
+# For other things that are compared (networks, losses, the vote): browns and greys, as no rule has.
 OTHER_STYLES = (
     ("#8B5A2B", "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
     ("#4D4D4D", (4, 1, 45), (0, (2, 1))),
@@ -82,9 +82,9 @@ OTHER_STYLES = (
     ("#4A2F1B", "H", (0, (1, 2))),
 )
 _CODE_NAMES = "|".join(sorted(set(RULE_STYLE) - {"random"}, key=len, reverse=True))
+POSITIVE, NEGATIVE = OKABE_ITO["sky"], OTHER_STYLES[0][0]  # images of forward-forward
 BLOCK_MARKERS = "os^DvP"
 
-_DEPTH = LinearSegmentedColormap.from_list("depth", ["#4BA3DB", OKABE_ITO["blue"], "#00263D"])
 _SETTINGS = {
     **rc_params_from_file(Path(__file__).with_name("course.mplstyle"), use_default_template=False),
     "axes.prop_cycle": cycler(color=[style.colour for style in RULE_STYLE.values()])
@@ -161,6 +161,8 @@ def show(fig: Figure, *, caption: str, alt: str | None = None) -> None:
     """
     if display_data(figure_data(fig, caption=caption, alt=alt)) is False:
         print(caption.strip())
+    else:
+        display_data(caption_data(caption))
 
 
 def figure_data(
@@ -188,6 +190,16 @@ def figure_data(
         "image/png": base64.b64encode(picture).decode("ascii"),
         "text/plain": f"[{alt.strip()}] {caption.strip()}",
     }
+
+
+def caption_data(caption: str) -> dict[str, str]:
+    """A second output, for viewers that show the PNG and no HTML: the caption, elsewhere nothing.
+
+    Args:
+        caption: as for ``show``.
+    """
+    escaped = re.sub(r"([\\`*_\[\]<>#$|~&])", r"\\\1", caption.strip())
+    return {"text/html": "<!-- caption: above -->", "text/markdown": escaped}
 
 
 def display_data(data: dict[str, Any], **options: Any) -> Any:
@@ -263,9 +275,19 @@ def in_words(text: str) -> str:
     return re.sub(rf"(?<![\w-])({_CODE_NAMES})(?![\w-])", lambda m: RULE_STYLE[m[0]].label, text)
 
 
-def block_colours(count: int) -> list[str]:
-    """Blues from light (first block) to dark (last block), which also differ in greyscale."""
-    return [to_hex(_DEPTH(t)) for t in (np.linspace(0, 1, count) if count > 1 else [0.6])]
+def block_colours(count: int, rule: str = "sff") -> list[str]:
+    """Shades of a rule's colour from light (first block) to dark (last), apart in greyscale too.
+
+    Args:
+        count: of blocks; a single one has the rule's own colour.
+        rule: its name.
+    """
+    colour = rule_style(rule).colour
+    if count == 1:
+        return [colour]
+    light = np.array(to_rgb(ink(tint(colour, 0.5), 3)))
+    dark = 0.35 * np.array(to_rgb(colour))
+    return [to_hex(light + t * (dark - light)) for t in np.linspace(0, 1, count)]
 
 
 def tint(colour: str, amount: float) -> str:
@@ -278,10 +300,15 @@ def tint(colour: str, amount: float) -> str:
     return to_hex(1 - amount * (1 - np.array(to_rgb(colour))))
 
 
-def ink(colour: str) -> str:
-    """A colour, darkened until text in it has a contrast of at least 4.5 on white (WCAG 1.4.3)."""
+def ink(colour: str, contrast: float = 4.5) -> str:
+    """A colour, darkened until it has enough contrast on white (WCAG: text 4.5, graphics 3).
+
+    Args:
+        colour: any matplotlib colour.
+        contrast: the ratio.
+    """
     rgb = np.array(to_rgb(colour))
-    while _contrast_on_white(rgb) < 4.5:
+    while _contrast_on_white(rgb) < contrast:
         rgb = 0.95 * rgb
     return to_hex(rgb)
 

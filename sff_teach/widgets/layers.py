@@ -173,10 +173,11 @@ def _draw_run(loss: Axes, depth: Axes, history: History) -> None:
     loss.set_ylim(0, 1.05 * max(math.log(10), np.max(losses)))  # a guess costs log K
     draw.end_labels(loss, labels)
 
-    colours = draw.block_colours(len(losses[0]))
+    colours = draw.block_colours(len(losses[0]), history.rule)
     accuracy = 100 * np.array(last["valid_block_accuracy"])
     places = range(1, len(accuracy) + 1)
-    depth.plot(places, accuracy, color=draw.OKABE_ITO["blue"], linestyle="-", zorder=1)
+    colour = draw.rule_style(history.rule).colour
+    depth.plot(places, accuracy, color=colour, linestyle="-", zorder=1)
     for place, height, colour, marker in zip(places, accuracy, colours, draw.BLOCK_MARKERS):
         depth.plot(place, height, color=colour, marker=marker, markersize=7)
     labels = [(len(accuracy), accuracy[-1], f"last {accuracy[-1]:.1f}", colours[-1])]

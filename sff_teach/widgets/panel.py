@@ -192,8 +192,7 @@ class Explorer:
         """Write an error into the status line, in red, and keep it in ``error``."""
         self.error = error
         text = str(error) if isinstance(error, SFFError) else repr(error)
-        colour = draw.ink(draw.OKABE_ITO["vermillion"])
-        self.status.value = f'<span style="color:{colour}"><b>Error:</b> {html.escape(text)}</span>'
+        self.status.value = f'<span style="color:#b00020"><b>Error:</b> {html.escape(text)}</span>'
 
     # ---- in a notebook
 
@@ -215,6 +214,7 @@ class Explorer:
         _SHOWN[self.title, cell] = self
         data = draw.figure_data(figure, caption=self.caption)
         display(data | {"text/html": _STILL % data["text/html"]}, raw=True)
+        display(draw.caption_data(self.caption), raw=True)
         display(self.box)
         return self
 

@@ -10,7 +10,7 @@ from .panel import Explorer, dropdown, slider
 BACKWARD = 2  # a backward pass takes about two forward passes
 SHOWN = 3  # batches of GPipe that are drawn; SFF gets the same time
 NAMES = {"gpipe": "backprop, GPipe", "sff": "SFF, one way"}
-COLOURS = {"forward": draw.OKABE_ITO["blue"], "backward": draw.OKABE_ITO["vermillion"]}
+COLOURS = {"forward": draw.diagrams.BLOCK, "backward": draw.diagrams.GRADIENT}
 
 
 class Task(NamedTuple):

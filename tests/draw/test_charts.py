@@ -1,6 +1,7 @@
 """Figures: readable (no overlap, nothing clipped, not by colour alone), accessible, no pyplot."""
 
 import base64
+import html
 import io
 import re
 import subprocess
@@ -16,6 +17,7 @@ import matplotlib.style
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -346,10 +348,18 @@ def test_rule_colours_are_of_the_palette_and_stand_out_from_white():
         assert contrast_on_white(style.colour) >= 3
 
 
-def test_block_colours_get_darker_with_depth():
-    light = [sum(to_rgb(colour)) for colour in plots.block_colours(7)]
-    assert light == sorted(light, reverse=True)
-    assert len(set(light)) == 7
+@pytest.mark.parametrize("rule", RULES)
+def test_block_colours_are_the_rule_s_and_get_darker_with_depth(rule):
+    assert plots.block_colours(1, rule) == [plots.rule_style(rule).colour]
+    light = [contrast_on_white(colour) for colour in plots.block_colours(7, rule)]
+    assert light == sorted(light) and light[0] >= 3  # WCAG 1.4.11
+    assert np.diff(light).min() > 0.2
+
+
+def test_a_rule_s_colour_has_no_other_meaning():
+    others = {plots.diagrams.BLOCK, plots.diagrams.HEAD, plots.diagrams.GRADIENT}
+    others |= {plots.POSITIVE, plots.NEGATIVE}
+    assert not others & {style.colour for style in plots.RULE_STYLE.values()}
 
 
 def test_the_readers_own_settings_do_not_leak_in():
@@ -409,7 +419,7 @@ def test_show_emits_alt_text_and_caption_escaped(monkeypatch):
     alt, caption = 'a "quoted" <b>&amp; title', "if a < b & c: <script>alert(1)</script>"
     with notebook(monkeypatch) as shown:
         assert plots.show(own_figure(), alt=alt, caption=caption) is None
-    ((bundle, raw),) = shown
+    (bundle, raw), (text, _) = shown
     page = Page()
     page.feed(bundle["text/html"])
     assert raw
@@ -422,7 +432,10 @@ def test_show_emits_alt_text_and_caption_escaped(monkeypatch):
     assert Image.open(io.BytesIO(data)).format == "PNG"
     assert not re.search("https?:", bundle["text/html"])
     assert caption in bundle["text/plain"]
-    assert base64.b64decode(bundle["image/png"]) == data  # for viewers without HTML
+    assert base64.b64decode(bundle["image/png"]) == data  # for viewers without HTML …
+    said = MarkdownIt("js-default").render(text["text/markdown"])
+    assert said == f"<p>{html.escape(caption, quote=False)}</p>\n"  # … and their caption
+    assert re.fullmatch("<!--.*-->", text["text/html"])  # not twice elsewhere
 
 
 def test_show_outside_a_notebook_prints_the_caption(capsys):
@@ -579,7 +592,7 @@ def test_live_history_is_one_figure_that_is_updated(monkeypatch):
     monkeypatch.setattr(live, "SHARE", 1000)
     monkeypatch.setattr(live, "EVERY", 0)
     history = train_digits(plots.LiveHistory())
-    assert len(first) == 1 and len(handle.shown) == 2
+    assert len(first) == 2 and len(handle.shown) == 2  # a figure; at the end its caption
     last = handle.shown[-1]
     accuracy = f"{history.last['valid_accuracy']:.1%}"
     assert "After epoch 3: loss" in last["text/html"] and accuracy in last["text/html"]
@@ -591,7 +604,8 @@ def test_live_history_draws_the_last_epoch_however_soon_it_comes(monkeypatch):
     monkeypatch.setattr(live, "display_data", lambda data, **_: shown.append(data) or Handle())
     monkeypatch.setattr(live, "SHARE", 0)
     train_digits(plots.LiveHistory(), epochs=3)
-    assert ["epoch 3:" in data["text/plain"] for data in shown] == [True]
+    figure, caption = shown
+    assert "epoch 3:" in figure["text/plain"] and "epoch 3:" in caption["text/markdown"]
 
 
 def test_the_axes_of_a_live_figure_do_not_move():
@@ -632,6 +646,7 @@ def test_live_goodness_moves_and_ends_with_a_figure_of_all_steps(monkeypatch):
     monkeypatch.setattr(live.Pace, "due", True)
     goodness = plots.LiveGoodness(theta=1.0, steps=5)
     train_a_threshold(goodness, 5)
+    assert "After step 5" in shown.pop()["text/markdown"]
     frames, last = [*shown, *handle.shown[:-1]], handle.shown[-1]
     assert len(shown) == 1 and len({frame["text/html"] for frame in frames}) == 4
     assert all("<svg" in f["text/html"] and 'aria-label="step' in f["text/html"] for f in frames)
