@@ -41,8 +41,8 @@ def summarise(losses: Sequence[Tensor], goodness: Sequence[Tensor], y: Tensor) -
     """
     with torch.no_grad():
         labels = y if y.dim() == 1 else y.argmax(1)
-        correct = [(g.argmax(1) == labels).sum() for g in goodness]
-        return StepResult(torch.stack(list(losses)), torch.stack(correct))
+        correct = (torch.stack(list(goodness)).argmax(2) == labels).sum(1)
+        return StepResult(torch.stack(list(losses)), correct)
 
 
 def sff_step(

@@ -54,12 +54,16 @@ def test_both_forms_agree_in_value_and_gradient(filters, bias, shape, channel_di
         torch.testing.assert_close(direct, moments, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["direct", "moments"])
-def test_gradcheck(form):
+@pytest.mark.parametrize("form, side, classes", [
+    ("direct", 2, 4), ("direct", 4, 4), ("direct", 2, 33), ("moments", 2, 4),
+])  # fmt: skip
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradcheck(form, side, classes, memory_format):
     torch.manual_seed(0)
-    h = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 3, 1, 1, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    h = torch.randn(2, 3, side, side, dtype=torch.float64).to(memory_format=memory_format)
+    h.requires_grad_()
+    weight = torch.randn(classes, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(classes, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda *a: class_goodness(*a, form=form), (h, weight, bias))
 
 
