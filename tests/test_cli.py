@@ -1,6 +1,7 @@
 """The command line: what it prints, and how it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -122,3 +123,14 @@ def test_python_dash_m_is_the_same():
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("sff-teach: unknown recipe")
+
+
+@pytest.mark.parametrize("command", [
+    ("-m", "sff_teach", "train", "list"),
+    ("-c", "from sff_teach.classroom.exercises import check_equal; check_equal('g', 1.0, 1.0)"),
+])  # fmt: skip
+def test_output_goes_into_a_file_with_an_old_encoding(command):
+    env = os.environ | {"PYTHONIOENCODING": "cp1251"}
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout  # for a sign that cp1251 does not have

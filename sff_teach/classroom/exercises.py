@@ -3,6 +3,7 @@
 import ast
 import dis
 import inspect
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping
@@ -32,9 +33,7 @@ class Prediction:
             result: What the notebook measured, as a number or as text.
         """
         guess = "none was written" if self.guess is ... else _readable(self.guess)
-        print(
-            f"{self.question}\n  your prediction: {guess}\n  the result:      {_readable(result)}"
-        )
+        _say(f"{self.question}\n  your prediction: {guess}\n  the result:      {_readable(result)}")
 
 
 def predict(question: str, guess: Any = ...) -> Prediction:
@@ -45,10 +44,10 @@ def predict(question: str, guess: Any = ...) -> Prediction:
         guess: your answer, a number or a text; ``...`` while there is none.
     """
     if guess is ...:
-        print(question)
-        print("  Write your guess in place of the three dots, and run this cell again.")
+        _say(question)
+        _say("  Write your guess in place of the three dots, and run this cell again.")
     else:
-        print(f"Kept: {_readable(guess)}")
+        _say(f"Kept: {_readable(guess)}")
     return Prediction(question, guess)
 
 
@@ -83,22 +82,22 @@ def checked(
         for what, wrong in (mistakes or {}).items():
             if _difference(probe(wrong), right, atol) is None:
                 raise AssertionError(f"The course's own check cannot see this mistake: {what}")
-        print(f"○ {name} is not written yet. {go_on}")
+        _say(f"○ {name} is not written yet. {go_on}")
         return course
     try:
         mine = probe(answer)
     except Exception as error:
-        print(f"✗ {name} {_what_stopped(answer, error)}\n{go_on}")
+        _say(f"✗ {name} {_what_stopped(answer, error)}\n{go_on}")
         return course
     problem = _difference(mine, right, atol)
     if problem is None:
-        print(f"✓ {name} is right.")
+        _say(f"✓ {name} is right.")
         return answer
     for what, wrong in (mistakes or {}).items():
         if _difference(mine, probe(wrong), atol) is None:
             problem = what
             break
-    print(f"✗ {name} is not right yet: {problem}\n{go_on}")
+    _say(f"✗ {name} is not right yet: {problem}\n{go_on}")
     return course
 
 
@@ -118,7 +117,13 @@ def check_equal(
     if problem is not None:
         raise AssertionError(f"{name}: {problem}")
     off = _largest_difference(mine, reference)
-    print(f"✓ {name}: " + ("exact" if off == 0 else f"close, largest difference {off:.1e}"))
+    _say(f"✓ {name}: " + ("exact" if off == 0 else f"close, largest difference {off:.1e}"))
+
+
+def _say(text: str) -> None:
+    """Print, with ? in place of what a stream in cp1252 does not have, such as ✓."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def _difference(mine: Any, reference: Any, atol: float) -> str | None:

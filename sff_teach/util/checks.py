@@ -45,6 +45,9 @@ def exit_code(program: str, command: Callable[[], object], *others: type[Excepti
 
     `others` are error types besides SFFError and OSError.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stream in cp1251 has no ×, and prints ? instead
+            stream.reconfigure(errors="replace")
     try:
         command()
     except (SFFError, OSError, *others) as error:
