@@ -7,40 +7,29 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from .output import save, write_table
 from .returned import ANSWERS
 from .source import Assignment
 from .submissions import Submission, code_of, file_name
-from .tables import save, write_table
 
 PAGES = Environment(loader=FileSystemLoader(Path(__file__).with_name("pages")), autoescape=True,
                     trim_blocks=True, lstrip_blocks=True)  # fmt: skip
 
 
-def headings(work: Assignment) -> dict[str | None, str]:
-    """The heading that each marked cell stands under, by its grade id; the first one by None."""
-    heading, found = work.name, {}
-    for cell in work.cells:
-        lines = [] if cell.code else [x for x in cell.source.splitlines() if x.startswith("#")]
-        heading = lines[-1].lstrip("#").strip().replace("$", "") if lines else heading
-        found.setdefault(cell.grade_id, heading)
-    return found
-
-
 def student_page(work: Assignment, result: dict) -> str:
     """What one student gets to read."""
-    tasks, heading = result["tasks"], headings(work)
-    rows, answer = [], ("", True)
+    tasks, rows, answer = result["tasks"], [], ("", True)
     for cell in work.cells:
         if cell.kind in ANSWERS:
             answer = result["answers"].get(cell.grade_id, ""), cell.code
         if cell.grade_id in tasks:
-            rows.append((heading[cell.grade_id], *_verdict(tasks[cell.grade_id]), *answer))
+            rows.append((cell.heading, *_verdict(tasks[cell.grade_id]), *answer))
     points = sum(t["points"] or 0 for t in tasks.values())
     most = sum(t["max"] for t in tasks.values())
     waiting = sum(t["max"] for t in tasks.values() if t["points"] is None)
     return PAGES.get_template("student.html").render(
-        title=f"{heading[None]}: {result['student']}", points=f"{points:g}", most=f"{most:g}",
-        waiting=f"{waiting:g}" if waiting else "", tasks=rows, notes=result["notes"],
+        title=f"{work.cells[0].heading}: {result['student']}", tasks=rows, notes=result["notes"],
+        points=f"{points:g}", most=f"{most:g}", waiting=f"{waiting:g}" if waiting else "",
     )  # fmt: skip
 
 
@@ -63,10 +52,9 @@ def by_hand_page(work: Assignment, named: list[tuple[str, dict]]) -> str:
         work: The instructor's.
         named: Results, each behind the student's name or code.
     """
-    heading = headings(work)
-    title = f"{heading[None]}: to be marked by hand"
+    title = f"{work.cells[0].heading}: to be marked by hand"
     page = PAGES.get_template("by_hand.html")
-    return page.render(title=title, cells=work.of("by hand"), heading=heading, named=named)
+    return page.render(title=title, cells=work.of("by hand"), named=named)
 
 
 def write_pages(

@@ -8,27 +8,33 @@ import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import tyro
 from tqdm.auto import tqdm
 from tyro.conf import Positional
 
-from sff_teach.util.checks import SFFError, check_count, check_positive
+from sff_teach.util.checks import SFFError, check_count, check_positive, exit_code
 
 from .feedback import write_pages
 from .jail import Rules, lacking, make_room
 from .judge import mark, not_marked, prepare
-from .output import write_leaderboard, write_marks, write_submitted
+from .output import read_table, save, write_leaderboard, write_marks, write_submitted
 from .source import Assignment, find_source, read_source
 from .submissions import Submission, code_of, file_name, find_submissions
-from .tables import read_table, save
 
-VERSION = 7  # of the way of marking; another one marks everything anew
+VERSION = 8  # of the way of marking; another one marks everything anew
+
+
+def main(args: list[str] | None = None) -> int:
+    """Grade a folder; a bad argument ends in one sentence and exit code 2, Ctrl-C in 130."""
+    options = {"args": args, "prog": "sff-grade", "config": [tyro.conf.FlagCreatePairsOff]}
+    return exit_code("sff-grade", lambda: tyro.cli(grade, **options), ValueError, TypeError)
 
 
 def grade(
@@ -84,8 +90,7 @@ def grade(
         raise SFFError(f"{why}; --no-isolation runs student code with your own rights")
     if unknown := set(again) - {s.student for s in came}:
         raise SFFError(f"again={min(unknown)}: nobody here is called that")
-    (out / "results").mkdir(parents=True, exist_ok=True)
-    (out / "results").chmod(0o700)
+    (out / "results").mkdir(mode=0o700, parents=True, exist_ok=True)
     manual = read_manual(out / "manual.csv", work, came)
     rules = Rules(seconds, memory, notebook, not no_isolation, (path.parent, folder, out))
     places = {s.student: out / "results" / f"{file_name(s.student)}.json" for s in came}
@@ -93,14 +98,12 @@ def grade(
     results = {student: _stored(places[student], keys[student]) for student in places}
     todo = [s for s in came if results[s.student] is None or s.student in again]
     print(f"{work.name}: {len(came)} students, {len(todo)} to be marked")
-    for student, result in mark_all(work, rules, path, todo, jobs or os.cpu_count() or 1):
+    for result in mark_all(work, rules, path, todo, jobs or os.cpu_count() or 1):
+        student = result["student"]
         results[student] = result | {"key": keys[student], "isolated": rules.isolated}
         save(places[student], json.dumps(results[student], indent=1))
     for (student, grade_id), entry in manual.items():
-        if student in results:
-            results[student]["tasks"][grade_id] |= entry
-        else:
-            print(f'manual.csv has points for "{student}", and nobody here is called that')
+        results[student]["tasks"][grade_id] |= entry
     marked = [results[s.student] for s in came]
     write_marks(out, work, came, marked)
     write_leaderboard(out, marked, anonymous)
@@ -115,8 +118,8 @@ def grade(
 
 def mark_all(
     work: Assignment, rules: Rules, source: Path, todo: list[Submission], jobs: int
-) -> Iterator[tuple[str, dict]]:
-    """Check that the source passes its own tests, then mark; yield (student, result).
+) -> Iterator[dict]:
+    """Check that the source passes its own tests, then mark; yield results as they come.
 
     Raises:
         SFFError: The instructor's own solution lacks points.
@@ -127,36 +130,28 @@ def mark_all(
 
     def one(submission: Submission) -> dict:
         if not submission.files:
-            others = ", ".join(sorted(submission.others)[:5])
-            note = f"No notebook came, only {others}." if others else "There is no notebook."
-            return not_marked(work, submission.student, note)
+            others = ", ".join(sorted(submission.others)[:5]) or "an empty folder"
+            return not_marked(work, submission.student, f"No notebook came, only {others}.")
         if not hasattr(judges, "pool"):
             judges.pool = ProcessPoolExecutor(1, get_context("spawn"), prepare)
         try:
             asked = (work, inside, submission.student, submission.files)
             return judges.pool.submit(mark, *asked).result()
         except Exception as error:  # it is this student's and nobody else's
-            if isinstance(error, BrokenProcessPool):
-                del judges.pool
+            del judges.pool  # its process may have ended
             note = f"The notebook could not be marked: {error}"
             print(f"{submission.student}: {note}")
             return not_marked(work, submission.student, note)
 
-    pool = ThreadPoolExecutor(jobs)
-    with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sff-grade-") as folder, ThreadPool(jobs) as pool:
         inside = replace(rules, room=Path(folder) / "room")
         make_room(inside.room, work)
-        try:
-            own = pool.submit(one, Submission("solution", "solution", files=[source])).result()
-            for grade_id, task in own["tasks"].items():
-                if task["points"] == 0:
-                    why = f"{task['error']} {' '.join(own['notes'])[:300]}"
-                    raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
-            waiting = {pool.submit(one, submission): submission for submission in todo}
-            for future in tqdm(as_completed(waiting), total=len(todo), unit="notebook"):
-                yield waiting[future].student, future.result()
-        finally:  # after Ctrl-C what has not begun is not begun
-            pool.shutdown(cancel_futures=True)
+        own = pool.apply(one, [Submission("solution", "solution", files=[source])])
+        for grade_id, task in own["tasks"].items():
+            if task["points"] == 0:
+                why = f"{task['error']} {' '.join(own['notes'])[:300]}"
+                raise SFFError(f"the instructor's own solution fails {grade_id}: {why}")
+        yield from tqdm(pool.imap_unordered(one, todo), total=len(todo), unit="notebook")
 
 
 def _key(rules: Rules, *files: Path) -> list:
@@ -184,7 +179,7 @@ def read_manual(
         SFFError: A column is missing, or a row gives what the assignment does not have.
     """
     known = {cell.grade_id: cell.points for cell in work.of("test", "by hand")}
-    students = {code_of(s.student): s.student for s in came}
+    students = {name: s.student for s in came for name in (s.student, code_of(s.student))}
     manual = {}
     for number, row in enumerate(read_table(path) if path.is_file() else [], 2):
         if lacks := {"student", "grade_id", "points"} - set(row):
@@ -196,6 +191,9 @@ def read_manual(
         if not 0 <= points <= known.get(grade_id, -1):
             raise SFFError(f"{path}, line {number}: {grade_id} cannot get {text} points ({known})")
         student = unicodedata.normalize("NFC", row["student"].strip())
+        if student not in students:
+            print(f'{path} has points for "{student}", and nobody here is called that')
+            continue
         entry = {"points": points, "comment": row.get("comment", "").strip(), "by_hand": True}
-        manual[students.get(student, student), grade_id] = entry
+        manual[students[student], grade_id] = entry
     return manual

@@ -156,8 +156,8 @@ class Notebook:
             value = None
             kind, text, _ = self.told(error)
         request["generator"].set_state(torch.default_generator.get_state())
-        numbered = zip(range(len(made)), made, before)
-        changed = {n: new for n, new, old in numbered if wire.as_array(new).tobytes() != old}
+        after = [wire.as_array(value).tobytes() for value in made]
+        changed = {n: made[n] for n in range(len(made)) if after[n] != before[n]}
         return value, kind, text, changed
 
 

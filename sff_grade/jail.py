@@ -114,8 +114,8 @@ def _environment(place: Path) -> dict[str, str]:
 
 def _files(rules: Rules) -> list[str]:
     """Arguments of bubblewrap that lay out the file system."""
-    shown = [Path("/usr"), Path("/etc/ld.so.cache"), Path(sys.base_prefix), Path(sys.prefix)]
-    shown.append(data_home())
+    places = ("/usr", "/etc/ld.so.cache", sys.base_prefix, sys.prefix, data_home())
+    shown = [Path(place) for place in places]
     # bubblewrap would make the folders above with the rights of the originals, such as root's own.
     above = {parent for path in shown for parent in path.parents if parent.parent != parent}
     scratch = ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs"]
@@ -130,8 +130,7 @@ def _files(rules: Rules) -> list[str]:
     for path in hidden:
         if path.is_dir() and any(path.is_relative_to(other.resolve()) for other in shown):
             args += ["--tmpfs", str(path)]
-    for name in ("grader", "package"):
-        args += ["--ro-bind", str(rules.room / name), f"/{name}"]
+    args += ["--ro-bind", str(rules.room), "/room"]
     args += ["--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm"]
     return [*args, "--remount-ro", "/", "--chdir", "/box"]
 
@@ -185,7 +184,7 @@ class Jail:
         if rules.isolated:
             os.write(write_end, seccomp_filter())
             start = [*bubblewrap(), *_files(rules), "--seccomp", str(read_end), "--"]
-            place = Path("/")
+            place = Path("/room")
         os.close(write_end)
         self.process = subprocess.Popen(
             [*start, sys.executable, place / "grader" / "inside.py", json.dumps(settings)],
@@ -197,11 +196,10 @@ class Jail:
 
     def _watch(self) -> None:
         """End the process when it is late or takes too much memory; then `ask` gets no answer."""
-        most = self.rules.memory + 1
         while self.process.poll() is None:
             if time.monotonic() > self.deadline:
                 self._kill("it took too long by the clock")
-            elif memory_below(self.process.pid) > most * 2**30:
+            elif memory_below(self.process.pid) > (self.rules.memory + 1) * 2**30:
                 self._kill(f"it took more than {self.rules.memory:g} GiB with all its processes")
             time.sleep(0.1)
 

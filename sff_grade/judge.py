@@ -6,19 +6,19 @@ one sends arrays into the jail and gets arrays back. So a test sees numbers only
 answer has to be a right one. No process forks: torch is loaded afresh in each jail.
 """
 
+import ast
 import builtins
 import contextlib
-import io
 import os
 import resource
 import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,10 @@ import torch
 
 from . import wire
 from .jail import Ended, Jail, Rules
-from .source import Assignment, Cell
+from .source import HIDDEN, Assignment, Cell, regions
 
 RESTARTS = 6  # of a jail, for one notebook
+TEST = "<a test>"  # as Python calls the file that an error is in
 MOST_NOTES = 30
 JUDGE_MEMORY = 4 << 30  # bytes that the tests may take
 NOTHING = {"answers": {}, "own": {}, "printed": {}, "id": "", "notes": []}
@@ -55,21 +56,20 @@ class Session:
         self.notebook = {"files": data, "student": student, "skeleton": work.skeleton(),
                          "asked": self.asked}  # fmt: skip
         self.deadline = time.monotonic() + rules.notebook
-        self.patience = 3 * rules.seconds + 30  # by the clock, for a cell or a call
         self.notes: list[str] = []
         self.layout = NOTHING | {"notes": ["The notebook could not be read within its limits."]}
         self.broken: set[int] = set()  # steps of which only definitions are run
         self.restarts = 0
         self.jail: Jail | None = None
 
-    def _ask(self, request: dict, sent: list, read: Callable = lambda reply: reply) -> Any:
-        """Return what ``read`` makes of the reply; a jail that gives none is ended."""
+    def _ask(self, request: dict, sent: list) -> Any:
+        """Return the reply; a jail that gives none is ended."""
         message = wire.pack(request, sent)
         # float64 and half are as good an answer as float32, where the tests use nothing else
         single = not any("float64" in str(getattr(value, "dtype", "")) for value in sent)
-        left = min(self.patience, self.deadline - time.monotonic())
+        left = min(3 * self.rules.seconds + 30, self.deadline - time.monotonic())
         try:
-            return read(wire.unpack(self.jail.ask(message, left), [], wire.clean, single))
+            return wire.unpack(self.jail.ask(message, left), [], wire.clean, single)
         except Ended:
             self.close()
             raise
@@ -108,15 +108,10 @@ class Session:
                    "inference": torch.is_inference_mode_enabled(),
                    "generator": torch.default_generator}  # fmt: skip
         sent: list = []
-
-        def read(reply: Any) -> tuple[Any, Exception | None]:
-            value, kind, text, changed = reply
-            _put_back(sent, changed)
-            return value, raised(kind, text) if kind else None
-
-        value, error = self._ask(request, sent, read)
-        if error:
-            raise error
+        value, kind, text, changed = self._ask(request, sent)  # a forged one fails the test
+        _put_back(sent, changed)
+        if kind:
+            raise raised(kind, text)
         return value
 
     def close(self) -> None:
@@ -162,8 +157,7 @@ def judge(work: Assignment, session: Session, student: str) -> tuple[dict, dict]
     entry: dict[str, float] = {}
     for cell in work.cells:
         if cell.kind == "given":
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(cell.source, f"<{cell.grade_id}>", "exec"), names)
+            exec(compile(cell.source, f"<{cell.grade_id}>", "exec"), names)
         elif cell.kind == "test":
             space = dict(names)
             outcome[cell.grade_id] = _run_test(cell, space, session)
@@ -177,34 +171,39 @@ def _late(*_: object) -> None:
 
 def _run_test(cell: Cell, names: dict, session: Session) -> str | None:
     """Return why a test failed, or None."""
-    hidden = False
+    hidden, source = False, ""
     try:
         session.ready()
         signal.signal(signal.SIGALRM, _late)
         signal.alarm(max(2, int(session.deadline - time.monotonic()) + 2))
-        for hidden, source in cell.parts:
+        for hidden, lines in regions(cell.source, HIDDEN):
+            source = "\n".join(lines)
             if hidden and isinstance(names.get("seed"), int):
                 names["seed"] = secrets.randbits(31)
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(source, f"<{cell.grade_id}>", "exec"), names)
+            exec(compile(source, TEST, "exec"), names)
     except Ended as ended:
         return str(ended)
     except Exception as error:
-        return wire.clean(_explain(error, hidden), 600)
+        return wire.clean(_explain(error, "" if hidden else source), 600)
     finally:
         signal.alarm(0)
     return None
 
 
-def _explain(error: Exception, hidden: bool) -> str:
-    """Why a test failed, in words for the student."""
+def _explain(error: Exception, visible: str) -> str:
+    """Why a test failed, in words for the student, who knows what is ``visible`` of it."""
     text, kind = str(error).strip(), type(error).__name__
     if any(isinstance(e, NotImplementedError) and not str(e) for e in (error, error.__cause__)):
         return "There is no answer yet."
     if isinstance(error, AnswerError) or (isinstance(error, AssertionError) and text):
         return text
-    if hidden and isinstance(error, AssertionError) and not hasattr(error, "from_answer"):
-        return "It does not hold for other numbers than those in the visible tests."
+    if isinstance(error, AssertionError) and not hasattr(error, "from_answer"):
+        if not visible:
+            return "It does not hold for other numbers than those in the visible tests."
+        at = [n for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename == TEST]
+        for node in ast.walk(ast.parse(visible)):
+            if isinstance(node, ast.Assert) and node.lineno == at[-1]:
+                return f"This does not hold: {ast.unparse(node.test)}"
     return f"{kind}: {text}" if text else kind
 
 
@@ -217,15 +216,12 @@ def mark(work: Assignment, rules: Rules, student: str, files: list[Path]) -> dic
         student: The key.
         files: Notebooks and archives of notebooks, the newest first.
     """
-    session = Session(work, rules, student, files)
     outcome, entry = {}, {}
-    try:
+    with contextlib.closing(Session(work, rules, student, files)) as session:
         with contextlib.suppress(Ended):
             session.ready()
         if session.layout["answers"]:
             outcome, entry = judge(work, session, student)
-    finally:
-        session.close()
     return _result(work, student, session.layout, outcome, session.notes, entry)
 
 
@@ -266,6 +262,7 @@ def _result(
 def prepare() -> None:
     """Limit a judge process before its first notebook, and end it when the grader is killed."""
     torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what tests print is for students
     threading.Thread(target=_end_with_the_grader, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_DATA, (JUDGE_MEMORY, JUDGE_MEMORY))
 

@@ -156,14 +156,14 @@ def _by_id(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
 
 def _by_text(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """The same words in the same order."""
-    return plain(cell["source"]) == plain(ours["released"]) != ""
+    words = plain(cell["source"])
+    return bool(words) and words == plain(ours["released"])
 
 
 def _by_name(cell: dict, ours: dict, taken: bool, follows: bool) -> bool:
     """An answer, or the cell with the student's id, by what it defines."""
     names = bound_names(cell["source"])
-    defined = re.findall(r"^(?:def|class) +(\w+)", ours["released"], re.MULTILINE)
-    wanted = defined or ours["names"]
+    wanted = re.findall(r"^(?:def|class) +(\w+)", ours["released"], re.MULTILINE) or ours["names"]
     free = ours["kind"] == "free" and cell["code"] and not taken and len(names) <= len(wanted) + 2
     return (free or ours["kind"] == "answer") and not set(names).isdisjoint(wanted)
 

@@ -1,17 +1,62 @@
-"""The instructor's source notebook, as the grader sees it."""
+"""The instructor's source notebook, and its marked regions: solutions, hidden tests, mark schemes.
+
+A region begins and ends with a line that holds ``BEGIN …`` and ``END …``, which is nbgrader's rule.
+The tool that makes the students' copies reads regions with these functions, too.
+"""
 
 import ast
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sff_teach.util.checks import SFFError
 
-from .regions import CODE_STUB, HIDDEN, SCHEME, TEXT_STUB, regions, replace_regions, with_stub
 from .returned import bound_names, word_pattern
 
 ADAPTER = "-adapter"  # a given cell with this ending of its id runs beside the answers
+SOLUTION, HIDDEN, SCHEME = "SOLUTION", "HIDDEN TESTS", "MARK SCHEME"
+CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]  # nbgrader's own
+TEXT_STUB = ["YOUR ANSWER HERE"]
+
+
+def regions(text: str, kind: str) -> Iterator[tuple[bool, list[str]]]:
+    """Yield (inside, lines) for the parts of a cell outside and inside regions of a kind.
+
+    The lines with the marks come first and last in an inside part.
+
+    Raises:
+        ValueError: The marks do not match.
+    """
+    begin, end = f"BEGIN {kind}", f"END {kind}"
+    inside, part = False, []
+    for line in text.split("\n"):
+        if (inside and begin in line) or (not inside and end in line):
+            raise ValueError(f"{begin} and {end} do not take turns; look at the line {line!r}")
+        if begin in line:
+            yield False, part
+            inside, part = True, []
+        part.append(line)
+        if end in line:
+            yield True, part
+            inside, part = False, []
+    if inside:
+        raise ValueError(f"{begin} without its {end}")
+    yield False, part
+
+
+def replace_regions(text: str, kind: str, make: Callable[[list[str]], list[str]]) -> str:
+    """Return a text with the lines of every region of a kind replaced by what ``make`` returns."""
+    parts = [make(part) if inside else part for inside, part in regions(text, kind)]
+    return "\n".join(line for part in parts for line in part)
+
+
+def with_stub(text: str, stub: list[str]) -> str:
+    """Return a text with a stub in the place of each solution, indented like it."""
+    return replace_regions(
+        text, SOLUTION, lambda lines: [re.match(r"\s*", lines[0])[0] + line for line in stub]
+    )
 
 
 @dataclass(frozen=True)
@@ -24,6 +69,7 @@ class Cell:
     points: float
     names: tuple[str, ...]  # what it defines, in order
     code: bool
+    heading: str  # that it stands under
 
     @property
     def released(self) -> str:
@@ -38,11 +84,6 @@ class Cell:
         """The mark scheme of a cell that is marked by hand."""
         parts = [part for inside, part in regions(self.source, SCHEME) if inside]
         return "\n".join(line for part in parts for line in part[1:-1]).strip()
-
-    @property
-    def parts(self) -> list[tuple[bool, str]]:
-        """(hidden, text) of a test's parts."""
-        return [(hidden, "\n".join(lines)) for hidden, lines in regions(self.source, HIDDEN)]
 
 
 @dataclass(frozen=True)
@@ -87,13 +128,15 @@ def read_source(path: Path) -> Assignment:
         SFFError: A grade id stands twice, or no cell is a test.
     """
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = []
+    cells, heading = [], path.stem
     for cell in notebook["cells"]:
         meta = cell["metadata"].get("nbgrader", {})
         source, code = "".join(cell["source"]), cell["cell_type"] == "code"
         names = tuple(bound_names(source)) if code else ()
-        points = float(meta.get("points") or 0)
-        cells.append(Cell(source, _kind(cell, meta), meta.get("grade_id"), points, names, code))
+        points, kind = float(meta.get("points") or 0), _kind(cell, meta)
+        if headings := [] if code else re.findall(r"^#+(.*)", source, re.MULTILINE):
+            heading = headings[-1].strip().replace("$", "")
+        cells.append(Cell(source, kind, meta.get("grade_id"), points, names, code, heading))
     ids = [cell.grade_id for cell in cells if cell.grade_id]
     if len(set(ids)) < len(ids):
         raise SFFError(f"{path} has a grade id twice: {max(ids, key=ids.count)}")

@@ -78,12 +78,11 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
     names = {path.name for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
         skipped = path.name.startswith((".", "_")) or NOT_RETURNED.fullmatch(path.name)
-        if skipped or path.is_symlink() or path.resolve() == out.resolve():
+        linked = path.is_symlink() or path.resolve() == out.resolve()
+        if skipped or linked or _is_the_platforms(path, names):
             continue
         if path.is_dir():
             submission, files = identify(readable(path.name)), _files_below(path)
-        elif _is_the_platforms(path, names):
-            continue
         else:
             stem = readable(re.sub(r"(\.ipynb)?\.\w+$", "", path.name, flags=re.IGNORECASE))
             submission, files = identify(stem, assignment), [path]
@@ -113,12 +112,12 @@ def find_submissions(folder: Path, assignment: str, out: Path) -> list[Submissio
     return [found[key] for key in sorted(found)]
 
 
-def readable(name: str) -> str:
-    """A file's name as text; archives from elsewhere hold names that are not UTF-8."""
+def readable(data: str | bytes) -> str:
+    """A file's name or content as text, from UTF-8 or from what an old Windows writes."""
     try:
-        return os.fsencode(name).decode()
+        return os.fsencode(data).decode("utf-8-sig")
     except UnicodeDecodeError:
-        return os.fsencode(name).decode("latin-1")
+        return os.fsencode(data).decode("cp1252", errors="replace")
 
 
 def _files_below(folder: Path) -> list[Path]:

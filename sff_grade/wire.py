@@ -20,10 +20,6 @@ NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float
 KINDS = {torch.Tensor: "tensor", np.ndarray: "array", torch.Generator: "generator"}
 
 
-class WireError(ValueError):
-    """A message that is too large."""
-
-
 def clean(text: object, most: int = MOST_CHARACTERS) -> str:
     """A text as pages, tables and terminals can hold it: valid, printable and not too long."""
     text = str(text)[:most].encode("utf-8", "replace").decode("utf-8")
@@ -39,14 +35,14 @@ def pack(value: Any, sent: list) -> bytes:
 
     Raises:
         TypeError: Something else is among them.
-        WireError: The message would be too large.
+        ValueError: The message would be too large.
     """
     tree = _tree(value, sent)
     arrays = [as_array(each) for each in sent]
     text = json.dumps({"value": tree, "arrays": [[a.dtype.name, a.shape] for a in arrays]}).encode()
     size = len(text) + sum(a.nbytes for a in arrays)
     if size > MOST_BYTES:
-        raise WireError(f"the message takes {size / 2**20:.0f} MB")
+        raise ValueError(f"{size / 2**20:.0f} MB are too much to send")
     body = struct.pack("<I", len(text)) + text + b"".join(a.tobytes() for a in arrays)
     return struct.pack("<I", len(body)) + body
 

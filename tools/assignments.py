@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 
-from sff_grade.regions import (
+from sff_grade.source import (
     CODE_STUB,
     HIDDEN,
     SCHEME,

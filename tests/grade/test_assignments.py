@@ -6,6 +6,7 @@ against nbgrader's own.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 
@@ -167,7 +168,9 @@ def test_form(source):
             assert grade_id(following) == grade_id(cell) + "-test"
             assert cells.index(following) == cells.index(cell) + 1
             assert assignments.has_region(following.source, HIDDEN)
-            assert "assert " in assignments.visible(following).source
+            shown = ast.walk(ast.parse(assignments.visible(following).source))
+            messages = [node.msg for node in shown if isinstance(node, ast.Assert)]
+            assert messages and all(messages), "each assert that students see says what is wrong"
     for cell in code:
         assert all(len(line) <= MAX_LINE for line in cell.source.split("\n")), cell.id
         assert not cell.outputs

@@ -16,7 +16,7 @@ LINT = [sys.executable, "-c", "from importlinter.cli import lint_imports_command
     [
         ("sff_teach/core.py", "", True),
         ("sff_teach/losses.py", "from .study.recipes import Recipe", False),
-        ("sff_teach/util/stats.py", "from sff_grade import cli", False),
+        ("sff_teach/util/stats.py", "from sff_grade import grading", False),
         ("sff_teach/cut/_private.py", "from ..training import fit", False),
     ],
 )
