@@ -228,7 +228,7 @@ def run(cases: dict[str, Case], root: Path) -> Marked:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             os.utime(path, (10**9 + age, 10**9 + age))
-    marked = grade(root / "returned", source, root / "marks", seconds=6, memory=1, notebook=90)
+    marked = grade(root / "returned", source, root / "marks", seconds=6, memory=1, notebook=180)
     return Marked({r["student"]: r for r in marked}, root)
 
 
