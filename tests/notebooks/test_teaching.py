@@ -9,6 +9,8 @@ from tools.check_notebooks import ROOT, course_files
 from tools.check_prose import problems, stored_pages
 
 GUIDE = ROOT / "docs" / "teaching.md"
+LESSONS = ROOT / "docs" / "teaching_lessons.md"
+GRADING = ROOT / "docs" / "grading.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
 LINK = re.compile(r"\[(\d\d)\]\(\.\./notebooks/\1_\w+\.ipynb\)")
@@ -28,9 +30,9 @@ MINUTES = {
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_section_for_each_notebook(path):
     number, title = re.match(r"# (\d\d) · (.+)", opening(path)).groups()
-    heading = f"### {number} · {title}\n"
-    assert TEXT.count(heading) == 1, f"docs/teaching.md has no heading {heading!r}"
-    section = re.split(r"(?m)^##+ ", TEXT.partition(heading)[2])[0]
+    heading, text = f"## {number} · {title}\n", LESSONS.read_text(encoding="utf-8")
+    assert text.count(heading) == 1, f"{LESSONS.name} has no heading {heading!r}"
+    section = re.split(r"(?m)^##+ ", text.partition(heading)[2])[0]
     for part in ("**Key question.** ", "**Usual misconceptions.**", "**Discussion.** *"):
         assert section.count(part) == 1, f"{number}: {part}"
     assert len(re.findall(r"(?m)^- \*\"", section)) >= 2, f"{number}: two misconceptions at least"
@@ -77,4 +79,9 @@ def test_the_assignments_are_those_that_are_released():
 
 
 def test_figures_of_the_guide_have_a_ground():
-    assert problems(GUIDE, stored_pages()) == []
+    assert problems(GUIDE, stored_pages()) == problems(LESSONS, stored_pages()) == []
+
+
+def test_guide_and_grading_are_read_in_twenty_minutes():
+    """At 200 words a minute."""
+    assert len((TEXT + GRADING.read_text(encoding="utf-8")).split()) <= 4000
