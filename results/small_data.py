@@ -21,9 +21,10 @@ from pathlib import Path
 import torch
 from claims import holm, paired_p_value
 
-from sff_teach import cnn, evaluate, fit, load, localize
+from sff_teach import cnn, fit, load, localize
 from sff_teach.study import CONTROLS, cached_run, interval, read_runs
 from sff_teach.study.runs import machine
+from sff_teach.training import evaluate_votes
 
 HERE = Path(__file__).parent
 STORE = HERE / "small_data.jsonl"
@@ -91,7 +92,7 @@ def run(source: Images, on: str, seed: int, **row) -> dict:
         else:
             data, measured = source.tuning(seed, row["images"])
         model = trained(data, seed=seed + (1000 if on == "valid" else 0), **row)
-        mean, last = (evaluate(model, measured, vote=vote).accuracy for vote in ("mean", "last"))
+        mean, last = (e.accuracy for e in evaluate_votes(model, measured, ("mean", "last")))
         parameters = sum(p.numel() for p in model.parameters())
         return {"accuracy": mean, "accuracy_last": last, "parameters": parameters} | MACHINE
 
