@@ -10,7 +10,6 @@ from tools.check_prose import problems, stored_pages
 
 GUIDE = ROOT / "docs" / "teaching.md"
 LESSONS = ROOT / "docs" / "teaching_lessons.md"
-GRADING = ROOT / "docs" / "grading.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 NOTEBOOKS = [path for path in course_files() if path.suffix == ".ipynb"]
 LINK = re.compile(r"\[(\d\d)\]\(\.\./notebooks/\1_\w+\.ipynb\)")
@@ -80,8 +79,3 @@ def test_the_assignments_are_those_that_are_released():
 
 def test_figures_of_the_guide_have_a_ground():
     assert problems(GUIDE, stored_pages()) == problems(LESSONS, stored_pages()) == []
-
-
-def test_guide_and_grading_are_read_in_twenty_minutes():
-    """At 200 words a minute."""
-    assert len((TEXT + GRADING.read_text(encoding="utf-8")).split()) <= 4000
