@@ -6,7 +6,8 @@
 
 The images stay encoded, one behind the other in one array of bytes: files of a folder as they are,
 images of a data set as PNG. 60,000 JPEGs of 32×32 pixels take less than 40 MB. ``gpu_data/`` is
-ignored by git. ``unpack`` decodes all images into memory; ``results/gpu.py`` uses it.
+ignored by git. ``unpack`` decodes all images of the file, or of such a folder, into memory;
+``results/gpu.py`` uses it.
 """
 
 import argparse
@@ -74,27 +75,35 @@ def pack(source: str, out: Path) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
+def from_file(path: Path) -> tuple[dict, tuple[str, ...]]:
+    """What ``pack`` wrote: part → encoded images and their labels; and the names of the classes."""
+    arrays = np.load(path, allow_pickle=False)
+    parts = {}
+    for part in PARTS:
+        data, ends = arrays[f"{part}_bytes"], arrays[f"{part}_ends"]
+        starts = np.concatenate([[0], ends[:-1]])
+        images = [data[start:end].tobytes() for start, end in zip(starts, ends)]
+        parts[part] = images, arrays[f"{part}_labels"]
+    return parts, tuple(arrays["classes"].tolist())
+
+
 def unpack(path: Path, limit: int | None = None) -> Splits:
     """Training and test images, standardised; no validation part.
 
     Args:
-        path: a file of ``pack``.
-        limit: of images per part, spread evenly over the file; None for all.
+        path: a file of ``pack``, or a folder that it could pack.
+        limit: of images per part, spread evenly over them; None for all.
     """
-    arrays = np.load(path, allow_pickle=False)
-    classes = tuple(arrays["classes"].tolist())
+    parts, classes = from_folder(path) if path.is_dir() else from_file(path)
     sets = {}
-    for part in PARTS:
-        data, ends = arrays[f"{part}_bytes"], arrays[f"{part}_ends"]
-        chosen = np.arange(len(ends))
-        if limit is not None and limit < len(ends):
-            chosen = np.linspace(0, len(ends) - 1, limit).astype(int)
-        starts = np.concatenate([[0], ends[:-1]])
-        encoded = [data[starts[i] : ends[i]].tobytes() for i in chosen]
+    for part, (encoded, labels) in parts.items():
+        count = len(encoded) if limit is None else min(limit, len(encoded))
+        chosen = np.linspace(0, len(encoded) - 1, count).astype(int)
         with ThreadPoolExecutor() as threads:  # decoding runs outside Python's lock
-            images = list(threads.map(decode, encoded))
-        sets[part] = torch.stack(images), arrays[f"{part}_labels"][chosen]
-    train = from_arrays(*sets["train"], classes)
+            images = list(threads.map(decode, [encoded[i] for i in chosen]))
+        sets[part] = torch.stack(images), np.asarray(labels)[chosen]
+    kind = "JPEG copy" if parts["train"][0][0].startswith(b"\xff\xd8") else "lossless"
+    train = from_arrays(*sets["train"], classes, name=f"{path.stem}, {kind}")
     test = from_arrays(*sets["test"], classes, mean=train.mean, std=train.std)
     return Splits(train, test.subset(torch.arange(0)), test)
 

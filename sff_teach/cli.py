@@ -34,7 +34,7 @@ def train(args: list[str]) -> None:
 
     if args[:1] == ["list"]:
         for name, named in RECIPES.items():
-            print(f"{name:27s} {named.about}. {expected(name)}")
+            print(f"{name:27s} {named.about}. {expected(name)}".rstrip())
         return
 
     @dataclass(frozen=True, kw_only=True)

@@ -68,10 +68,9 @@ def live_bytes(step: Step, ignore: Iterable[Tensor] = ()) -> int:
     return tracker.peak
 
 
-def cuda_peak(step: Step) -> int | None:
-    """Peak bytes that ``step()`` allocated on the GPU, as ``live_bytes``; None without one."""
-    if not torch.cuda.is_available():
-        return None
+def cuda_peak(step: "TrainingStep") -> int:
+    """Peak bytes that ``step()`` allocated on the GPU, gradients among them, as ``live_bytes``."""
+    step.model.zero_grad()  # those of a step before do not count as already there
     before = torch.cuda.memory_allocated()
     step()
     torch.cuda.synchronize()

@@ -256,9 +256,10 @@ def batches(
     check_count(batch_size, "batch_size")
     count = len(data)
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+    order = order.to(data.x.device)
     stop = count - (count % batch_size if drop_last else 0)
     for start in range(0, stop, batch_size):
-        chosen = order[start : start + batch_size].to(data.x.device)
+        chosen = order[start : start + batch_size]
         yield data.x[chosen], data.y[chosen]
 
 
@@ -275,14 +276,19 @@ def augment_flip_crop(x: Tensor, generator: torch.Generator | None = None) -> Te
     b, c, height, width = x.shape
     if min(height, width) <= SHIFT:
         raise SFFError(f"images of {height}×{width} pixels are too small to shift by {SHIFT}.")
-    shift = torch.randint(-SHIFT, SHIFT + 1, (2, b, 1), generator=generator).to(x.device)
-    flip = torch.rand(b, 1, generator=generator).to(x.device) < 0.5
+    shift = _sent_to(x, torch.randint(-SHIFT, SHIFT + 1, (2, b, 1), generator=generator))
+    flip = _sent_to(x, torch.rand(b, 1, generator=generator)) < 0.5
     rows = _mirror(torch.arange(height, device=x.device) + shift[0], height)  # (B, H)
     columns = _mirror(torch.arange(width, device=x.device) + shift[1], width)  # (B, W)
     columns = torch.where(flip, columns.flip(1), columns)
     source = rows[:, :, None] * width + columns[:, None, :]  # (B, H, W), places in a flat image
     source = source.reshape(b, 1, -1).expand(b, c, -1)
     return x.reshape(b, c, -1).gather(2, source).view(b, c, height, width)
+
+
+def _sent_to(x: Tensor, drawn: Tensor) -> Tensor:
+    """Numbers drawn on the CPU, sent to the device of x without waiting for it."""
+    return drawn.to(x.device, non_blocking=True)
 
 
 def _mirror(place: Tensor, length: int) -> Tensor:
@@ -300,7 +306,7 @@ def augment_flip_crop_cutout(x: Tensor, generator: torch.Generator | None = None
         generator: of the CPU; draws flips, shifts and places.
     """
     x = augment_flip_crop(x, generator)
-    centre = torch.rand(2, len(x), 1, generator=generator).to(x.device)
+    centre = _sent_to(x, torch.rand(2, len(x), 1, generator=generator))
     half = min(x.shape[2:]) / 8
     rows, columns = (
         (torch.arange(n, device=x.device) + 0.5 - n * place).abs() < half  # (B, H) and (B, W)

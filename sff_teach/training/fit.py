@@ -77,7 +77,8 @@ def fit(
         )  # fmt: skip
     run = prepare(model, train, valid, config)
     saved = Checkpoint(checkpoint, run)
-    run.train.to_device_if_it_fits(run.device)
+    for data in filter(None, (run.train, run.valid)):
+        data.to_device_if_it_fits(run.device)
     with run.training(saved.exclusive_lock()), run.progress_bar(progress) as bar:
         first = saved.resume()
         bar.update(first * (run.steps() or 0))
@@ -124,7 +125,8 @@ def _train_epoch(
         samples = len(y)
         x, y = processes.shard(x, y)
         x = lay_out(x, run.device, run.channels_last)
-        metrics.add(processes.step(learner, x, y.to(run.device), progress), samples)
+        y = y.to(run.device, non_blocking=True)
+        metrics.add(processes.step(learner, x, y, progress), samples)
         bar.update()
         if metrics.steps % CHECK_EVERY == 0 and _diverged(run, metrics, epoch):
             return
