@@ -514,7 +514,7 @@ def page(runs: list[dict]) -> Iterator[str]:
 def smoke_table(runs: list[dict]) -> Iterator[str]:
     """Every path beside float32 on the CPU."""
     yield from ["", "## What works", ""]
-    yield "Beside float32 on the CPU: training losses, and for the last but one row bytes."
+    yield "Training losses, or a step's peak bytes, beside float32 on the CPU."
     yield from ["", "| path | relative difference | at most | ok |", "|---|--:|--:|---|"]
     for r in of(runs, "smoke"):
         cells = f"{r.get('error')} | – | **no**"
