@@ -202,7 +202,7 @@ def _explain(error: Exception, visible: str) -> str:
             return "It does not hold for other numbers than those in the visible tests."
         at = [n for f, n in walk_tb(error.__traceback__) if f.f_code.co_filename == TEST]
         for node in ast.walk(ast.parse(visible)):
-            if isinstance(node, ast.Assert) and node.lineno == at[-1]:
+            if isinstance(node, ast.Assert) and node.lineno <= at[-1] <= node.end_lineno:
                 return f"This does not hold: {ast.unparse(node.test)}"
     return f"{kind}: {text}" if text else kind
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sff_grade import jail, wire
+from sff_grade import jail, judge, wire
 from sff_grade.grading import grade
 from sff_grade.output import similar, write_leaderboard
 from sff_grade.returned import lay_out, python_of
@@ -179,6 +179,14 @@ def test_messages_hold_values_only():
     for bad in (b"", b"\xff" * 40, struct.pack("<I", len(objects)) + objects + b"x" * 8):
         with pytest.raises((ValueError, struct.error)):
             wire.unpack(bad, [])
+
+
+def test_a_bare_assert_says_what_does_not_hold():
+    source = "x = 3\nassert (\n    x == 4\n)"
+    with pytest.raises(AssertionError) as caught:
+        exec(compile(source, judge.TEST, "exec"), {})
+    assert judge._explain(caught.value, source) == "This does not hold: x == 4"
+    assert "other numbers" in judge._explain(caught.value, "")
 
 
 def test_python_of_a_cell():
