@@ -104,7 +104,7 @@ class Scale:
 REHEARSAL = Scale(
     device="cpu", epochs=1, images=48, batch=16, seeds=(0,), step_batches=(2, 4), rounds=1,
     classes=(10, 100), room=60e6, unit=2, units=3, smoke_images=48, smoke_batch=20, switch_images=4,
-    recipes=("cifar10-resnet18",), recipe_changes={"epochs": 1, "device": "cpu"},
+    recipes=("cifar10-resnet18",), recipe_changes={"epochs": 1},
 )  # fmt: skip
 
 
