@@ -326,7 +326,9 @@ class Campaign:
     def fits(self, rule: str, batch: int) -> bool:
         """Whether ``room`` is enough for a step."""
         if self.scale.device == "cpu":
-            return peak_bytes(self.step(rule, 10, batch)) <= self.scale.room
+            step = self.step(rule, 10, batch)
+            step()  # recomputation looks for its cuts in the first step
+            return peak_bytes(step) <= self.scale.room
         torch.cuda.empty_cache()
         share = self.scale.room / torch.cuda.mem_get_info()[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
