@@ -8,6 +8,7 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from numbers import Integral, Real
 
 import numpy as np
@@ -46,8 +47,8 @@ def exit_code(program: str, command: Callable[[], object], *others: type[Excepti
     `others` are error types besides SFFError and OSError.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a stream in cp1251 has no ×, and prints ? instead
-            stream.reconfigure(errors="replace")
+        with suppress(AttributeError, OSError):  # streams that cannot be changed stay as they are
+            stream.reconfigure(errors="replace")  # cp1251 has no ×, and prints ? instead
     try:
         command()
     except (SFFError, OSError, *others) as error:
