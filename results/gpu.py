@@ -297,7 +297,6 @@ class Campaign:
 
         def make() -> dict:
             step = self.step(rule, classes, batch)
-            step()  # recomputation looks for its cuts in the first step
             peak = peak_bytes(step)
             try:
                 timed = time_paired(self.step("bp", classes, batch), step, rounds=self.scale.rounds)
@@ -326,9 +325,7 @@ class Campaign:
     def fits(self, rule: str, batch: int) -> bool:
         """Whether ``room`` is enough for a step."""
         if self.scale.device == "cpu":
-            step = self.step(rule, 10, batch)
-            step()  # recomputation looks for its cuts in the first step
-            return peak_bytes(step) <= self.scale.room
+            return peak_bytes(self.step(rule, 10, batch)) <= self.scale.room
         torch.cuda.empty_cache()
         share = self.scale.room / torch.cuda.mem_get_info()[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
@@ -444,6 +441,7 @@ def compared(value: float, expected: float, tolerance: float) -> dict:
 
 def peak_bytes(step: TrainingStep) -> int:
     """Peak bytes of a step, gradients included."""
+    step()  # recomputation looks for its cuts in the first one
     return cuda_peak(step) if step.x.is_cuda else live_bytes(step, step.preexisting_tensors)
 
 

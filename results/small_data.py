@@ -1,7 +1,8 @@
 """Is SFF better than backprop on little data? Two networks, 20 to 500 images, four rules, 15 seeds.
 
     python results/small_data.py                   Fashion sample; some three hours on one core
-    python results/small_data.py --cifar FOLDER    and CIFAR-10 in a folder with train/ and test/
+    python results/small_data.py --cifar FOLDER    and CIFAR-10 in a folder with train/ and test/;
+                                                   some three hours more
 
 Goes on where it stopped. What settles the claim was fixed before the runs: the difference SFF - bp
 in accuracy on the test images, predicted by the mean of all blocks, paired by seed, with a 95 %
