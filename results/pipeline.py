@@ -45,7 +45,7 @@ HERE = Path(__file__).parent
 STORE, PAGE = HERE / "pipeline.jsonl", HERE / "pipeline.md"
 CONTROL = HERE / "pipeline_backprop.jsonl"
 PARTS = (2, 4, 8)  # of a batch; GPipe at best: 2 · parts / (parts + 1) times one process
-ROUNDS, EPOCHS, BAR = 6, 2, 1.6
+ROUNDS, EPOCHS, BAR = 6, 2, 1.8
 TRIAL = -1  # the round by which the number of parts is chosen
 DRAWN = 8  # steps of the stored timeline
 ROWS = {  # network, cut, head, image, batch size, batches per epoch
@@ -228,6 +228,13 @@ def interval(values: list[float]) -> str:
     return f"{median(values):.2f} ({low:.2f} … {high:.2f})"
 
 
+def verdict(ratio: float, allowed: float) -> str:
+    """Whether the pipeline reaches the bar, and whether its shares could."""
+    if ratio >= BAR:
+        return "yes"
+    return "the balance does not allow it" if allowed < BAR else "**no**"
+
+
 def write_table() -> None:
     """Turn the stored records into a page."""
     records = [json.loads(line) for line in STORE.read_text().splitlines()]
@@ -246,7 +253,7 @@ def write_table() -> None:
         "nothing to do with each other: more than that this machine does not give.",
         "",
         "| network | blocks of the two | one, images/s | pipeline | allowed | two alone "
-        f"| at least {BAR} |",
+        f"| at least {BAR}? |",
         "|---|---|--:|---|--:|---|---|",
     ]
     for row in ROWS:
@@ -258,7 +265,7 @@ def write_table() -> None:
             row, f"{cut} + {end - cut}", f"{median(r['one'] for r in mine):,.0f}",
             interval(ratios), f"{median(r['allowed'] for r in mine):.2f}",
             interval([r["independent"] / r["one"] for r in mine]),
-            "yes" if median(ratios) >= BAR else "**no**",
+            verdict(median(ratios), median(r["allowed"] for r in mine)),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     PAGE.write_text("\n".join(lines + control_table()) + "\n")

@@ -146,7 +146,8 @@ def main() -> None:
         "# How fast the explorers answer",
         "",
         "Written by `python results/widget_times.py`; do not edit. Seconds of processor time, "
-        f"{made['device']}.",
+        f"{made['device']}. About every tenth picture",
+        "waits some 0.3 s for Python's garbage collector; the slowest answer may be such a one.",
         "",
         "| explorer | first answer | median | slowest | may take |",
         "|---|--:|--:|--:|--:|",
