@@ -29,6 +29,11 @@ STARTED := $(shell date +%s)
 # Compiled files are kept, whatever this machine's habit; else every kernel compiles torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# glibc hands large blocks back to the system after every use, and clears them again, page by page: up to a
+# third of a training step on a CPU. With these settings it keeps them.
+export MALLOC_MMAP_THRESHOLD_ := 33554432
+export MALLOC_TRIM_THRESHOLD_ := 1073741824
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test install unit guard notebooks-test browser-test rehearse offline-test nightly \

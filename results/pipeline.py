@@ -9,6 +9,8 @@ Each round trains the same network three times, in turn and in an order that cha
 one process; by ``fit_pipeline`` on two; and by ``fit`` in two processes at once that have nothing
 to do with each other, which is what this machine gives to two processes at best. All have one
 thread. The first epoch warms up; the ones after it count. Writes pipeline.jsonl and pipeline.md.
+MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ stand in the Makefile: set them, or the times
+depend on what the process did before.
 
 The control: backprop on one process, and on two by torch's own GPipe schedule, whose batches are
 cut into parts and whose gradients travel back. The number of parts is the best of PARTS in a trial

@@ -14,7 +14,7 @@ USAGE = """\
 usage: sff-teach COMMAND [-h] [OPTIONS]
 
   train RECIPE     train one recipe, and print its test accuracy block by block
-  train list       list the recipes, and what to expect of each
+  train list       list the recipes, and what to expect where it was measured
   compare RECIPE   train several rules on the same data, seeds and budget
   data [NAME]      list the data sets, or download one
   doctor           print versions, devices and data: what a bug report should contain

@@ -73,16 +73,17 @@ RULE_STYLE = {
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
     "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }
-# For other things that are compared (networks, losses, the vote): browns and greys, as no rule has.
+# For other things that are compared (networks, losses, the vote): olive, browns and greys, as no
+# rule has.
 OTHER_STYLES = (
-    ("#8B5A2B", "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    ("#6E6E2E", "8", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
     ("#4D4D4D", (4, 1, 45), (0, (2, 1))),
     ("#B08D57", "h", (0, (8, 2))),
     ("#8C8C8C", (6, 1, 0), (0, (4, 1, 2, 1))),
     ("#4A2F1B", "H", (0, (1, 2))),
 )
 _CODE_NAMES = "|".join(sorted(set(RULE_STYLE) - {"random"}, key=len, reverse=True))
-POSITIVE, NEGATIVE = OKABE_ITO["sky"], OTHER_STYLES[0][0]  # images of forward-forward
+POSITIVE, NEGATIVE = OKABE_ITO["sky"], "#8B5A2B"  # images of forward-forward
 BLOCK_MARKERS = "os^DvP"
 
 _SETTINGS = {

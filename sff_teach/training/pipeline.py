@@ -286,9 +286,9 @@ class _Stage:
         self.start, stop = job.plan[rank : rank + 2]
         self.blocks = copy.deepcopy(blocks[self.start : stop]).train()
         make = optimizer_maker(job.config, torch.device("cpu"))
-        self.optimizers = [make(block.parameters()) for block in self.blocks]
+        self.optimizer = make(self.blocks.parameters())
         before = len(list(blocks[: self.start].parameters()))
-        load_optimizer_states(self.optimizers, copy.deepcopy(states[before:]))
+        load_optimizer_states([self.optimizer], copy.deepcopy(states[before:]))
         last = rank + 1 == job.processes
         self.send = None if last else _Sender(rank + 1, job.costs.strides[stop])
         self.trace: list[dict] = []
@@ -313,29 +313,30 @@ class _Stage:
             "ended": time.monotonic(),
             "trace": self.trace,
             "blocks": [dict(block.state_dict()) for block in self.blocks],
-            "optimizers": optimizer_states(self.optimizers) if self.job.keep_optimizers else [],
+            "optimizers": optimizer_states([self.optimizer]) if self.job.keep_optimizers else [],
         }
 
     def step(self, number: int, x: Tensor, y: Tensor) -> StepResult:
-        """Train every block on the batch; the last output is sent on before that block's update."""
+        """Train every block on the batch; the last output is sent on before its backward pass."""
         config, losses, goodness = self.job.config, [], []
         progress = number / (config.epochs * len(self.job.sizes))
-        rate = learning_rate(progress, config.lr, config.schedule)
-        for index, (block, optimizer) in enumerate(zip(self.blocks, self.optimizers), self.start):
+        self.optimizer.param_groups[0]["lr"] = learning_rate(progress, config.lr, config.schedule)
+        self.optimizer.zero_grad()
+        for index, block in enumerate(self.blocks, self.start):
             start = time.monotonic()
-            torch.manual_seed((config.seed * 1_000_003 + number) * 1009 + index)  # of dropout
+            # of dropout; torch.manual_seed would look for other devices, at every step
+            torch.default_generator.manual_seed((config.seed * 1_000_003 + number) * 1009 + index)
             h, g = block(x)
             x = hand_over(h, self.job.normalise, channel_dim=block.head.channel_dim)
             if block is self.blocks[-1] and self.send is not None:
                 self.send(x, y)
             sent = time.monotonic()
             loss = class_loss(g, y, config.label_smoothing)
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
             losses.append(loss)
             goodness.append(g)
+            if block is self.blocks[-1]:  # no block's input depends on the weights after the step
+                self.optimizer.step()
             if self.job.trace:
                 times = {"start": start, "sent": sent, "stop": time.monotonic()}
                 self.trace.append({"process": self.rank, "block": index, "step": number} | times)

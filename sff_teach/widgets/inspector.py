@@ -172,7 +172,8 @@ def draw_inspector(result: InspectorResult) -> Figure:
         result.views.items(), np.reshape(axes, (rows, -1))
     ):
         draw.draw_picture(left, result.image)
-        left.set_title(f"true: {_short(result.true)}", fontsize=9)
+        left.set_title("true class", fontsize=9)
+        left.set_xlabel(_short(result.true), fontsize=9)
         left.set_ylabel(name, fontweight="bold")
         _draw_maps(places, view, result)
         _draw_running(curves, view, result, position)

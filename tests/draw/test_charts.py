@@ -360,6 +360,7 @@ def test_a_rule_s_colour_has_no_other_meaning():
     others = {plots.diagrams.BLOCK, plots.diagrams.HEAD, plots.diagrams.GRADIENT}
     others |= {plots.POSITIVE, plots.NEGATIVE}
     assert not others & {style.colour for style in plots.RULE_STYLE.values()}
+    assert plots.NEGATIVE not in {plots.rule_style("other", i).colour for i in range(5)}
 
 
 def test_the_readers_own_settings_do_not_leak_in():
