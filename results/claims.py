@@ -400,7 +400,7 @@ def little_data(folder: Path) -> list[Effect]:
             key = (run["set"], run["network"], run["images"], run["rule"])
             by.setdefault(key, {})[run["seed"]] = run
     effects = []
-    for (name, network, images, rule), runs in sorted(by.items(), key=lambda item: item[0][:3]):
+    for (name, network, images, rule), runs in sorted(by.items(), reverse=True):
         if rule in ("sff", "bp-goodness"):
             condition = f"{name}, {network}, {images} images"
             condition += ", control bp-goodness" if rule == "bp-goodness" else ""
