@@ -307,7 +307,7 @@ def test_a_pipeline_listens_here_only(monkeypatch):
     model = SFF([LocalBlock(torch.nn.Linear(4, 4), GoodnessHead(4, 2)) for _ in range(2)])
     data = torch.randn(8, 4), torch.arange(8) % 2
     pipeline.fit_pipeline(
-        model, data, epochs=20, batch_size=4, progress=False,
+        model, data, epochs=200, batch_size=4, progress=False,
         on_epoch=lambda history: seen.append(listening(descendants(os.getpid()))),
     )  # fmt: skip
     addresses = set().union(*seen)
