@@ -187,7 +187,7 @@ def steps(setting: Setting) -> list[tuple[str, str, str]]:
     Checkpointing and recomputing change a step's cost, not its result.
     """
     named = [(name, name, row["rule"]) for name, row in setting.all_rows.items()]
-    named.append(("bp, checkpointing", "bp", "bp-checkpoint"))
+    named += [("bp, checkpointing", "bp", "bp-checkpoint"), ("bp, recompute", "bp", "bp-recompute")]
     return named + [
         (f"{name}, recompute", name, "sff-recompute")
         for name, row in setting.all_rows.items()
@@ -211,7 +211,7 @@ def frontier(setting: Setting) -> list[dict]:
         bp = points[0] if points else {"flops": counted.flops, "saved": counted.saved}
         s = measured.get(row_name)
         minus = (s.difference, s.difference_low, s.difference_high) if s else (None,) * 3
-        if rule.startswith("bp-checkpoint"):
+        if rule in ("bp-checkpoint", "bp-recompute"):
             minus = (0.0, 0.0, 0.0)  # the same update as bp's
         points.append(
             {

@@ -1,12 +1,13 @@
 """What a training step of ResNet18 costs under SFF, backprop, and backprop's ways to save memory.
 
     python results/cost_resnet18.py counts       FLOPs and bytes: exact, about 3 minutes
-    python results/cost_resnet18.py seconds      time, on a quiet machine: about 20 minutes
+    python results/cost_resnet18.py seconds      time, on a quiet machine: about 10 minutes
     python results/cost_resnet18.py table        only writes cost_resnet18.md anew
 
 torchvision's ResNet18 for 32×32 images (3×3 stem), one block per residual block and one for the
 stem, batch 32, random images. Each command replaces its own records in cost_resnet18.jsonl. Seconds
 are paired: one step of backprop and one of the other rule, in turn; reported is the median ratio.
+Set the Makefile's MALLOC settings, as for pipeline.py.
 """
 
 import argparse
@@ -35,6 +36,7 @@ ROWS = {  # name → rule, form of the heads
     "bp": ("bp", "auto"),
     "bp, goodness head": ("bp-goodness", "auto"),
     "bp, checkpointing": ("bp-checkpoint", "auto"),
+    "bp, recompute": ("bp-recompute", "auto"),
     "bp, 4 accumulated parts": ("bp-accumulate", "auto"),
     "deep supervision": ("deepsup", "auto"),
     "sff, direct heads": ("sff", "direct"),

@@ -286,7 +286,7 @@ def control_table() -> list[str]:
         "torch's GPipe schedule; images per second over backprop's on one process. Every batch is "
         "cut into parts, each of which has its own statistics of BatchNorm; the number of parts "
         f"is the best of {', '.join(map(str, PARTS))} in a trial that is not counted. *At best*: "
-        "2 · parts / (parts + 1). Measured earlier, without the Makefile's settings of memory.",
+        "2 · parts / (parts + 1).",
         "",
         "| network | parts | rounds | one, images/s | GPipe | at best |",
         "|---|--:|--:|--:|---|--:|",

@@ -196,7 +196,7 @@ def saved_by_block(step: TrainingStep) -> list[int]:
     """``saved_bytes`` from each block's forward to the next one's; also for "meta" tensors.
 
     Args:
-        step: an ``"sff-recompute"`` step must have been called before.
+        step: if it recomputes, it must have been called before.
     """
     parts = step.model.blocks if isinstance(step.model, SFF) else step.model.layers
     tracker = StorageTracker(step.preexisting_tensors)

@@ -1,14 +1,14 @@
 """The bytes that a training step saves for backward, and ways to reduce them.
 
 SFF saves one block's activations at a time, so its peak is its largest block. ``recompute`` lowers
-that peak without changing the update: the first part of the largest blocks is computed again
-during backward. Backprop's ways to save memory are here as rules to compare with.
+that peak without changing the update: parts of the largest blocks are computed again during
+backward. Backprop's ways to save memory are here as rules to compare with.
 """
 
 import copy
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF, LocalBlock
-from ..cut.graph import ModeStage, trace
+from ..cut.graph import ModeStage, is_overwritten, trace
+from ..cut.measure import FlopInterpreter
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult, summarise
 from ..util.checks import SFFError
@@ -169,36 +171,38 @@ def _preserve_buffers(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def checkpoint_prefix(body: fx.GraphModule, name: str) -> fx.GraphModule:
-    """The same body, on the same parameters, checkpointed up to a node.
+def checkpoint_nodes(body: fx.GraphModule, names: Container[str]) -> fx.GraphModule:
+    """The same body, on the same parameters, with some nodes of its graph checkpointed.
 
     Args:
         body: of a block.
-        name: of a node of its graph; its output is saved.
+        names: of nodes. Neighbours are checkpointed together: what goes into them is saved, what
+            they would save themselves is computed again in backward.
     """
-    order = [node.name for node in body.graph.nodes]
-    halves = split_module(
-        body,
-        body,
-        lambda node: int(order.index(node.name) > order.index(name)),
-        keep_original_order=True,
-    )
-    halves.submod_0 = CheckpointedModule(halves.submod_0)
-    return halves
+    parts, number = {}, 0
+    for node in body.graph.nodes:
+        if node.op.startswith("call") and (node.name in names) != number % 2:
+            number += 1
+        parts[node.name] = number  # odd: checkpointed
+    split = split_module(body, body, lambda node: parts[node.name], keep_original_order=True)
+    for name, module in list(split.named_children()):
+        if name.startswith("submod_") and int(name.removeprefix("submod_")) % 2:
+            setattr(split, name, CheckpointedModule(module))
+    return split
 
 
 @contextmanager
-def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
+def recompute(model: SFF, x: Tensor) -> Iterator[list[list[str]]]:
     """Within the ``with``, the model's largest blocks compute part of their activations twice.
 
-    Updates are the same up to rounding; those blocks' first parts run forward once more. Yields
-    the result of ``choose_cuts``.
+    Updates are the same up to rounding; those blocks' parts run forward once more. Yields the
+    result of ``choose_recomputed``.
 
     Args:
         model: its blocks' bodies are replaced, on the same parameters, and restored on leaving.
         x: (B, C, H, W) a few images to measure with, two or more.
     """
-    names = choose_cuts(model, x)
+    names = choose_recomputed(model, x)
     bodies = [block.body for block in model.blocks]
     checkpoint_bodies(model, names)
     try:
@@ -208,16 +212,16 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[str]]:
             block.body = body.train(block.training)
 
 
-def checkpoint_bodies(model: SFF, names: Iterable[str]) -> None:
-    """Replace bodies in place by ``checkpoint_prefix``.
+def checkpoint_bodies(model: SFF, names: Iterable[Sequence[str]]) -> None:
+    """Replace bodies in place by ``checkpoint_nodes``.
 
     Args:
         model: changed in place.
-        names: per block the last node that is recomputed, or "" for none.
+        names: per block the nodes that are computed again.
     """
-    for block, name in zip(model.blocks, names, strict=True):
-        if name:
-            block.body = checkpoint_prefix(_graph(block.body), name)
+    for block, nodes in zip(model.blocks, names, strict=True):
+        if nodes:
+            block.body = checkpoint_nodes(_graph(block.body), nodes)
 
 
 def _graph(body: nn.Module) -> fx.GraphModule:
@@ -226,12 +230,12 @@ def _graph(body: nn.Module) -> fx.GraphModule:
     return body if isinstance(body, fx.GraphModule) else trace(body)
 
 
-def choose_cuts(model: SFF, x: Tensor) -> list[str]:
-    """Where to cut blocks to lower the peak: per block a node's name, or "" for no cut.
+def choose_recomputed(model: SFF, x: Tensor) -> list[list[str]]:
+    """What to compute again to lower the peak: per block the names of nodes, or none.
 
-    The block with the most saved bytes is cut after the operation that leaves the fewest. Then the
-    next largest, after the first operation that brings it to that size or below; and so on, until
-    the largest block is one that was cut.
+    The block with the most saved bytes gets the choice of ``_choices`` that leaves the fewest. Then
+    the next largest gets the first choice that brings it to that size or below; and so on, until
+    the largest block is one that was changed.
 
     Args:
         model: not changed; a copy is measured.
@@ -245,7 +249,7 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
             sizes.append(_block_saved_bytes(block, x, first=not sizes))
             with torch.no_grad():
                 x = model.hand_over(block, block.body(x))
-        names, tried, reached = [""] * len(blocks), set(), 0
+        names, tried, reached = [[] for _ in blocks], set(), 0
         while (largest := max(range(len(sizes)), key=sizes.__getitem__)) not in tried:
             tried.add(largest)
             block = blocks[largest]
@@ -253,16 +257,38 @@ def choose_cuts(model: SFF, x: Tensor) -> list[str]:
                 body = _graph(block.body)
             except SFFError:  # without a graph it cannot be split
                 continue
-            computing = [node.name for node in body.graph.nodes if node.op.startswith("call")]
-            for name in computing[:-1]:
-                block.body = checkpoint_prefix(body, name)
+            for choice in _choices(body, inputs[largest]):
+                block.body = checkpoint_nodes(body, choice)
                 size = _block_saved_bytes(block, inputs[largest], first=largest == 0)
                 if size < sizes[largest]:
-                    sizes[largest], names[largest] = size, name
+                    sizes[largest], names[largest] = size, choice
                 if sizes[largest] <= reached:
                     break
             reached = max(reached, sizes[largest])
     return names
+
+
+def _choices(body: fx.GraphModule, x: Tensor) -> Iterator[list[str]]:
+    """Nodes to compute again, from few FLOPs to many.
+
+    From the block's input up to a node, alone or with all operations that have no FLOPs of their
+    own: norms, activations, pooling (the cheap ones of Chen et al. 2016, arXiv:1604.06174).
+    """
+    with FlopCounterMode(display=False) as counter:
+        FlopInterpreter(body, counter).run(x)
+    nodes = [node for node in body.graph.nodes if node.op.startswith("call")]
+    cheap, run = [], set()  # run: the neighbours so far
+    for node in nodes:  # a run starts anew from what goes into it, so that must stay as it was
+        kept = (n in run or not is_overwritten(body, n) for n in node.all_input_nodes)
+        if node.meta["flops"] == 0 and all(kept):
+            run.add(node)
+            cheap.append(node)
+        else:
+            run = set()
+    for end in range(len(nodes)):
+        for choice in (nodes[:end], sorted({*nodes[:end], *cheap}, key=nodes.index)):
+            if choice:
+                yield [node.name for node in choice]
 
 
 def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:
@@ -275,16 +301,24 @@ def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:
 # --- rules to compare with -----------------------------------------------------------------------
 
 
-class RecomputingSFF(ScalableForwardForward):
-    """``sff-recompute``: SFF with ``recompute``; the cuts are chosen at the first step."""
+class Recomputing(Rule):
+    """A rule with ``recompute``; what is computed again is chosen at the first step."""
 
-    cuts: list[str] | None = None
+    recomputed: list[list[str]] | None = None
 
     def step(self, x: Tensor, y: Tensor, progress: float = 0.0) -> StepResult:
-        if self.cuts is None:
-            self.cuts = choose_cuts(self.model, x[:2])
-            checkpoint_bodies(self.model, self.cuts)
+        if self.recomputed is None:
+            self.recomputed = choose_recomputed(self.model, x[:2])
+            checkpoint_bodies(self.model, self.recomputed)
         return super().step(x, y, progress)
+
+
+class RecomputingSFF(Recomputing, ScalableForwardForward):
+    """``sff-recompute``: SFF that computes parts of its largest blocks twice."""
+
+
+class RecomputingBackprop(Recomputing, Backprop):
+    """``bp-recompute``: backprop that computes parts of the network twice."""
 
 
 class SummedLosses(ScalableForwardForward):
@@ -345,6 +379,7 @@ class AccumulatedBackprop(Backprop):
 # All rules, and the variants whose cost is compared.
 VARIANTS: dict[str, type[Rule]] = RULES | {
     "sff-recompute": RecomputingSFF,
+    "bp-recompute": RecomputingBackprop,
     "sff-summed": SummedLosses,
     "bp-checkpoint": CheckpointedBackprop,
     "bp-accumulate": AccumulatedBackprop,

@@ -74,19 +74,30 @@ def runs_on(model: nn.Module, shape: Sequence[int]) -> bool:
     return True
 
 
-class _ShapeFlopInterpreter(fx.Interpreter):
-    """Runs a graph and sets the meta of ``measure``."""
+class FlopInterpreter(fx.Interpreter):
+    """Runs a graph and sets each node's ``flops`` in its meta; ``counter`` must be active."""
 
-    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode, dim: int):
+    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode):
         super().__init__(traced)
         self.counter = counter
-        self.dim = dim
 
     def run_node(self, n: fx.Node):
         before = self.counter.get_total_flops()
         value = super().run_node(n)
-        tensor = value if isinstance(value, Tensor) else None
         n.meta["flops"] = self.counter.get_total_flops() - before
+        return value
+
+
+class _ShapeFlopInterpreter(FlopInterpreter):
+    """Sets all of the meta of ``measure``."""
+
+    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode, dim: int):
+        super().__init__(traced, counter)
+        self.dim = dim
+
+    def run_node(self, n: fx.Node):
+        value = super().run_node(n)
+        tensor = value if isinstance(value, Tensor) else None
         n.meta["shape"] = None if tensor is None else tuple(tensor.shape)
         n.meta["holds_tensors"] = tensor is not None or isinstance(value, tuple | list | dict)
         n.meta["channels"] = set() if tensor is None else self.find_channels(n, tensor)

@@ -110,9 +110,10 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
         for where, folders, names in os.walk(class_folder):  # follows no links, so no loops
             folders[:] = sorted(d for d in folders if not d.startswith((".", "__")))
             for name in sorted(names):
-                suffix = Path(name).suffix.lower()
-                if suffix in SUFFIXES and not name.startswith("."):
-                    files.append(Path(where, name))
+                file = Path(where, name)
+                suffix = file.suffix.lower()
+                if suffix in SUFFIXES and not name.startswith(".") and file.is_file():
+                    files.append(file)
                 elif not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                     skipped[suffix] += 1
     if skipped:

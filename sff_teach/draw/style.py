@@ -70,6 +70,7 @@ RULE_STYLE = {
     "random": RuleStyle(GREY, "x", (0, (1, 4)), "random layers"),
     "bp-checkpoint": RuleStyle(_BLACK, "X", (0, (3, 1, 1, 1)), "backprop, checkpointing"),
     "bp-accumulate": RuleStyle(_BLACK, "P", (0, (2, 3)), "backprop, accumulation"),
+    "bp-recompute": RuleStyle(_BLACK, (8, 1, 0), (0, (9, 1.5)), "backprop, recompute"),
     "sff-recompute": RuleStyle(_BLUE, "*", (0, (4, 1, 1, 1, 1, 1)), "SFF, recompute"),
     "sff-summed": RuleStyle(_BLUE, "p", (0, (1.5, 1)), "SFF, losses summed"),
 }

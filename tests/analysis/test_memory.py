@@ -4,18 +4,24 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from sff_teach import GoodnessHead, LocalBlock, cnn, localize
-from sff_teach.analysis.cost import TrainingStep, flops, saved_bytes
+from sff_teach.analysis.cost import TrainingStep, flops, saved_bytes, training_cost
 from sff_teach.analysis.memory import (
     VARIANTS,
     CheckpointedModule,
+    _choices,
     checkpoint_bodies,
-    choose_cuts,
+    choose_recomputed,
     recompute,
 )
 from sff_teach.core import SFF
+from sff_teach.cut.graph import trace
+from sff_teach.data import from_arrays
+from sff_teach.losses import class_loss
+from sff_teach.study import build, get_recipe
 
 K = 3
 
@@ -73,8 +79,8 @@ EXACT = {"rtol": 0, "atol": 0}
 def test_recompute_gives_the_same_update_and_statistics(dropout):
     plain, lean = network(dropout), network(dropout)
     names, bodies = list(lean.state_dict()), [block.body for block in lean.blocks]
-    with recompute(lean, batch()[0][:2]) as cuts:
-        assert [bool(cut) for cut in cuts] == [False, True, True, False]
+    with recompute(lean, batch()[0][:2]) as recomputed:
+        assert [bool(nodes) for nodes in recomputed] == [False, True, True, False]
         losses = train(lean)
     assert torch.equal(losses, train(plain))
     assert_same_weights(plain, lean, **EXACT)
@@ -120,7 +126,7 @@ def test_inside_recompute_evaluation_is_the_same():
 def test_choosing_changes_nothing():
     model, x = network(dropout=0.5), batch()[0]
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    assert choose_cuts(model, x[:2]) == choose_cuts(model, x[:2])
+    assert choose_recomputed(model, x[:2]) == choose_recomputed(model, x[:2])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
     for name, value in model.state_dict().items():
@@ -137,17 +143,91 @@ def test_a_body_that_cannot_be_traced_is_left_alone():
             return self.layers(x) if x.sum() > 0 else self.layers(-x)
 
     model = SFF([LocalBlock(Branching(), GoodnessHead(4, K))])
-    assert choose_cuts(model, batch()[0][:2]) == [""]
+    assert choose_recomputed(model, batch()[0][:2]) == [[]]
 
 
-def test_cuts_work_on_what_localize_made():
+def test_recompute_works_on_what_localize_made():
     torch.manual_seed(0)
     model = localize(cnn(widths=(8,) * 6, pool_after=(3,)), K, cut=2, input_shape=(1, 8, 8))
     lean = copy.deepcopy(model)
-    cuts = choose_cuts(lean, batch()[0][:2])
-    assert cuts[0]
-    checkpoint_bodies(lean, cuts)
+    names = choose_recomputed(lean, batch()[0][:2])
+    assert names[0]
+    checkpoint_bodies(lean, names)
+    assert sum(isinstance(m, CheckpointedModule) for m in lean.modules()) > 2  # parts of a block
     assert torch.equal(train(model.train()), train(lean.train()))
+    assert_same_weights(model, lean, **EXACT)
+
+
+class InPlace(nn.Module):
+    """Operations without FLOPs that overwrite what other operations made."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        h = nn.functional.silu(self.norm(x), inplace=True)
+        h = self.norm(self.first(h))
+        z = torch.sigmoid(self.second(x).mul_(2))  # the convolution's output is lost
+        h += z  # and so is what the norm made, before the second convolution
+        return torch.relu(h)
+
+
+def test_what_is_overwritten_is_not_where_recomputing_starts():
+    """A run from values that have changed since would compute something else."""
+    torch.manual_seed(0)
+    plain = SFF([LocalBlock(InPlace(), GoodnessHead(8, K))]).train()
+    x, y = torch.randn(8, 8, 8, 8), batch()[1]
+    graph = trace(plain.blocks[0].body)
+    choices = [[], *_choices(graph, x)]
+    assert len(choices) > 4
+    for names in choices:
+        model = copy.deepcopy(plain)
+        parameters = list(model.parameters())
+        checkpoint_bodies(model, [names])
+        h, g = model.blocks[0](x)
+        class_loss(g, y).backward()
+        found = [h, *(p.grad for p in parameters)]
+        if not names:
+            expected = found
+        for value, other in zip(found, expected, strict=True):
+            assert torch.equal(value, other), names
+
+
+def nightly(name):
+    return pytest.param(name, marks=pytest.mark.nightly)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mobilenet_v3_small", *map(nightly, ("resnet18", "vgg11", "densenet121", "convnext_tiny"))],
+)
+def test_torchvisions_models_learn_the_same_with_fewer_bytes(name):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, num_classes=K)
+    model = localize(network, K, input_shape=(3, 64, 64))
+    images = torch.randn(4, 3, 64, 64), torch.randint(K, (4,))
+    trained, saved = [], []
+    for rule in ("sff", "sff-recompute"):
+        step = TrainingStep(model, rule, images)
+        parameters = list(step.model.parameters())  # before bodies are replaced
+        torch.manual_seed(1)  # dropout, stochastic depth
+        step(), step()
+        trained.append([*parameters, *step.model.original.buffers()])
+        saved.append(saved_bytes(step, step.preexisting_tensors))
+    assert all(torch.equal(plain, lean) for plain, lean in zip(*trained, strict=True))
+    assert saved[1] < saved[0]
+
+
+def test_the_documented_recipe_needs_less_than_half_of_backprops_bytes_and_no_more_flops():
+    """``cifar10-cnn5-accurate-laptop`` beside the same network under backprop."""
+    recipe = get_recipe("cifar10-cnn5-accurate-laptop")
+    sff = build(recipe, from_arrays(torch.rand(10, 3, 32, 32), torch.arange(10)))
+    images = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+    bp, lean = (training_cost(sff, rule, images) for rule in ("bp", "sff-recompute"))
+    assert lean.flops <= bp.flops
+    assert lean.saved <= 0.5 * bp.saved
 
 
 def test_checkpointing_keeps_running_statistics_as_one_pass_would():
@@ -161,7 +241,10 @@ def test_checkpointing_keeps_running_statistics_as_one_pass_would():
     assert torch.equal(plain[0].weight.grad, lean[0].weight.grad)
 
 
-@pytest.mark.parametrize("plain, variant", [("sff", "sff-summed"), ("bp", "bp-checkpoint")])
+@pytest.mark.parametrize(
+    "plain, variant",
+    [("sff", "sff-summed"), ("bp", "bp-checkpoint"), ("bp", "bp-recompute")],
+)
 def test_variants_make_the_same_update(plain, variant):
     models = [network(), network()]
     losses = []
@@ -218,4 +301,4 @@ class FunctionalDropout(nn.Module):
 
 def test_recomputation_leaves_functional_dropout_alone():
     model = localize(FunctionalDropout(), 10, cut=1, input_shape=(1, 12, 12))
-    assert choose_cuts(model, torch.randn(4, 1, 12, 12)) == [""]
+    assert choose_recomputed(model, torch.randn(4, 1, 12, 12)) == [[]]

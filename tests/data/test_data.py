@@ -639,6 +639,16 @@ def test_hidden_files_other_files_and_loops_are_left_out(tmp_path):
     assert len(splits.train) == 20
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_and_a_broken_link_with_an_images_name_are_not_opened(tmp_path):
+    make_folder(tmp_path)
+    os.mkfifo(tmp_path / "train" / "ant" / "pipe.png")  # whoever opens it waits for a writer
+    os.symlink("nowhere", tmp_path / "train" / "ant" / "gone.png")
+    with pytest.warns(UserWarning, match=r"not read: 2 \.png"):
+        splits = data.load(f"folder:{tmp_path}", validation=0)
+    assert len(splits.train) == 20
+
+
 def test_grey_folders_have_one_channel_and_one_colour_image_makes_three(tmp_path):
     make_folder(tmp_path)
     write(tmp_path / "train" / "ant" / "grey-alpha.png", (50, 255), mode="LA")
