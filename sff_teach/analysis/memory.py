@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF, LocalBlock
-from ..cut.graph import ModeStage, is_overwritten, trace
+from ..cut.graph import ModeStage, trace
 from ..cut.measure import FlopInterpreter
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult, summarise
@@ -272,14 +272,18 @@ def _choices(body: fx.GraphModule, x: Tensor) -> Iterator[list[str]]:
     """Nodes to compute again, from few FLOPs to many.
 
     From the block's input up to a node, alone or with all operations that have no FLOPs of their
-    own: norms, activations, pooling (the cheap ones of Chen et al. 2016, arXiv:1604.06174).
+    own: norms, activations, pooling (the cheap ones of Chen et al. 2016, arXiv:1604.06174). What
+    computing starts from a second time must still be what it was the first time.
     """
     with FlopCounterMode(display=False) as counter:
-        FlopInterpreter(body, counter).run(x)
+        watched = _VersionInterpreter(body, counter)
+        watched.run(x.clone())
     nodes = [node for node in body.graph.nodes if node.op.startswith("call")]
+    if any(n.op == "placeholder" and watched.overwrites(node, n) for node, n in watched.read):
+        return
     cheap, run = [], set()  # run: the neighbours so far
-    for node in nodes:  # a run starts anew from what goes into it, so that must stay as it was
-        kept = (n in run or not is_overwritten(body, n) for n in node.all_input_nodes)
+    for node in nodes:
+        kept = (n in run or not watched.overwrites(node, n) for n in node.all_input_nodes)
         if node.meta["flops"] == 0 and all(kept):
             run.add(node)
             cheap.append(node)
@@ -289,6 +293,27 @@ def _choices(body: fx.GraphModule, x: Tensor) -> Iterator[list[str]]:
         for choice in (nodes[:end], sorted({*nodes[:end], *cheap}, key=nodes.index)):
             if choice:
                 yield [node.name for node in choice]
+
+
+class _VersionInterpreter(FlopInterpreter):
+    """Knows after a run which values changed in place, views of them too."""
+
+    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode):
+        super().__init__(traced, counter, garbage_collect_values=False)
+        self.read = {}  # (node, its input) → the input's versions before the node ran
+
+    def run_node(self, n: fx.Node):
+        self.read |= {(n, source): self._versions(source) for source in n.all_input_nodes}
+        return super().run_node(n)
+
+    def overwrites(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether ``node``, or one after it, changed the value that ``node`` read."""
+        return self.read[node, source] != self._versions(source)
+
+    def _versions(self, node: fx.Node) -> list[int]:
+        value = self.env[node]
+        parts = value if isinstance(value, tuple | list) else [value]
+        return [part._version for part in parts if isinstance(part, Tensor)]
 
 
 def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:

@@ -77,8 +77,8 @@ def runs_on(model: nn.Module, shape: Sequence[int]) -> bool:
 class FlopInterpreter(fx.Interpreter):
     """Runs a graph and sets each node's ``flops`` in its meta; ``counter`` must be active."""
 
-    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode):
-        super().__init__(traced)
+    def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode, **options):
+        super().__init__(traced, **options)
         self.counter = counter
 
     def run_node(self, n: fx.Node):
