@@ -19,7 +19,7 @@ What settles the claim "SFF keeps up with backprop on all of CIFAR-10", fixed be
 epoch. With five seeds the cut for memory was undecided, its interval's end beside -0.5; five more
 seeds of it and of bp were then run, once. That second look counts as a third effect. Writes
 accurate_head_tuning.jsonl, accurate_head.jsonl and accurate_head.md. Steps are timed on a quiet
-machine; remove accurate_head_seconds.jsonl to time them anew.
+machine with the Makefile's MALLOC settings; remove accurate_head_seconds.jsonl to time them anew.
 """
 
 from dataclasses import asdict, replace
@@ -242,8 +242,9 @@ def write(folder: str) -> None:
         "",
         "`analysis.memory.recompute` chooses what a step forgets and computes again: a block up "
         "to some operation, and norms, activations and pooling, which have no FLOPs in this count. "
-        "The weights stay the same. Backprop gets the same choice. Seconds are over backprop's, "
-        "medians of pairs with 95 % intervals, on one thread.",
+        "The weights stay the same. Backprop gets the same search. Seconds are over backprop's, "
+        "medians of pairs with 95 % intervals: batch 64, SGD, NCHW, one thread, the Makefile's "
+        "settings of memory.",
         "",
         "| row | FLOPs | saved | seconds | 95 % interval |",
         "|---|--:|--:|--:|---|",

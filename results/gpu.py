@@ -441,7 +441,7 @@ def compared(value: float, expected: float, tolerance: float) -> dict:
 
 def peak_bytes(step: TrainingStep) -> int:
     """Peak bytes of a step, gradients included."""
-    step()  # recomputation looks for its cuts in the first one
+    step()  # recomputation chooses its parts in the first one
     return cuda_peak(step) if step.x.is_cuda else live_bytes(step, step.preexisting_tensors)
 
 

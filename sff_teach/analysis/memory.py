@@ -9,7 +9,7 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import SFF, LocalBlock
-from ..cut.graph import ModeStage, trace
+from ..cut.graph import source, trace
 from ..cut.measure import FlopInterpreter
 from ..losses import class_loss
 from ..rules import RULES, Backprop, Rule, ScalableForwardForward, StepResult, summarise
@@ -141,11 +141,11 @@ class CheckpointedModule(nn.Module):
             self.module,
             *inputs,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), self._second_run()),
+            context_fn=lambda: (nullcontext(), _Reentered(self._preserve_and_count)),
         )
 
     @contextmanager
-    def _second_run(self) -> Iterator[None]:
+    def _preserve_and_count(self) -> Iterator[None]:
         """Count the recomputed tensors, and restore the buffers."""
         # only checkpoint's own hooks see the tensors that are saved here
         pack, unpack = torch._C._autograd._top_saved_tensors_default_hooks(True)
@@ -157,6 +157,22 @@ class CheckpointedModule(nn.Module):
 
         with _preserve_buffers(self.module), saved_tensors_hooks(counted, unpack):
             yield
+
+
+class _Reentered:
+    """A context that is new each time: checkpoint enters it once for every backward pass."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager]):
+        self.make = make
+        self.entered = []
+
+    def __enter__(self) -> None:
+        context = self.make()
+        context.__enter__()
+        self.entered.append(context)
+
+    def __exit__(self, *error) -> bool | None:
+        return self.entered.pop().__exit__(*error)
 
 
 @contextmanager
@@ -185,9 +201,10 @@ def checkpoint_nodes(body: fx.GraphModule, names: Container[str]) -> fx.GraphMod
             number += 1
         parts[node.name] = number  # odd: checkpointed
     split = split_module(body, body, lambda node: parts[node.name], keep_original_order=True)
-    for name, module in list(split.named_children()):
-        if name.startswith("submod_") and int(name.removeprefix("submod_")) % 2:
-            setattr(split, name, CheckpointedModule(module))
+    for number in set(parts.values()):
+        if number % 2:
+            name = f"submod_{number}"
+            setattr(split, name, CheckpointedModule(split.get_submodule(name)))
     return split
 
 
@@ -205,11 +222,19 @@ def recompute(model: SFF, x: Tensor) -> Iterator[list[list[str]]]:
     names = choose_recomputed(model, x)
     bodies = [block.body for block in model.blocks]
     checkpoint_bodies(model, names)
+    replaced = {block.body: body for block, body in zip(model.blocks, bodies, strict=True)}
+    modes = {lean: lean.training for lean in replaced}
     try:
         yield names
     finally:
-        for block, body in zip(model.blocks, bodies, strict=True):
-            block.body = body.train(block.training)
+        for parent in list(model.modules()):  # a rule such as "bp" has put them elsewhere
+            for name, lean in list(parent.named_children()):
+                if lean in replaced:
+                    setattr(parent, name, replaced[lean])
+        for lean, body in replaced.items():
+            if lean.training != modes[lean]:
+                for module in set(body.modules()) - set(lean.modules()):
+                    module.training = lean.training
 
 
 def checkpoint_bodies(model: SFF, names: Iterable[Sequence[str]]) -> None:
@@ -225,9 +250,20 @@ def checkpoint_bodies(model: SFF, names: Iterable[Sequence[str]]) -> None:
 
 
 def _graph(body: nn.Module) -> fx.GraphModule:
-    if isinstance(body, ModeStage):
-        raise SFFError("the block has different graphs in training and in evaluation")
-    return body if isinstance(body, fx.GraphModule) else trace(body)
+    """The body's graph; an error if a body with this graph would not be the same body."""
+    hooks = (body._forward_pre_hooks, body._forward_hooks, body._backward_hooks)
+    if any(hooks) or body._backward_pre_hooks:
+        raise SFFError("the block has hooks")
+    graph = body
+    if not isinstance(body, fx.GraphModule):
+        graph = trace(body)
+        if source(graph.graph) != source(trace(body, training=True).graph):
+            raise SFFError("the block has different graphs in training and in evaluation")
+    targets = {node.target for node in graph.graph.nodes if isinstance(node.target, str)}
+    names = {target.replace(".", "_") for target in targets}
+    if len(names) < len(targets) or any(name.startswith("submod_") for name in names):
+        raise SFFError("split_module would give two parts of the block one name")
+    return graph
 
 
 def choose_recomputed(model: SFF, x: Tensor) -> list[list[str]]:
@@ -248,7 +284,7 @@ def choose_recomputed(model: SFF, x: Tensor) -> list[list[str]]:
             inputs.append(x)
             sizes.append(_block_saved_bytes(block, x, first=not sizes))
             with torch.no_grad():
-                x = model.hand_over(block, block.body(x))
+                x = model.hand_over(block, block.body(x.clone()))
         names, tried, reached = [[] for _ in blocks], set(), 0
         while (largest := max(range(len(sizes)), key=sizes.__getitem__)) not in tried:
             tried.add(largest)
@@ -279,7 +315,8 @@ def _choices(body: fx.GraphModule, x: Tensor) -> Iterator[list[str]]:
         watched = _VersionInterpreter(body, counter)
         watched.run(x.clone())
     nodes = [node for node in body.graph.nodes if node.op.startswith("call")]
-    if any(n.op == "placeholder" and watched.overwrites(node, n) for node, n in watched.read):
+    given = ("placeholder", "get_attr")  # input, parameters, buffers
+    if any(n.op in given and watched.overwrites(node, n) for node, n in watched.read):
         return
     cheap, run = [], set()  # run: the neighbours so far
     for node in nodes:
@@ -311,13 +348,20 @@ class _VersionInterpreter(FlopInterpreter):
         return self.read[node, source] != self._versions(source)
 
     def _versions(self, node: fx.Node) -> list[int]:
-        value = self.env[node]
-        parts = value if isinstance(value, tuple | list) else [value]
-        return [part._version for part in parts if isinstance(part, Tensor)]
+        return [tensor._version for tensor in _tensors(self.env[node])]
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:
     """Peak bytes that one block saves; its input counts unless it is the batch."""
+    x = x.clone()  # a body may overwrite it
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     ignore = [*block.parameters(), *block.buffers(), y, *([x] if first else [])]
     return saved_bytes(lambda: class_loss(block(x)[1], y).backward(), ignore)

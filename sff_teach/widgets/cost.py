@@ -83,9 +83,10 @@ def read_table() -> dict[tuple, dict]:
 def run_cost(
     network: str = "cnn", pixels: int = 32, classes: int = 10, cut: str = "layer", hidden: int = 0
 ) -> CostResult:
-    """Look up the cost of a step of 64 images for SFF and backprop, also with recomputation.
+    """Look up the cost of a step of 64 images.
 
-    ``analysis.cost`` counts any other network.
+    For SFF, also recomputing, and backprop, also checkpointing. ``analysis.cost`` counts any other
+    network.
 
     Args:
         network: ``"cnn"``, ``"cnn-2x"``, ``"cnn-4x"``, ``"resnet18"`` or ``"mobilenet_v3_small"``.

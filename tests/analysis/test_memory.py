@@ -322,3 +322,40 @@ class FunctionalDropout(nn.Module):
 def test_recomputation_leaves_functional_dropout_alone():
     model = localize(FunctionalDropout(), 10, cut=1, input_shape=(1, 12, 12))
     assert choose_recomputed(model, torch.randn(4, 1, 12, 12)) == [[]]
+
+
+def test_recomputation_leaves_alone_what_another_graph_would_change():
+    """Dropout of training, a hook, and two children that split_module would call the same."""
+    dropping = localize(FunctionalDropout(), 10, cut=2, input_shape=(1, 12, 12))
+    step = TrainingStep(dropping, "bp-recompute", (torch.randn(4, 1, 12, 12), torch.arange(4)))
+    step()
+    assert step.learner.recomputed == [[]]
+    hooked = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    hooked.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 3,))
+    named = nn.Sequential()
+    named.add_module("a", nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh()))
+    named.add_module("a_0", nn.Conv2d(4, 4, 3))
+    for body in (hooked, named):
+        model = SFF([LocalBlock(body, GoodnessHead(4, K))])
+        assert choose_recomputed(model, batch()[0][:2]) == [[]]
+
+
+@pytest.mark.parametrize("rule", ["bp", "sff-overlap"])
+def test_other_rules_train_the_same_inside_recompute(rule):
+    plain, lean = network(), network()
+    torch.manual_seed(3)  # bp makes a fresh linear head
+    losses = train(plain, rule)
+    with recompute(lean, batch()[0][:2]) as names:
+        assert any(names)
+        torch.manual_seed(3)
+        assert torch.equal(train(lean, rule), losses)
+    assert not any(isinstance(module, CheckpointedModule) for module in lean.modules())
+    assert_same_weights(plain, lean, **EXACT)
+
+
+def test_recompute_leaves_frozen_layers_frozen():
+    model = network()
+    model.blocks[1].body.norm.eval()
+    with recompute(model, batch()[0][:2]) as names:
+        assert names[1]
+    assert not model.blocks[1].body.norm.training
