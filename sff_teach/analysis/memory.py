@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx.passes.split_module import split_module
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -201,10 +202,9 @@ def checkpoint_nodes(body: fx.GraphModule, names: Container[str]) -> fx.GraphMod
             number += 1
         parts[node.name] = number  # odd: checkpointed
     split = split_module(body, body, lambda node: parts[node.name], keep_original_order=True)
-    for number in set(parts.values()):
-        if number % 2:
-            name = f"submod_{number}"
-            setattr(split, name, CheckpointedModule(split.get_submodule(name)))
+    for odd in range(1, number + 1, 2):
+        name = f"submod_{odd}"
+        setattr(split, name, CheckpointedModule(split.get_submodule(name)))
     return split
 
 
@@ -212,7 +212,7 @@ def checkpoint_nodes(body: fx.GraphModule, names: Container[str]) -> fx.GraphMod
 def recompute(model: SFF, x: Tensor) -> Iterator[list[list[str]]]:
     """Within the ``with``, the model's largest blocks compute part of their activations twice.
 
-    Updates are the same up to rounding; those blocks' parts run forward once more. Yields the
+    Updates are the same up to rounding; parts of those blocks run forward once more. Yields the
     result of ``choose_recomputed``.
 
     Args:
@@ -251,8 +251,8 @@ def checkpoint_bodies(model: SFF, names: Iterable[Sequence[str]]) -> None:
 
 def _graph(body: nn.Module) -> fx.GraphModule:
     """The body's graph; an error if a body with this graph would not be the same body."""
-    hooks = (body._forward_pre_hooks, body._forward_hooks, body._backward_hooks)
-    if any(hooks) or body._backward_pre_hooks:
+    before, after = body._forward_pre_hooks, body._forward_hooks
+    if before or after or body._backward_pre_hooks or body._backward_hooks:
         raise SFFError("the block has hooks")
     graph = body
     if not isinstance(body, fx.GraphModule):
@@ -333,7 +333,7 @@ def _choices(body: fx.GraphModule, x: Tensor) -> Iterator[list[str]]:
 
 
 class _VersionInterpreter(FlopInterpreter):
-    """Knows after a run which values changed in place, views of them too."""
+    """Also records which values a later operation changed in place, through a view as well."""
 
     def __init__(self, traced: fx.GraphModule, counter: FlopCounterMode):
         super().__init__(traced, counter, garbage_collect_values=False)
@@ -348,15 +348,8 @@ class _VersionInterpreter(FlopInterpreter):
         return self.read[node, source] != self._versions(source)
 
     def _versions(self, node: fx.Node) -> list[int]:
-        return [tensor._version for tensor in _tensors(self.env[node])]
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+        parts = tree_leaves(self.env[node])
+        return [part._version for part in parts if isinstance(part, Tensor)]
 
 
 def _block_saved_bytes(block: LocalBlock, x: Tensor, first: bool) -> int:

@@ -22,6 +22,7 @@ from sff_teach.cut.graph import trace
 from sff_teach.data import from_arrays
 from sff_teach.losses import class_loss
 from sff_teach.study import build, get_recipe
+from tests._helpers import nightly_but
 
 K = 3
 
@@ -215,13 +216,12 @@ def test_what_is_overwritten_is_not_where_recomputing_starts(body, possible):
             assert torch.equal(value, other), names
 
 
-def nightly(name):
-    return pytest.param(name, marks=pytest.mark.nightly)
-
-
 @pytest.mark.parametrize(
     "name",
-    ["mobilenet_v3_small", *map(nightly, ("resnet18", "vgg11", "densenet121", "convnext_tiny"))],
+    nightly_but(
+        ("mobilenet_v3_small",),
+        ("mobilenet_v3_small", "resnet18", "vgg11", "densenet121", "convnext_tiny"),
+    ),
 )
 def test_torchvisions_models_learn_the_same_with_fewer_bytes(name):
     torch.manual_seed(0)
@@ -319,17 +319,14 @@ class FunctionalDropout(nn.Module):
         return self.head(h.mean((2, 3)))
 
 
-def test_recomputation_leaves_functional_dropout_alone():
-    model = localize(FunctionalDropout(), 10, cut=1, input_shape=(1, 12, 12))
-    assert choose_recomputed(model, torch.randn(4, 1, 12, 12)) == [[]]
-
-
 def test_recomputation_leaves_alone_what_another_graph_would_change():
     """Dropout of training, a hook, and two children that split_module would call the same."""
-    dropping = localize(FunctionalDropout(), 10, cut=2, input_shape=(1, 12, 12))
-    step = TrainingStep(dropping, "bp-recompute", (torch.randn(4, 1, 12, 12), torch.arange(4)))
-    step()
-    assert step.learner.recomputed == [[]]
+    images = torch.randn(4, 1, 12, 12), torch.arange(4)
+    for cut, rule in ((1, "sff-recompute"), (2, "bp-recompute")):  # bp joins two blocks
+        dropping = localize(FunctionalDropout(), 10, cut=cut, input_shape=(1, 12, 12))
+        step = TrainingStep(dropping, rule, images)
+        step()
+        assert step.learner.recomputed == [[]]
     hooked = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
     hooked.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 3,))
     named = nn.Sequential()
